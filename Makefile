@@ -1,0 +1,79 @@
+# Every target that a person may call has a line that begins with ##. `make help` prints them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run demo check test test-chaos fmt migrate pins bench-smoke clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.built-from
+SEEDS ?=
+MINUTES ?=
+
+## help         print these lines
+help:
+	@grep -h '^## ' $(MAKEFILE_LIST) | sed 's/^## /  make /'
+
+## run          build what is missing, start everything here, show one payment, stay up until Ctrl-C (NO_DEMO=1: no payment)
+run: $(STAMP)
+	@$(BIN)/python -m ctrip.local
+
+## demo         the same, and end after the payment
+demo: $(STAMP)
+	@$(BIN)/python -m ctrip.local --demo
+
+## check        format, ruff, mypy, layers, fast tests: must pass on every commit
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -q -m "not infra and not chaos"
+
+## test         the gate, on real parts (TESTS=path for some of them)
+test: $(STAMP)
+	$(BIN)/pytest -q -m "not chaos" $(TESTS)
+
+## test-chaos   faults for minutes, with printed seeds (SEEDS=1,2,3 MINUTES=10)
+test-chaos: $(STAMP)
+	SEEDS="$(SEEDS)" MINUTES="$(MINUTES)" $(BIN)/pytest -q -s --timeout=0 -m chaos $(TESTS)
+
+## fmt          format and mend what ruff can
+fmt: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+## migrate      bring the database of DATABASE_URL to this version
+migrate: $(STAMP)
+	@$(BIN)/python -m ctrip.cli db upgrade
+
+## pins         write requirements*.txt anew from requirements*.in, with hashes
+pins: $(STAMP)
+	$(UV_COMPILE) requirements.in -o requirements.txt
+	$(UV_COMPILE) -c requirements.txt requirements-dev.in -o requirements-dev.txt
+
+## bench-smoke  payments per second, seconds to `detected` and to the webhook, memory; last line is JSON
+bench-smoke: $(STAMP)
+	@$(BIN)/python -m bench.smoke
+
+## clean        remove the environment; data in .data stay
+clean:
+	rm -rf $(VENV)
+
+# No index URL reaches the files: whoever installs from them may use another mirror.
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--prerelease if-necessary-or-explicit --no-emit-index-url
+
+# The environment is built anew only when the pins changed. --require-hashes: what is installed is what was reviewed.
+$(STAMP): requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "cTrip needs Python 3.11 or later; \`$(PYTHON)\` is $$($(PYTHON) -V 2>&1)."; \
+	  echo "Install one (apt-get install python3 on Debian 12 or later) or name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) lacks its venv module, which Debian and Ubuntu ship separately."; \
+	  echo "Install it: apt-get install python3-venv"; exit 1; }
+	@echo "building $(VENV) from requirements-dev.txt (once; about a minute)"
+	@test -x $(BIN)/pip || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

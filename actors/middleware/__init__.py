@@ -1,0 +1,1 @@
+"""What closes one fault of Dramatiq each, named after what it does; none of it knows of payments."""

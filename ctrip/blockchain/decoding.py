@@ -1,0 +1,183 @@
+"""From a node's JSON to headers, sightings and receipts: only the fields that are needed are ever decoded."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+
+from ctrip.domain.addresses import ADDRESS_BYTES, NATIVE
+from ctrip.domain.scanning import Header
+from ctrip.domain.transfers import NATIVE_LOG_INDEX, Sighting
+from ctrip.errors import NodeUnavailable
+
+
+class TransactionJson(msgspec.Struct):
+    """A transaction of a full block."""
+
+    hash: str
+    sender: str = msgspec.field(name="from")
+    value: str
+    to: str | None = None
+
+
+class HeaderJson(msgspec.Struct):
+    """A block without its transactions."""
+
+    number: str
+    hash: str
+    parent_hash: str = msgspec.field(name="parentHash")
+    timestamp: str
+    base_fee: str | None = msgspec.field(name="baseFeePerGas", default=None)
+
+
+class BlockJson(HeaderJson, kw_only=True):
+    """A block with its transactions in full."""
+
+    transactions: list[TransactionJson]
+
+
+class LogJson(msgspec.Struct):
+    """A log of a block or a receipt."""
+
+    address: str
+    topics: list[str]
+    payload: str = msgspec.field(name="data")
+    block_hash: str = msgspec.field(name="blockHash")
+    transaction_hash: str = msgspec.field(name="transactionHash")
+    log_index: str = msgspec.field(name="logIndex")
+    removed: bool = False
+
+
+class ReceiptJson(msgspec.Struct):
+    """A transaction's receipt. `status` is missing before Byzantium (EIP-658)."""
+
+    transaction_hash: str = msgspec.field(name="transactionHash")
+    block_number: str = msgspec.field(name="blockNumber")
+    block_hash: str = msgspec.field(name="blockHash")
+    gas_used: str = msgspec.field(name="gasUsed")
+    logs: list[LogJson]
+    status: str | None = None
+    gas_price: str | None = msgspec.field(name="effectiveGasPrice", default=None)
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log of a receipt."""
+
+    address: bytes
+    topics: tuple[bytes, ...]
+    payload: bytes
+    log_index: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A receipt. `gas_price` is what was paid, in wei per gas; `succeeded` is status 1."""
+
+    tx_hash: bytes
+    block_number: int
+    block_hash: bytes
+    succeeded: bool
+    gas_used: int
+    gas_price: int
+    logs: tuple[Log, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block as it was read; its transactions stay undecoded until one of them is known to concern us."""
+
+    header: Header
+    transactions: tuple[TransactionJson, ...]
+
+    def recipients(self) -> set[bytes]:
+        """Return every address that a transaction of this block sends coin to."""
+        return {to_bytes(tx.to) for tx in self.transactions if tx.to is not None and tx.value != "0x0"}
+
+    def coin_to(self, addresses: Collection[bytes]) -> Iterator[Sighting]:
+        """Return the top-level transfers of coin to `addresses`. Whether they succeeded is for the receipt to say."""
+        for tx in self.transactions:
+            if tx.to is None or tx.value == "0x0" or to_bytes(tx.to) not in addresses:
+                continue
+            yield Sighting(
+                block_number=self.header.number,
+                block_hash=self.header.hash,
+                block_time=self.header.time,
+                tx_hash=to_bytes(tx.hash),
+                log_index=NATIVE_LOG_INDEX,
+                token=NATIVE,
+                sender=to_bytes(tx.sender),
+                recipient=to_bytes(tx.to),
+                amount=to_int(tx.value),
+            )
+
+
+def to_int(quantity: str) -> int:
+    """Read a hex quantity."""
+    return int(quantity, 16)
+
+
+def to_bytes(text: str) -> bytes:
+    """Read hex bytes."""
+    return bytes.fromhex(text[2:])
+
+
+def header_of(block: HeaderJson) -> Header:
+    """Take the header from a block."""
+    return Header(
+        number=to_int(block.number),
+        hash=to_bytes(block.hash),
+        parent_hash=to_bytes(block.parent_hash),
+        time=datetime.fromtimestamp(to_int(block.timestamp), UTC),
+    )
+
+
+def token_sighting(log: LogJson, header: Header) -> Sighting | None:
+    """Read a Transfer log of the block `header`; None where it is no ERC-20 transfer of more than nothing.
+
+    An ERC-20 Transfer has three topics and 32 bytes of data (four topics are ERC-721), and its addresses are padded
+    with zeros on the left: a log with dirty padding comes from no honest token. Raises NodeUnavailable where the log is
+    of another block than the one that was asked for.
+    """
+    if log.removed or to_bytes(log.block_hash) != header.hash:
+        raise NodeUnavailable(f"a log of another block was given for block {header.number}")
+    amount = to_bytes(log.payload)
+    if len(log.topics) != 3 or len(amount) != 32 or not any(amount):
+        return None
+    sender, recipient = to_bytes(log.topics[1]), to_bytes(log.topics[2])
+    padding = 32 - ADDRESS_BYTES
+    if any(sender[:padding]) or any(recipient[:padding]):
+        return None
+    return Sighting(
+        block_number=header.number,
+        block_hash=header.hash,
+        block_time=header.time,
+        tx_hash=to_bytes(log.transaction_hash),
+        log_index=to_int(log.log_index),
+        token=to_bytes(log.address),
+        sender=sender[padding:],
+        recipient=recipient[padding:],
+        amount=int.from_bytes(amount),
+    )
+
+
+def receipt_of(receipt: ReceiptJson) -> Receipt:
+    """Read a receipt."""
+    return Receipt(
+        tx_hash=to_bytes(receipt.transaction_hash),
+        block_number=to_int(receipt.block_number),
+        block_hash=to_bytes(receipt.block_hash),
+        succeeded=receipt.status == "0x1",
+        gas_used=to_int(receipt.gas_used),
+        gas_price=to_int(receipt.gas_price or "0x0"),
+        logs=tuple(
+            Log(
+                address=to_bytes(log.address),
+                topics=tuple(to_bytes(topic) for topic in log.topics),
+                payload=to_bytes(log.payload),
+                log_index=to_int(log.log_index),
+            )
+            for log in receipt.logs
+        ),
+    )

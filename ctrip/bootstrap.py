@@ -1,0 +1,118 @@
+"""The only place that constructs: settings, logs, database, clients and keys. Each role gets only what it may hold.
+
+          sessions  clients  wallet  signer  box  poster
+api           x                x              x     x (to check a URL; it never posts)
+listener      x        x
+sweeper       x        x       x       x
+webhook       x                               x     x
+email         x
+scheduler     x
+cli           x        x       (x)            (x)       (where its settings have them)
+"""
+
+import secrets
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine
+
+from ctrip.blockchain.addresses import DepositWallet
+from ctrip.blockchain.client import ChainClient
+from ctrip.box import SecretsBox
+from ctrip.context import Context
+from ctrip.database.engine import make_engine, make_sessions
+from ctrip.domain.ids import RANDOM_BYTES, Prefix, make_id
+from ctrip.log import configure_logging, get_logger
+from ctrip.outbound.http import Poster
+from ctrip.services import startup
+from ctrip.settings import Role, Settings, load_settings
+from ctrip.settings.forms import PRODUCTION
+
+if TYPE_CHECKING:
+    from ctrip.blockchain.signer import Signer
+
+__all__ = ["Role", "bootstrap", "endpoint_clients", "open_database"]
+
+_READS_CHAINS = (Role.LISTENER, Role.SWEEPER, Role.CLI)
+_DIALS = (Role.API, Role.WEBHOOK)
+
+log = get_logger()
+
+
+def bootstrap(role: Role | str, environment: Mapping[str, str] | None = None) -> Context:
+    """Build all that a process of this role may hold, and check that it may start.
+
+    Raises MisconfiguredError, whose one message names every fault found and holds no secret. `environment` stands in
+    for the process's own.
+    """
+    role = Role(role)
+    settings, engine = open_database(role, environment)
+    wallet = None if settings.wallet_xpub is None else DepositWallet.from_xpub(settings.wallet_xpub)
+    ctx = Context(
+        settings=settings,
+        sessions=make_sessions(engine),
+        now=_now,
+        new_id=_Ids(),
+        clients=_clients(settings) if role in _READS_CHAINS else {},
+        wallet=wallet,
+        signer=None if wallet is None else _signer(settings, wallet),
+        box=SecretsBox(settings.secrets_keys) if settings.secrets_keys else None,
+        poster=Poster(allow=settings.webhook_allow_cidrs) if role in _DIALS else None,
+    )
+    startup.check(ctx)
+    if settings.env == PRODUCTION and settings.webhook_allow_cidrs:
+        log.warning("webhooks_may_reach_private_ranges", ranges=[str(each) for each in settings.webhook_allow_cidrs])
+    return ctx
+
+
+def open_database(role: Role, environment: Mapping[str, str] | None = None) -> tuple[Settings, Engine]:
+    """Read the settings, start the logs and build the engine, which is all that a migration needs. Dials nothing."""
+    settings = load_settings(role, environment)
+    configure_logging(level=settings.log_level, process=role, secrets=settings.secrets())
+    return settings, make_engine(settings.database_url, process=role)
+
+
+def endpoint_clients(settings: Settings) -> dict[int, list[ChainClient]]:
+    """Build a client for each single endpoint of the enabled chains, for whoever looks at them one by one."""
+    return {
+        chain.chain_id: [ChainClient(replace(chain, rpc_urls=(url,))) for url in chain.rpc_urls]
+        for chain in settings.chains
+        if chain.enabled
+    }
+
+
+def _clients(settings: Settings) -> dict[int, ChainClient]:
+    return {chain.chain_id: ChainClient(chain) for chain in settings.chains if chain.enabled}
+
+
+def _signer(settings: Settings, wallet: DepositWallet) -> "Signer | None":
+    if settings.wallet_mnemonic is None or settings.gas_key is None:
+        return None
+    from ctrip.blockchain.signer import Signer  # noqa: PLC0415 (eth_account costs memory: the sweeper alone pays)
+
+    return Signer(settings.wallet_mnemonic, settings.gas_key, wallet=wallet, chains=settings.chains)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class _Ids:
+    """Makes ids that sort in the order in which this process made them, within each kind.
+
+    Two ids of one kind never share a millisecond: the later one is told a later time. Threads may share it.
+    """
+
+    def __init__(self) -> None:
+        self._last_ms: defaultdict[Prefix, int] = defaultdict(int)
+        self._lock = threading.Lock()
+
+    def __call__(self, prefix: Prefix) -> str:
+        with self._lock:
+            now_ms = self._last_ms[prefix] = max(time.time_ns() // 1_000_000, self._last_ms[prefix] + 1)
+        return make_id(prefix, now_ms=now_ms, random=secrets.token_bytes(RANDOM_BYTES))

@@ -1,0 +1,5 @@
+"""`python -m ctrip.cli`."""
+
+from ctrip.cli import main
+
+main()

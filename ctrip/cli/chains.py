@@ -1,0 +1,42 @@
+"""`ctrip chains`: are the nodes there, on the right chain, and the tokens what chains.yaml says."""
+
+import dataclasses
+import sys
+
+import click
+
+from ctrip.bootstrap import Role, bootstrap, endpoint_clients
+from ctrip.cli.output import as_json, print_json, print_table
+from ctrip.services import endpoints
+from ctrip.services.endpoints import ChainReport
+
+
+@click.group(help="Nodes and tokens.")
+def command() -> None:
+    """Hold the verbs."""
+
+
+@command.command()
+@as_json()
+def check(as_json: bool) -> None:
+    """Ask every endpoint of every chain. The exit code is 1 where something is wrong."""
+    ctx = bootstrap(Role.CLI)
+    reports = endpoints.check(ctx, endpoint_clients(ctx.settings))
+    if as_json:
+        print_json([dataclasses.asdict(report) | {"is_good": report.is_good} for report in reports])
+    else:
+        columns = ("chain", "chain id", "endpoint", "head", "read up to", "finding")
+        print_table("chains", columns, [row for report in reports for row in _rows(report)])
+    sys.exit(0 if all(report.is_good for report in reports) else 1)
+
+
+def _rows(report: ChainReport) -> list[tuple[object, ...]]:
+    read = "nothing yet" if report.read_block is None else report.read_block
+    rows: list[tuple[object, ...]] = [
+        (report.chain, report.chain_id, each.endpoint, each.head_block, read, "; ".join(each.faults) or "good")
+        for each in report.endpoints
+    ]
+    if not report.enabled:
+        rows.append((report.chain, report.chain_id, "", "", read, "switched off"))
+    rows += [(report.chain, report.chain_id, "", "", read, fault) for fault in report.faults]
+    return rows

@@ -1,0 +1,96 @@
+"""`ctrip keys`: by what programs and operators are known."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from ctrip.bootstrap import Role, bootstrap
+from ctrip.cli.files import new_secret_file
+from ctrip.cli.output import as_json, print_json, print_pairs, print_table
+from ctrip.domain.merchants import MERCHANT_SCOPES, OPERATOR_SCOPES, ApiKey, key_object
+from ctrip.services import merchants
+
+OPERATOR_FILE = Path("operator.key")
+
+
+@click.group(help="By what programs and operators are known.")
+def command() -> None:
+    """Hold the verbs."""
+
+
+@command.command()
+@click.option("--merchant", "merchant_id", help="Whose key it is.")
+@click.option("--operator", is_flag=True, help="An operator's key, for /admin alone.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice([str(scope) for scope in sorted(MERCHANT_SCOPES)]),
+    help="What it may do; may be given several times. All of them unless given.",
+)
+@click.option(
+    "--expires-at", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]), help="In UTC. Never unless given."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"Keep the key in a new file of mode 0600 and do not show it. An operator's: {OPERATOR_FILE}.",
+)
+@as_json()
+def create(
+    merchant_id: str | None,
+    operator: bool,
+    scopes: tuple[str, ...],
+    expires_at: datetime | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Make a key. It is shown this once, or written to --out."""
+    if operator == (merchant_id is not None):
+        raise click.UsageError("say either --merchant ID or --operator")
+    out = out or (OPERATOR_FILE if operator else None)
+    with new_secret_file(out) as keep:
+        key_id, key = merchants.create_key(
+            bootstrap(Role.CLI),
+            merchant_id=merchant_id,
+            scopes=OPERATOR_SCOPES if operator else scopes or MERCHANT_SCOPES,
+            expires_at=expires_at and expires_at.replace(tzinfo=UTC),
+        )
+        keep(key)
+    made = {"id": key_id, "key": key} if out is None else {"id": key_id, "written_to": str(out)}
+    print_json(made) if as_json else print_pairs("key created", made)
+
+
+@command.command("list")
+@click.option("--merchant", "merchant_id", help="Only this merchant's.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
+@click.option("--after", help="Only keys older than this id.")
+@as_json()
+def list_(merchant_id: str | None, limit: int, after: str | None, as_json: bool) -> None:
+    """List keys, newest first."""
+    found = merchants.list_keys(bootstrap(Role.CLI), merchant_id=merchant_id, limit=limit, after=after)
+    if as_json:
+        print_json([key_object(key) for key in found])
+        return
+    columns = ("id", "merchant", "scopes", "state", "last used", "created")
+    print_table("keys", columns, [_row(key) for key in found])
+
+
+@command.command()
+@click.argument("key_id")
+def revoke(key_id: str) -> None:
+    """End a key, from the next request on."""
+    key = merchants.revoke_key(bootstrap(Role.CLI), key_id)
+    click.echo(f"{key.id} is revoked since {key.revoked_at:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _row(key: ApiKey) -> tuple[object, ...]:
+    shown = key_object(key)
+    state = "live"
+    if key.revoked_at is not None:
+        state = f"revoked {shown['revoked_at']}"
+    elif key.expires_at is not None:
+        state = f"{'expired' if key.expires_at <= datetime.now(UTC) else 'until'} {shown['expires_at']}"
+    owner = key.merchant_id or "(operator)"
+    return key.id, owner, " ".join(sorted(key.scopes)), state, shown["last_used_at"], shown["created_at"]

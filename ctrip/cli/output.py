@@ -1,0 +1,69 @@
+"""How answers look: tables for people, JSON for programs, and nothing in either that could steer a terminal."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+F = TypeVar("F", bound=Callable[..., Any])
+_PIPE_WIDTH = 240
+
+
+def as_json() -> Callable[[F], F]:
+    """Return the option `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
+
+
+def print_json(content: object) -> None:
+    """Write JSON. What came from outside stays escaped."""
+    click.echo(json.dumps(content, indent=2, ensure_ascii=True, default=str))
+
+
+def print_lines(title: str, lines: Iterable[str]) -> None:
+    """Write a title and its lines, each with a dash."""
+    click.echo(click.style(title, bold=True))
+    for line in lines:
+        click.echo(f"  - {clean(line)}")
+
+
+def print_pairs(title: str, pairs: Mapping[str, object]) -> None:
+    """Write one object as lines of name and value, without those that have none."""
+    click.echo(click.style(title, bold=True))
+    width = max((len(name) for name in pairs), default=0)
+    for name, value in pairs.items():
+        if value not in (None, "", (), {}):
+            click.echo(f"  {name.ljust(width)}  {clean(value)}")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table; where there are no rows, say so."""
+    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(clean(value) for value in row))
+    if table.row_count == 0:
+        click.echo(f"{click.style(title, bold=True)}: none")
+        return
+    _console().print(table)
+
+
+def clean(value: object) -> str:
+    """Write a value for a terminal: what a webhook's receiver answered could otherwise move its cursor."""
+    text = "" if value is None else str(value)
+    return "".join(character if character.isprintable() else "·" for character in text)
+
+
+def progress() -> Progress:
+    """Return a progress bar on stderr, so that it never gets into what is piped."""
+    return Progress(console=Console(stderr=True), transient=True)
+
+
+def _console() -> Console:
+    # Rich cuts tables to 80 columns where it writes into a pipe, and an id that is cut is of no use.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return Console(width=width, markup=False, highlight=False, emoji=False)

@@ -1,0 +1,49 @@
+"""All that a use case may need, built once by bootstrap and passed first. No behaviour, nothing mutable."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from ctrip.blockchain.addresses import DepositWallet
+from ctrip.blockchain.client import ChainClient
+from ctrip.database.engine import Sessions
+from ctrip.domain.ids import Prefix
+from ctrip.outbound.http import Poster
+from ctrip.settings import Settings
+
+if TYPE_CHECKING:
+    # Only the sweeper may spend the memory of eth_account, and only it may hold keys.
+    from ctrip.blockchain.signer import Signer
+
+NewId = Callable[[Prefix], str]
+
+
+class Box(Protocol):
+    """Encrypts what must be stored but not read: webhook secrets."""
+
+    def encrypt(self, secret: bytes) -> bytes:
+        """Encrypt under the newest key."""
+        ...
+
+    def decrypt(self, stored: bytes) -> bytes:
+        """Decrypt under any of the keys."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """A role that may not hold a field has None there; a service that meets None was called by the wrong role.
+
+    `clients` maps a chain id to its client. `now` is aware UTC. `new_id` makes unguessable, time-ordered ids.
+    """
+
+    settings: Settings
+    sessions: Sessions
+    now: Callable[[], datetime]
+    new_id: NewId
+    clients: Mapping[int, ChainClient]
+    wallet: DepositWallet | None = None
+    signer: "Signer | None" = None
+    box: Box | None = None
+    poster: Poster | None = None

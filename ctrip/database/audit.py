@@ -1,0 +1,175 @@
+"""What the auditor reads: the invariants that SQL can say, from one snapshot, and the rows for those that it cannot."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.orm import Session
+
+from ctrip.database.models import deposit_addresses, events, payments, sweep_attempts, sweep_intents, transfers
+from ctrip.database.payments import payment_of
+from ctrip.database.transfers import transfer_of
+from ctrip.domain.addresses import NATIVE
+from ctrip.domain.audit import SECRET_PATTERN, Violation
+from ctrip.domain.payments import TRANSITIONS, Payment
+from ctrip.domain.sweeps import IntentKind, IntentState
+from ctrip.domain.transfers import Transfer, TransferStatus
+
+MOST_PER_INVARIANT = 100
+"""Whoever has more violations of one kind than this knows enough."""
+
+_HEADING = re.compile(r"^-- invariant: (\d \w+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """An address as it was issued."""
+
+    address: bytes
+    wallet_fingerprint: bytes
+    index: int
+    payment_id: str
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A stored signed transaction."""
+
+    intent_id: str
+    number: int
+    raw: bytes
+    tx_hash: bytes
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where sweeps of a chain went, or will: `count` of them, the first being `intent_id`."""
+
+    chain_id: int
+    recipient: bytes
+    count: int
+    intent_id: str
+
+
+@dataclass(frozen=True)
+class Holding:
+    """The base units that an address must hold by the rows."""
+
+    address: bytes
+    token: bytes
+    amount: int
+
+
+def take_snapshot(session: Session) -> None:
+    """Let all that this transaction reads be of one moment, and let it take its time. Comes first in a transaction."""
+    session.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
+    session.execute(sa.text("SET LOCAL statement_timeout = '15min'"))
+
+
+def invariants() -> Iterator[tuple[str, str]]:
+    """Return the queries of invariants.sql by number and name."""
+    _, *parts = _HEADING.split(Path(__file__).with_name("invariants.sql").read_text())
+    for name, query in zip(parts[::2], parts[1::2], strict=True):
+        yield name, query.strip().rstrip(";")
+
+
+def broken(session: Session) -> list[Violation]:
+    """Return what violates the invariants of invariants.sql, MOST_PER_INVARIANT of each at the most."""
+    arrows = [{"before": old, "after": new} for old, targets in TRANSITIONS.items() for new in targets]
+    parameters = {"arrows": json.dumps(arrows), "secrets": SECRET_PATTERN}
+    found = []
+    for name, query in invariants():
+        needed = {key: value for key, value in parameters.items() if f":{key}" in query}
+        rows = session.execute(sa.text(f"SELECT * FROM ({query}) AS found LIMIT {MOST_PER_INVARIANT}"), needed)  # noqa: S608 (from our own file)
+        found += [Violation(name, tuple(row.ids), row.sentence) for row in rows]
+    return found
+
+
+def payments_after(session: Session, payment_id: str, *, limit: int) -> list[Payment]:
+    """Return payments in the order of their ids, those after one."""
+    query = sa.select(payments).where(payments.c.id > payment_id).order_by(payments.c.id).limit(limit)
+    return [payment_of(row) for row in session.execute(query)]
+
+
+def last_bodies(session: Session, payment_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what the newest event of each payment told."""
+    query = (
+        sa.select(events.c.payment_id, events.c.body)
+        .ext(pg.distinct_on(events.c.payment_id))
+        .where(events.c.payment_id.in_(payment_ids))
+        .order_by(events.c.payment_id, events.c.version.desc())
+    )
+    return {row.payment_id: row.body for row in session.execute(query)}
+
+
+def issued_after(session: Session, address: bytes, *, limit: int) -> list[Issued]:
+    """Return issued addresses in their order, those after one."""
+    of = deposit_addresses.c
+    query = sa.select(of.address, of.wallet_fingerprint, of.derivation_index, of.payment_id)
+    rows = session.execute(query.where(of.address > address).order_by(of.address).limit(limit))
+    return [Issued(*row) for row in rows]
+
+
+def signed_after(session: Session, intent_id: str, number: int, *, limit: int) -> list[Signed]:
+    """Return signed transactions in the order of their intents, those after one."""
+    of = sweep_attempts.c
+    query = sa.select(of.intent_id, of.number, of.raw, of.tx_hash)
+    later = sa.tuple_(of.intent_id, of.number) > sa.tuple_(sa.literal(intent_id), sa.literal(number))
+    return [Signed(*row) for row in session.execute(query.where(later).order_by(of.intent_id, of.number).limit(limit))]
+
+
+def destinations(session: Session) -> list[Destination]:
+    """Return where sweeps go, by chain and recipient."""
+    of = sweep_intents.c
+    query = sa.select(of.chain_id, of.recipient, sa.func.count(), sa.func.min(of.id))
+    rows = session.execute(query.where(of.kind == IntentKind.SWEEP).group_by(of.chain_id, of.recipient))
+    return [Destination(*row) for row in rows]
+
+
+def canonical_transfers(session: Session, chain_id: int, *, first: int, last: int) -> list[Transfer]:
+    """Return the canonical transfers of the blocks `first` to `last`."""
+    query = sa.select(transfers).where(
+        transfers.c.chain_id == chain_id,
+        transfers.c.block_number.between(first, last),
+        transfers.c.status != TransferStatus.ORPHANED,
+    )
+    return [transfer_of(row) for row in session.execute(query)]
+
+
+def paid_addresses_after(session: Session, chain_id: int, address: bytes, *, limit: int) -> list[bytes]:
+    """Return the addresses that transfers came to, in their order, those after one."""
+    of = transfers.c
+    query = sa.select(of.recipient).distinct().where(of.chain_id == chain_id, of.recipient > address)
+    return list(session.scalars(query.order_by(of.recipient).limit(limit)))
+
+
+def holdings(session: Session, chain_id: int, addresses: Sequence[bytes], *, block: int) -> list[Holding]:
+    """Return what addresses must hold after `block`, by the rows.
+
+    One that a signed transaction is about to leave is left out: nobody can say in which block it will be.
+    """
+    t, i = transfers.c, sweep_intents.c
+    came = sa.select(t.recipient.label("address"), t.token, t.amount).where(
+        t.chain_id == chain_id,
+        t.recipient.in_(addresses),
+        t.block_number <= block,
+        t.status != TransferStatus.ORPHANED,
+    )
+    left = sa.and_(i.chain_id == chain_id, i.kind == IntentKind.SWEEP, i.address.in_(addresses))
+    mined = sa.and_(left, i.mined_block <= block)
+    swept = sa.select(i.address, i.token, -i.amount).where(mined, i.state != IntentState.FAILED)
+    gas = sa.select(i.address, sa.literal(NATIVE, sa.LargeBinary), -i.gas_cost).where(mined)
+    moved = sa.union_all(came, swept, gas).subquery()
+    is_leaving = sa.or_(i.mined_block.is_(None), i.mined_block > block)
+    leaving = sa.select(i.address).where(left, i.nonce.is_not(None), is_leaving)
+    query = (
+        sa.select(moved.c.address, moved.c.token, sa.func.sum(moved.c.amount))
+        .where(moved.c.address.not_in(leaving))
+        .group_by(moved.c.address, moved.c.token)
+    )
+    return [Holding(row[0], row[1], int(row[2])) for row in session.execute(query)]

@@ -1,0 +1,87 @@
+"""Events and the deliveries that they owe, stored together with the change that they tell of."""
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ctrip.database.models import events, webhook_deliveries
+from ctrip.domain.events import Event, EventType
+from ctrip.domain.ids import Prefix
+
+DUE_CHANNEL = "ctrip_due"
+"""The NOTIFY channel that tells the relay of due work. A lost notice costs one period of the relay, nothing else."""
+
+
+def append(
+    session: Session, event_type: EventType, *, payment: Any, body: dict[str, object], new_id: Callable[[Prefix], str]
+) -> list[str]:
+    """Store the event of the change that made `payment` what it is, with a delivery to each destination it is owed to.
+
+    Returns the ids of the deliveries, all due now. The caller's transaction decides whether any of it happened.
+    """
+    event_id = new_id(Prefix.EVENT)
+    event = {
+        "id": event_id,
+        "merchant_id": payment.merchant_id,
+        "payment_id": payment.id,
+        "version": payment.version,
+        "type": event_type,
+        "body": body,
+    }
+    session.execute(sa.insert(events), event)
+    if payment.webhook_url is None:
+        return []
+    delivery_id = new_id(Prefix.DELIVERY)
+    session.execute(
+        sa.insert(webhook_deliveries).values(
+            id=delivery_id,
+            event_id=event_id,
+            merchant_id=payment.merchant_id,
+            payment_id=payment.id,
+            url=payment.webhook_url,
+            status="pending",
+            next_attempt_at=sa.func.now(),
+        )
+    )
+    session.execute(sa.select(sa.func.pg_notify(DUE_CHANNEL, "webhook")))
+    return [delivery_id]
+
+
+def of_payment(session: Session, payment_id: str, *, limit: int, after: str | None = None) -> list[Event]:
+    """Return a payment's events, oldest first, those after the id `after` where one is given.
+
+    The version orders them: ids that were made in the same millisecond sort by chance.
+    """
+    query = sa.select(events).where(events.c.payment_id == payment_id)
+    if after is not None:
+        passed = sa.select(events.c.version).where(events.c.id == after).correlate(None)
+        query = query.where(events.c.version > passed.scalar_subquery())
+    return [_event(row) for row in session.execute(query.order_by(events.c.version).limit(limit))]
+
+
+def of_merchant(session: Session, merchant_id: str, *, limit: int, after: str | None = None) -> list[Event]:
+    """Return a merchant's events, newest first, those older than the id `after` where one is given."""
+    query = sa.select(events).where(events.c.merchant_id == merchant_id)
+    if after is not None:
+        query = query.where(events.c.id < after)
+    return [_event(row) for row in session.execute(query.order_by(events.c.id.desc()).limit(limit))]
+
+
+def find(session: Session, event_id: str) -> Event | None:
+    """Return one event."""
+    row = session.execute(sa.select(events).where(events.c.id == event_id)).one_or_none()
+    return None if row is None else _event(row)
+
+
+def _event(row: sa.Row[Any]) -> Event:
+    return Event(
+        id=row.id,
+        merchant_id=row.merchant_id,
+        payment_id=row.payment_id,
+        version=row.version,
+        type=EventType(row.type),
+        body=row.body,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,139 @@
+"""Loop rows: who may run a loop now. A message that cannot win the claim dies, so N duplicates fall to one.
+
+    UPDATE … SET fence = fence + 1 WHERE due AND not leased RETURNING fence
+
+The fence is the claim's number. Every storing transaction of the run locks the row by it; a run that was overtaken
+finds no row and writes nothing. The database's clock decides, so workers on several machines agree.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.orm import Session
+
+from ctrip.database.models import loops
+from ctrip.errors import LostFence
+
+LEASE = timedelta(seconds=10)
+_EARLY = timedelta(milliseconds=50)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop's row. `every` is the time between two ticks."""
+
+    name: str
+    kind: str
+    chain_id: int
+    every: timedelta
+    enabled: bool
+    next_run_at: datetime
+    last_tick_at: datetime | None
+    lease_until: datetime | None
+    fence: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run a loop once, until the lease ends or another claims it."""
+
+    name: str
+    fence: int
+
+
+def claim(session: Session, name: str) -> Claim | None:
+    """Claim a loop that is due and not leased; None where it is not, and then the caller must die."""
+    due = sa.and_(
+        loops.c.name == name,
+        loops.c.enabled,
+        loops.c.next_run_at <= sa.func.now() + _EARLY,
+        sa.or_(loops.c.lease_until.is_(None), loops.c.lease_until < sa.func.now()),
+    )
+    fence = session.scalar(
+        sa.update(loops)
+        .where(due)
+        .values(fence=loops.c.fence + 1, lease_until=sa.func.now() + LEASE)
+        .returning(loops.c.fence)
+    )
+    return None if fence is None else Claim(name, fence)
+
+
+def hold(session: Session, claim: Claim) -> None:
+    """Lock the loop's row for this transaction. Raises LostFence where another run has claimed it since."""
+    query = sa.select(loops.c.name).where(loops.c.name == claim.name, loops.c.fence == claim.fence).with_for_update()
+    if session.scalar(query) is None:
+        raise LostFence(f"loop {claim.name} was claimed again after fence {claim.fence}")
+
+
+def renew(session: Session, claim: Claim) -> None:
+    """Lengthen the lease between two steps. Raises LostFence."""
+    hold(session, claim)
+    session.execute(
+        sa.update(loops).where(loops.c.name == claim.name).values(lease_until=sa.func.clock_timestamp() + LEASE)
+    )
+
+
+def release(session: Session, claim: Claim, *, again_in: timedelta) -> None:
+    """End the run, in the transaction that stored its work: the loop is due again after `again_in`."""
+    session.execute(
+        sa.update(loops)
+        .where(loops.c.name == claim.name, loops.c.fence == claim.fence)
+        .values(
+            lease_until=None, next_run_at=sa.func.clock_timestamp() + again_in, last_tick_at=sa.func.clock_timestamp()
+        )
+    )
+
+
+def ensure(session: Session, *, kind: str, chain_id: int, every: timedelta) -> None:
+    """Make a loop exist with this period. Any number of schedulers may do it at once."""
+    name = loop_name(kind, chain_id)
+    every_ms = int(every.total_seconds() * 1000)
+    statement = pg.insert(loops).values(name=name, kind=kind, chain_id=chain_id, every_ms=every_ms)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["name"], set_={"every_ms": every_ms}, where=loops.c.every_ms != every_ms
+        )
+    )
+
+
+def kick_overdue(session: Session, *, grace: timedelta, again_after: timedelta) -> list[Loop]:
+    """Return the loops whose message must have been lost: due for `grace`, unleased, not kicked for `again_after`."""
+    rows = session.execute(
+        sa.update(loops)
+        .where(
+            loops.c.enabled,
+            loops.c.next_run_at < sa.func.now() - grace,
+            sa.or_(loops.c.lease_until.is_(None), loops.c.lease_until < sa.func.now()),
+            sa.or_(loops.c.kicked_at.is_(None), loops.c.kicked_at < sa.func.now() - again_after),
+        )
+        .values(kicked_at=sa.func.now())
+        .returning(loops)
+    )
+    return [_loop(row) for row in rows]
+
+
+def find_all(session: Session) -> list[Loop]:
+    """Return every loop by name."""
+    return [_loop(row) for row in session.execute(sa.select(loops).order_by(loops.c.name))]
+
+
+def loop_name(kind: str, chain_id: int) -> str:
+    """Name the loop of a kind on a chain, such as `listener:1`."""
+    return f"{kind}:{chain_id}"
+
+
+def _loop(row: sa.Row[Any]) -> Loop:
+    return Loop(
+        name=row.name,
+        kind=row.kind,
+        chain_id=row.chain_id,
+        every=timedelta(milliseconds=row.every_ms),
+        enabled=row.enabled,
+        next_run_at=row.next_run_at,
+        last_tick_at=row.last_tick_at,
+        lease_until=row.lease_until,
+        fence=row.fence,
+    )

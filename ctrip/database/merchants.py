@@ -1,0 +1,109 @@
+"""Merchants and API keys."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ctrip.database.models import api_keys, merchants
+from ctrip.domain.merchants import ApiKey, Scope
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A key as it is looked up. Whether it is expired or was not used for five minutes, the database's clock says."""
+
+    key: ApiKey
+    secret_hash: bytes
+    is_expired: bool
+    is_unused_lately: bool
+
+
+def add(
+    session: Session, merchant_id: str, *, name: str, email: str | None, tolerance_bps: int, webhook_secret: bytes
+) -> None:
+    """Store a merchant. `webhook_secret` is encrypted."""
+    session.execute(
+        sa.insert(merchants).values(
+            id=merchant_id, name=name, email=email, tolerance_bps=tolerance_bps, webhook_secret=webhook_secret
+        )
+    )
+
+
+def exists(session: Session, merchant_id: str) -> bool:
+    """True where there is such a merchant."""
+    return session.scalar(sa.select(merchants.c.id).where(merchants.c.id == merchant_id)) is not None
+
+
+def tolerance_bps(session: Session, merchant_id: str) -> int:
+    """Return by how many basis points this merchant's payments may fall short."""
+    found: int = session.execute(sa.select(merchants.c.tolerance_bps).where(merchants.c.id == merchant_id)).scalar_one()
+    return found
+
+
+def add_key(session: Session, key: ApiKey, *, public_id: str, secret_hash: bytes) -> None:
+    """Store a key: of its secret, the hash alone."""
+    session.execute(
+        sa.insert(api_keys).values(
+            id=key.id,
+            public_id=public_id,
+            secret_hash=secret_hash,
+            merchant_id=key.merchant_id,
+            scopes=sorted(key.scopes),
+            expires_at=key.expires_at,
+            created_at=key.created_at,
+        )
+    )
+
+
+def find_credential(session: Session, public_id: str) -> Credential | None:
+    """Look a key up by the part of it that is no secret."""
+    of = api_keys.c
+    query = sa.select(
+        api_keys,
+        sa.func.coalesce(of.expires_at <= sa.func.now(), sa.false()).label("is_expired"),
+        sa.func.coalesce(of.last_used_at < sa.func.now() - sa.text("interval '5 minutes'"), sa.true()).label(
+            "is_unused"
+        ),
+    ).where(of.public_id == public_id)
+    row = session.execute(query).one_or_none()
+    return None if row is None else Credential(_key(row), row.secret_hash, row.is_expired, row.is_unused)
+
+
+def note_use(session: Session, key_id: str) -> None:
+    """Write down that a key was used just now."""
+    session.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=sa.func.now()))
+
+
+def keys(session: Session, *, merchant_id: str | None, limit: int, after: str | None) -> list[ApiKey]:
+    """Return keys, newest first, one merchant's where one is given, those older than the id `after` likewise."""
+    query = sa.select(api_keys)
+    if merchant_id is not None:
+        query = query.where(api_keys.c.merchant_id == merchant_id)
+    if after is not None:
+        query = query.where(api_keys.c.id < after)
+    return [_key(row) for row in session.execute(query.order_by(api_keys.c.id.desc()).limit(limit))]
+
+
+def revoke_key(session: Session, key_id: str) -> ApiKey | None:
+    """End a key, once: the first revocation's time stays. Returns it; None where there is no such key."""
+    row = session.execute(
+        sa.update(api_keys)
+        .where(api_keys.c.id == key_id)
+        .values(revoked_at=sa.func.coalesce(api_keys.c.revoked_at, sa.func.now()))
+        .returning(api_keys)
+    ).one_or_none()
+    return None if row is None else _key(row)
+
+
+def _key(row: sa.Row[Any]) -> ApiKey:
+    return ApiKey(
+        id=row.id,
+        merchant_id=row.merchant_id,
+        scopes=frozenset(Scope(scope) for scope in row.scopes),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
+    )

@@ -1,0 +1,90 @@
+"""The schema's revisions: which one this code ships, which one the database has, and how it gets there."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ctrip.errors import Unavailable
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+FOLDER = Path(__file__).resolve().parents[2] / "migrations"
+_LOCK = 0x63547269705F6462
+"""Any number will do as long as nobody else's advisory lock has it: this one spells cTrip_db."""
+_LOCK_TIMEOUT_S = 120
+
+
+def shipped_revision() -> str | None:
+    """Return the newest revision of this code: the number that begins the last file's name, NNNN_verb_noun.py.
+
+    Read from the names alone: importing Alembic would cost every process its memory.
+    """
+    numbers = sorted(path.name[:4] for path in (FOLDER / "versions").glob("[0-9][0-9][0-9][0-9]_*.py"))
+    return numbers[-1] if numbers else None
+
+
+def stored_revision(session: Session | sa.Connection) -> str | None:
+    """Return the database's revision; None where no migration ever ran."""
+    if session.scalar(sa.text("SELECT to_regclass('alembic_version')")) is None:
+        return None
+    revision: str | None = session.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def upgrade(engine: sa.Engine) -> tuple[str | None, str | None]:
+    """Bring the database to the newest revision. Returns the revisions before and after.
+
+    Any number of processes may do this at once: an advisory lock lets them pass one by one, and all but the first find
+    nothing to do. Each revision is one transaction, so after a crash in between the next upgrade goes on from there.
+    Raises Unavailable where another upgrade holds the lock for two minutes.
+    """
+    with engine.connect() as connection:
+        # A migration may take longer than any query of a server may.
+        connection.execute(sa.text(f"SET statement_timeout = 0; SET lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
+        try:
+            connection.execute(sa.select(sa.func.pg_advisory_lock(_LOCK)))
+        except sa.exc.OperationalError as error:
+            raise Unavailable(f"another upgrade has held the lock for {_LOCK_TIMEOUT_S} s; see what it does") from error
+        connection.commit()
+        try:
+            before = stored_revision(connection)
+            connection.commit()
+            _run(connection)
+            after = stored_revision(connection)
+        finally:
+            # The lock belongs to the session: it must not go back into the pool with it.
+            connection.rollback()
+            connection.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK)))
+            connection.execute(sa.text("RESET ALL"))
+            connection.commit()
+    return before, after
+
+
+def draft(engine: sa.Engine, name: str) -> Path:
+    """Write a new revision with what the models have and the database, which must be up to date, has not."""
+    from alembic import command  # noqa: PLC0415 (a server never migrates, and should not pay for Alembic)
+
+    number = int(shipped_revision() or 0) + 1
+    with engine.connect() as connection:
+        command.revision(_config(connection), name, autogenerate=True, rev_id=f"{number:04d}")
+    return next((FOLDER / "versions").glob(f"{number:04d}_*.py"))
+
+
+def _run(connection: sa.Connection) -> None:
+    from alembic import command  # noqa: PLC0415 (a server never migrates, and should not pay for Alembic)
+
+    command.upgrade(_config(connection), "head")
+
+
+def _config(connection: sa.Connection) -> "Config":
+    from alembic.config import Config  # noqa: PLC0415 (as above)
+
+    config = Config(attributes={"connection": connection})
+    # ConfigParser reads % as the start of a placeholder, and a folder's name may hold one.
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
+    config.set_main_option("path_separator", "os")
+    return config

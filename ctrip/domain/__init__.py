@@ -1,0 +1,1 @@
+"""The rules of payments, pure: facts in, verdicts out. No clock, no I/O."""

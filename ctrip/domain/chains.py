@@ -1,0 +1,86 @@
+"""Chains and tokens as they are configured: rows of chains.yaml, checked and frozen."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ctrip.domain.addresses import NATIVE
+
+
+@dataclass(frozen=True)
+class Token:
+    """An asset of a chain; the native coin has the address NATIVE. `threshold` is in base units."""
+
+    symbol: str
+    address: bytes
+    decimals: int
+    enabled: bool = True
+    threshold: int = 0
+    fee_on_transfer: bool = False
+    rebasing: bool = False
+
+    @property
+    def is_native(self) -> bool:
+        """True for the chain's own coin."""
+        return self.address == NATIVE
+
+    @property
+    def is_payable(self) -> bool:
+        """True where a payment may ask for it: what arrives is what was sent, and stays so."""
+        return self.enabled and not self.fee_on_transfer and not self.rebasing
+
+
+@dataclass(frozen=True)
+class SweepRules:
+    """How much a sweep on this chain may cost. `max_fee` is wei per gas."""
+
+    max_fee: int
+    bump_after: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One EVM chain. `tokens` holds the native coin first, then every listed ERC-20.
+
+    `reorg_window` and `confirmations` are counts of blocks; `poll` is the time between two reads at the head.
+    """
+
+    name: str
+    chain_id: int
+    enabled: bool
+    rpc_urls: tuple[str, ...]
+    ws_urls: tuple[str, ...]
+    confirmations: int
+    reorg_window: int
+    poll: timedelta
+    treasury: bytes
+    sweep: SweepRules
+    tokens: tuple[Token, ...]
+
+    @property
+    def native(self) -> Token:
+        """The chain's own coin."""
+        return self.tokens[0]
+
+    def token(self, name: str | None) -> Token | None:
+        """Find a listed asset by symbol or contract address in any case; None as name is the native coin."""
+        if name is None:
+            return self.native
+        wanted = name.lower()
+        for token in self.tokens:
+            spellings = {token.symbol.lower()}
+            if not token.is_native:
+                spellings.add("0x" + token.address.hex())
+            if wanted in spellings:
+                return token
+        return None
+
+    def token_at(self, address: bytes) -> Token | None:
+        """Find a listed asset by its contract address, or the native coin by NATIVE."""
+        return next((token for token in self.tokens if token.address == address), None)
+
+    def final_block(self, read_block: int, required: int | None = None) -> int:
+        """Return the newest block with `required` confirmations (this chain's, unless given) at head `read_block`.
+
+        A block at the head has one confirmation, so this is head - required + 1.
+        """
+        return read_block - (required or self.confirmations) + 1

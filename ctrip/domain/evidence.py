@@ -1,0 +1,154 @@
+"""Why a payment is, or is not, paid: everything that is stored of it, and what that means in words."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from ctrip.domain.addresses import NATIVE, checksum_address
+from ctrip.domain.chains import Chain
+from ctrip.domain.events import Event
+from ctrip.domain.money import format_amount
+from ctrip.domain.payments import Payment, Settlement, Status, Timing
+from ctrip.domain.scanning import Cursor
+from ctrip.domain.sweeps import Attempt as SweepAttempt
+from ctrip.domain.sweeps import Intent, IntentKind, IntentState
+from ctrip.domain.transfers import Reason, Transfer, TransferStatus, timestamp
+from ctrip.domain.webhooks import Attempt, Delivery, DeliveryStatus
+
+_REFUSALS = {
+    Reason.ASSET: "is in another asset than was asked for",
+    Reason.CHAIN: "is on another chain than was asked for",
+    Reason.AFTER_COMPLETION: "came after the amount was complete",
+    Reason.OWN_TRANSACTION: "is our own transaction: gas for a sweep",
+    Reason.NOT_PAYABLE: "is in a token that cannot be asked for: it takes a fee, rebases or is switched off",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is stored of one payment. `chain` is None where it is not configured any more, `cursor` before its first
+    block was read; `final_block_time` is that of the newest block with the payment's confirmations.
+    """
+
+    payment: Payment
+    chain: Chain | None
+    cursor: Cursor | None
+    final_block_time: datetime | None
+    transfers: tuple[Transfer, ...]
+    events: tuple[Event, ...]
+    deliveries: tuple[tuple[Delivery, tuple[Attempt, ...]], ...]
+    sweeps: tuple[tuple[Intent, tuple[SweepAttempt, ...]], ...]
+
+
+def explain(evidence: Evidence) -> list[str]:
+    """Say in sentences where the payment stands and why, from what was read to what was told."""
+    return [*_reading(evidence), *_money(evidence), *_status(evidence), *_settlement(evidence), *_webhooks(evidence)]
+
+
+def _reading(evidence: Evidence) -> Iterator[str]:
+    payment, cursor = evidence.payment, evidence.cursor
+    if evidence.chain is None:
+        yield f"chain {payment.chain} is not in CHAINS_FILE any more: nothing on it is read"
+    elif not evidence.chain.enabled:
+        yield f"chain {payment.chain} is switched off (enabled: false): nothing on it is read"
+    if cursor is None:
+        yield f"no block of {payment.chain} was ever read"
+        return
+    behind = max(0, cursor.head_block - cursor.read_block)
+    lag = f"{behind} behind the head that the node told of" if behind else "the head that the node told of"
+    yield f"{payment.chain} was read up to block {cursor.read_block}, {lag}"
+    if cursor.stopped_reason is not None:
+        yield f"reading is stopped until an operator looks: {cursor.stopped_reason}"
+
+
+def _money(evidence: Evidence) -> Iterator[str]:
+    payment = evidence.payment
+    canonical = [t for t in evidence.transfers if t.status is not TransferStatus.ORPHANED]
+    orphaned = len(evidence.transfers) - len(canonical)
+    if not canonical:
+        yield f"no transfer to {checksum_address(payment.address)} is in the blocks that were read"
+    for transfer in canonical:
+        if transfer.reason is not None:
+            yield f"transfer {transfer.id} of {_units(transfer)} {_REFUSALS[transfer.reason]}"
+    if orphaned:
+        yield f"{orphaned} transfer(s) were in blocks that a reorg took"
+    missing = payment.target - payment.standing.received
+    if canonical and missing > 0:
+        arrived, target = _asked(payment, payment.standing.received), _asked(payment, payment.target)
+        yield f"{arrived} arrived of {target}; {_asked(payment, missing)} is missing"
+
+
+def _status(evidence: Evidence) -> Iterator[str]:
+    payment, standing = evidence.payment, evidence.payment.standing
+    deadline = timestamp(payment.expires_at)
+    match standing.status:
+        case Status.PENDING:
+            reached = "an unknown time" if evidence.final_block_time is None else timestamp(evidence.final_block_time)
+            yield f"the amount is not complete; the deadline is {deadline}, the newest final block is of {reached}"
+        case Status.DETECTED:
+            yield _wait_for_finality(evidence)
+        case Status.CONFIRMED | Status.SETTLED if payment.accepted_at is not None:
+            yield f"the merchant accepted what had arrived, at {timestamp(payment.accepted_at)}"
+        case Status.CONFIRMED | Status.SETTLED:
+            yield f"the amount was complete on time, by {deadline}, and is final"
+        case Status.EXPIRED if standing.timing is Timing.LATE:
+            yield f"the amount was completed after the deadline {deadline}; the merchant may accept it"
+        case Status.EXPIRED:
+            accept = "; the merchant may accept what is final" if payment.confirmed else ""
+            yield f"the deadline {deadline} has passed in a final block before the amount was complete{accept}"
+        case Status.CANCELED:
+            accept = "; what came since then the merchant may accept" if standing.received else ""
+            yield f"the merchant canceled it{accept}"
+
+
+def _wait_for_finality(evidence: Evidence) -> str:
+    payment, completed = evidence.payment, evidence.payment.standing.completed_block
+    if completed is None or evidence.cursor is None:
+        return "the full amount is in blocks and waits to be final"
+    have = max(0, evidence.cursor.read_block - completed + 1)
+    final_at = completed + payment.required - 1
+    return f"the full amount is in blocks, with {have} of {payment.required} confirmations; final at block {final_at}"
+
+
+def _settlement(evidence: Evidence) -> Iterator[str]:
+    match evidence.payment.standing.settlement:
+        case Settlement.WAITING:
+            yield "its money waits for the sweeper"
+        case Settlement.BELOW_THRESHOLD:
+            yield "what is left at its address is below the threshold that makes a sweep worth its gas"
+        case Settlement.DONE:
+            yield "its money reached the treasury, final"
+        case Settlement.HELD | Settlement.NONE:
+            pass
+    for intent, attempts in evidence.sweeps:
+        if intent.state is IntentState.HELD:
+            detail = f" ({intent.failure})" if intent.failure else ""
+            yield f"{intent.kind} {intent.id} is held: {intent.held_reason}{detail}"
+        elif intent.state is IntentState.FAILED:
+            yield f"{intent.kind} {intent.id} was mined but moved nothing: {intent.failure or 'no reason stored'}"
+        elif intent.state is not IntentState.DONE:
+            what = "gas for it" if intent.kind is IntentKind.TOPUP else "it"
+            yield f"{intent.kind} {intent.id} moves {what}: {intent.state}, {len(attempts)} transaction(s) signed"
+
+
+def _webhooks(evidence: Evidence) -> Iterator[str]:
+    if not evidence.deliveries:
+        yield "no webhook is owed: the payment has no webhook_url"
+        return
+    for delivery, attempts in evidence.deliveries:
+        if delivery.status is DeliveryStatus.DELIVERED:
+            continue
+        last = attempts[-1] if attempts else None
+        why = "no attempt yet" if last is None else f"last attempt: {last.error or last.status_code}"
+        due = f", next at {timestamp(delivery.next_attempt_at)}" if delivery.next_attempt_at else ""
+        yield f"webhook {delivery.id} is {delivery.status} after {delivery.attempts} attempt(s); {why}{due}"
+
+
+def _asked(payment: Payment, amount: int) -> str:
+    return f"{format_amount(amount, payment.decimals)} {payment.symbol}"
+
+
+def _units(transfer: Transfer) -> str:
+    on = f" on {transfer.chain}" if transfer.reason is Reason.CHAIN else ""
+    coin = " (coin)" if transfer.token == NATIVE else ""
+    return f"{format_amount(transfer.amount, transfer.decimals)} {transfer.symbol}{coin}{on}"

@@ -1,0 +1,117 @@
+"""Merchants, the keys by which their programs are known, and what a key may do."""
+
+import hmac
+import re
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+
+from ctrip.domain.money import BASIS_POINTS
+from ctrip.domain.transfers import timestamp
+from ctrip.errors import InvalidValue
+
+SECRET_BYTES = 32
+_KEY = re.compile(r"sk_([0-9A-Z]{26})_([A-Za-z0-9_-]{43})", re.ASCII)
+_EMAIL = re.compile(r"[^@\s,;<>]{1,64}@[^@\s,;<>]{1,190}", re.ASCII)
+
+
+class Scope(StrEnum):
+    """What a key may do. `admin` is an operator's alone, and an operator's only one."""
+
+    PAYMENTS_READ = "payments:read"
+    PAYMENTS_WRITE = "payments:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
+    ADMIN = "admin"
+
+
+MERCHANT_SCOPES = frozenset(Scope) - {Scope.ADMIN}
+OPERATOR_SCOPES = frozenset({Scope.ADMIN})
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who sent a request. An operator has no merchant."""
+
+    key_id: str
+    merchant_id: str | None
+    scopes: frozenset[Scope]
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key without its secret, which is nowhere."""
+
+    id: str
+    merchant_id: str | None
+    scopes: frozenset[Scope]
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+def write_key(key_id: str, secret: bytes) -> str:
+    """Write a key as its owner gets it: `sk_`, the body of its id, and 256 random bits."""
+    return f"sk_{key_id.partition('_')[2]}_{urlsafe_b64encode(secret).decode().rstrip('=')}"
+
+
+def read_key(key: str) -> tuple[str, bytes] | None:
+    """Split a key into its public id and the SHA-256 of its secret; None where it is no key.
+
+    One round of a fast hash is enough: 256 random bits cannot be guessed at any speed.
+    """
+    match = _KEY.fullmatch(key)
+    return None if match is None else (match[1], secret_hash(match[2]))
+
+
+def secret_hash(secret: str) -> bytes:
+    """Return what is stored of a key's secret part."""
+    return sha256(secret.encode()).digest()
+
+
+def is_same(presented: bytes, stored: bytes | None) -> bool:
+    """Compare hashes in a time that does not tell how much of them agrees, nor whether there is a stored one."""
+    return hmac.compare_digest(presented, stored or bytes(len(presented))) and stored is not None
+
+
+def write_webhook_secret(secret: bytes) -> str:
+    """Write a signing secret as Standard Webhooks 1.0 does."""
+    return f"whsec_{b64encode(secret).decode()}"
+
+
+def check_merchant(*, name: str, email: str | None, tolerance_bps: int) -> None:
+    """Raise InvalidValue where a merchant cannot be so."""
+    if not 1 <= len(name.strip()) <= 200 or not name.isprintable():
+        raise InvalidValue("the name has 1 to 200 printable characters", param="name")
+    if email is not None and not _EMAIL.fullmatch(email):
+        raise InvalidValue("that is no e-mail address", param="email")
+    if not 0 <= tolerance_bps < BASIS_POINTS:
+        raise InvalidValue(f"the tolerance is in basis points, 0 to {BASIS_POINTS - 1}", param="underpayment_tolerance")
+
+
+def check_scopes(scopes: Iterable[str], *, is_operator: bool) -> frozenset[Scope]:
+    """Return scopes that belong together. Raises InvalidValue."""
+    allowed = OPERATOR_SCOPES if is_operator else MERCHANT_SCOPES
+    wanted = frozenset(scopes)
+    if not wanted or not wanted <= allowed:
+        whose = "an operator's key (one without merchant_id)" if is_operator else "a merchant's key"
+        raise InvalidValue(f"{whose} has scopes out of {', '.join(sorted(allowed))}", param="scopes")
+    return frozenset(Scope(scope) for scope in wanted)
+
+
+def key_object(key: ApiKey) -> dict[str, object]:
+    """Render a key as operators see it: without its secret."""
+    return {
+        "id": key.id,
+        "object": "api_key",
+        "merchant_id": key.merchant_id,
+        "scopes": sorted(key.scopes),
+        "created_at": timestamp(key.created_at),
+        "expires_at": key.expires_at and timestamp(key.expires_at),
+        "revoked_at": key.revoked_at and timestamp(key.revoked_at),
+        "last_used_at": key.last_used_at and timestamp(key.last_used_at),
+    }

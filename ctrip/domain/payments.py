@@ -1,0 +1,233 @@
+"""Payments: what is asked for, and `assess`, one pure function over facts that says where a payment stands.
+
+No clock: only blocks that were read can expire anything. How it gets there is told in `standings`. Amounts are base
+units.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ctrip.domain.addresses import NATIVE, checksum_address
+from ctrip.domain.money import format_amount, tolerated
+from ctrip.domain.standings import (
+    OPEN,
+    TRANSITIONS,
+    AmountStatus,
+    Settlement,
+    Standing,
+    Status,
+    Step,
+    Timing,
+    steps,
+)
+from ctrip.domain.transfers import Reason, Transfer, TransferStatus, Verdict, judge, timestamp
+
+__all__ = [
+    "TRANSITIONS",
+    "AmountStatus",
+    "Assessment",
+    "Facts",
+    "Payment",
+    "Settlement",
+    "Standing",
+    "Status",
+    "Step",
+    "Timing",
+    "assess",
+    "final_amount",
+    "payment_object",
+    "steps",
+]
+
+
+@dataclass(frozen=True)
+class Payment:
+    """A stored payment. Amounts are base units of `token`; `accepted_amount` is what was final when it was accepted.
+
+    `confirmed` is the final part of `standing.received`. `required` is the confirmations that make it final.
+    """
+
+    id: str
+    merchant_id: str
+    chain_id: int
+    chain: str
+    token: bytes
+    symbol: str
+    decimals: int
+    amount: int
+    tolerance_bps: int
+    required: int
+    address: bytes
+    version: int
+    standing: Standing
+    confirmed: int
+    canceled_at: datetime | None
+    accepted_at: datetime | None
+    accepted_amount: int | None
+    order_id: str | None
+    customer_email: str | None
+    metadata: dict[str, object]
+    webhook_url: str | None
+    created_at: datetime
+    expires_at: datetime
+    detected_at: datetime | None = None
+    confirmed_at: datetime | None = None
+    settled_at: datetime | None = None
+
+    @property
+    def target(self) -> int:
+        """The base units that complete this payment: the amount less the tolerance, or what was accepted of less."""
+        asked = tolerated(self.amount, self.tolerance_bps)
+        # Where more than enough was accepted, what is beyond the amount must not be needed: a reorg may take it.
+        return asked if self.accepted_amount is None else min(asked, self.accepted_amount)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a payment's chain, read from rows that one transaction stored.
+
+    `final_block` is the newest block with the payment's confirmations and `final_block_time` its time (None where it
+    was never read). `covered` is what final sweeps took of the asset; `threshold` the least that is worth a sweep.
+    """
+
+    final_block: int
+    final_block_time: datetime | None
+    covered: int = 0
+    is_sweep_held: bool = False
+    threshold: int = 0
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The verdict: where the payment stands, how much of it is final, and which transfers count."""
+
+    standing: Standing
+    confirmed: int
+    verdicts: tuple[Verdict, ...]
+
+
+def assess(payment: Payment, transfers: tuple[Transfer, ...], facts: Facts) -> Assessment:
+    """Say where a payment stands, given all transfers to its address and the facts of its chain."""
+    verdicts = tuple(judge(transfers, chain_id=payment.chain_id, token=payment.token, target=payment.target))
+    ours = [verdict.transfer for verdict in verdicts if _is_in_asset(verdict)]
+    received = sum(transfer.amount for transfer in ours)
+    completing = _completing(ours, payment.target)
+    timing = _timing(_completing(ours, tolerated(payment.amount, payment.tolerance_bps)), payment.expires_at)
+    status = _status(payment, facts, completing=completing, timing=timing)
+    final = [verdict for verdict in verdicts if verdict.transfer.block_number <= facts.final_block]
+    credited = sum(verdict.transfer.amount for verdict in final if verdict.counts)
+    confirmed = sum(verdict.transfer.amount for verdict in final if _is_in_asset(verdict))
+    settlement = _settlement(status, facts, credited=credited, confirmed=confirmed)
+    standing = Standing(
+        status=Status.SETTLED if (status, settlement) == (Status.CONFIRMED, Settlement.DONE) else status,
+        received=received,
+        amount_status=_amount_status(received, payment.amount),
+        timing=timing,
+        settlement=settlement,
+        completed_block=None if completing is None else completing.block_number,
+    )
+    return Assessment(standing=standing, confirmed=confirmed, verdicts=verdicts)
+
+
+def payment_object(payment: Payment, *, read_block: int) -> dict[str, object]:
+    """Render a payment as clients see it. `read_block` is the newest block read of its chain."""
+    standing, native = payment.standing, payment.token == NATIVE
+    address = checksum_address(payment.address)
+    completed = standing.completed_block
+    return {
+        "id": payment.id,
+        "object": "payment",
+        "status": str(standing.status),
+        "amount_status": str(standing.amount_status),
+        "timing": standing.timing and str(standing.timing),
+        "settlement": str(standing.settlement),
+        "version": payment.version,
+        "chain": payment.chain,
+        "chain_id": payment.chain_id,
+        "token": None if native else payment.symbol,
+        "token_address": None if native else checksum_address(payment.token),
+        "decimals": payment.decimals,
+        "amount": format_amount(payment.amount, payment.decimals),
+        "amount_atomic": str(payment.amount),
+        "received": format_amount(standing.received, payment.decimals),
+        "received_atomic": str(standing.received),
+        "confirmed": format_amount(payment.confirmed, payment.decimals),
+        "confirmed_atomic": str(payment.confirmed),
+        "address": address,
+        # Wallets are known to send to the token contract of an ERC-20 link, so only the coin has one (EIP-681).
+        "payment_uri": f"ethereum:{address}@{payment.chain_id}?value={payment.amount}" if native else None,
+        "checkout_url": None,
+        "confirmations": 0 if completed is None else max(0, read_block - completed + 1),
+        "confirmations_required": payment.required,
+        "order_id": payment.order_id,
+        "customer_email": payment.customer_email,
+        "metadata": payment.metadata,
+        "webhook_url": payment.webhook_url,
+        "created_at": timestamp(payment.created_at),
+        "expires_at": timestamp(payment.expires_at),
+        "detected_at": payment.detected_at and timestamp(payment.detected_at),
+        "confirmed_at": payment.confirmed_at and timestamp(payment.confirmed_at),
+        "settled_at": payment.settled_at and timestamp(payment.settled_at),
+    }
+
+
+def final_amount(payment: Payment, transfers: tuple[Transfer, ...]) -> int:
+    """Return the final base units in the asset asked for: what an acceptance would accept."""
+    verdicts = judge(transfers, chain_id=payment.chain_id, token=payment.token, target=payment.target)
+    ours = (verdict.transfer for verdict in verdicts if _is_in_asset(verdict))
+    return sum(transfer.amount for transfer in ours if transfer.status is TransferStatus.FINAL)
+
+
+def _is_in_asset(verdict: Verdict) -> bool:
+    return verdict.counts or verdict.reason is Reason.AFTER_COMPLETION
+
+
+def _completing(transfers: list[Transfer], target: int) -> Transfer | None:
+    """Return the transfer that brings the sum to `target`; None where they do not reach it."""
+    received = 0
+    for transfer in transfers:
+        received += transfer.amount
+        if received >= target:
+            return transfer
+    return None
+
+
+def _timing(completing: Transfer | None, expires_at: datetime) -> Timing | None:
+    if completing is None:
+        return None
+    return Timing.ON_TIME if completing.block_time <= expires_at else Timing.LATE
+
+
+def _status(payment: Payment, facts: Facts, *, completing: Transfer | None, timing: Timing | None) -> Status:
+    is_accepted, is_canceled = payment.accepted_at is not None, payment.canceled_at is not None
+    on_time = timing is Timing.ON_TIME and not is_canceled
+    is_final = completing is not None and completing.block_number <= facts.final_block
+    if is_final and (is_accepted or on_time):
+        return Status.CONFIRMED
+    if is_canceled:
+        return Status.CANCELED
+    if on_time:
+        return Status.DETECTED
+    # Only what had ended was ever accepted: where the accepted money is gone, it has ended again.
+    deadline_is_final = facts.final_block_time is not None and facts.final_block_time > payment.expires_at
+    return Status.EXPIRED if is_accepted or deadline_is_final else Status.PENDING
+
+
+def _amount_status(received: int, amount: int) -> AmountStatus:
+    if received == 0:
+        return AmountStatus.NONE
+    if received < amount:
+        return AmountStatus.PARTIAL
+    return AmountStatus.EXACT if received == amount else AmountStatus.OVER
+
+
+def _settlement(status: Status, facts: Facts, *, credited: int, confirmed: int) -> Settlement:
+    # An open payment has none: part payments may be swept already, but nobody waits for that yet.
+    if credited == 0 or status in OPEN:
+        return Settlement.NONE
+    if facts.covered >= credited:
+        return Settlement.DONE
+    if facts.is_sweep_held:
+        return Settlement.HELD
+    # A sweep takes all that is final at the address, also what came after completion.
+    return Settlement.BELOW_THRESHOLD if confirmed - facts.covered < facts.threshold else Settlement.WAITING

@@ -1,0 +1,160 @@
+"""A transfer: coin or tokens that reached an issued address in a block, and whether it counts towards the payment."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from ctrip.domain.addresses import NATIVE, checksum_address, hex_text
+from ctrip.domain.money import format_amount
+
+NATIVE_LOG_INDEX = -1
+"""The log index of a top-level native transfer, which has no log."""
+
+
+class TransferStatus(StrEnum):
+    """seen: in a canonical block; final: deep enough; orphaned: its block was taken by a reorg."""
+
+    SEEN = "seen"
+    FINAL = "final"
+    ORPHANED = "orphaned"
+
+
+class Source(StrEnum):
+    """What told us of the transfer."""
+
+    NATIVE = "native"
+    ERC20 = "erc20"
+    INTERNAL = "internal"
+
+
+class Reason(StrEnum):
+    """Why a transfer does not count towards its payment."""
+
+    ASSET = "asset"
+    CHAIN = "chain"
+    AFTER_COMPLETION = "after_completion"
+    OWN_TRANSACTION = "own_transaction"
+    NOT_PAYABLE = "not_payable"
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A transfer as it was read from a block, before it is known whom it concerns. `amount` is base units.
+
+    `log_index` is NATIVE_LOG_INDEX for a top-level transfer of coin.
+    """
+
+    block_number: int
+    block_hash: bytes
+    block_time: datetime
+    tx_hash: bytes
+    log_index: int
+    token: bytes
+    sender: bytes
+    recipient: bytes
+    amount: int
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A stored transfer. `amount` is base units of `token`; `required` the confirmations that make it final."""
+
+    id: str
+    payment_id: str
+    chain_id: int
+    chain: str
+    token: bytes
+    symbol: str
+    decimals: int
+    amount: int
+    sender: bytes
+    recipient: bytes
+    tx_hash: bytes
+    log_index: int
+    block_number: int
+    block_hash: bytes
+    block_time: datetime
+    source: Source
+    status: TransferStatus
+    required: int
+    is_own: bool
+    is_payable: bool
+    counts: bool
+    reason: Reason | None
+    is_announced: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one transfer counts towards its payment, and if not, why."""
+
+    transfer: Transfer
+    counts: bool
+    reason: Reason | None
+
+
+def in_chain_order(transfers: Iterable[Transfer]) -> list[Transfer]:
+    """Sort canonical transfers of one chain as the chain ordered them; orphaned ones are left out."""
+    canonical = (transfer for transfer in transfers if transfer.status is not TransferStatus.ORPHANED)
+    return sorted(canonical, key=lambda t: (t.block_number, t.log_index, t.tx_hash))
+
+
+def judge(transfers: Iterable[Transfer], *, chain_id: int, token: bytes, target: int) -> Iterator[Verdict]:
+    """Say of each canonical transfer to a payment's address whether it counts towards `target` base units of `token`.
+
+    Transfers add up in the chain's order until the target is reached; the one that reaches it still counts whole.
+    """
+    counted = 0
+    for transfer in in_chain_order(transfers):
+        reason = _why_not(transfer, chain_id=chain_id, token=token)
+        if reason is None and counted >= target:
+            reason = Reason.AFTER_COMPLETION
+        if reason is None:
+            counted += transfer.amount
+        yield Verdict(transfer, counts=reason is None, reason=reason)
+
+
+def transfer_object(transfer: Transfer, *, read_block: int) -> dict[str, object]:
+    """Render a transfer as clients see it. `read_block` is the newest block read of its chain."""
+    orphaned = transfer.status is TransferStatus.ORPHANED
+    return {
+        "id": transfer.id,
+        "object": "transfer",
+        "payment_id": transfer.payment_id,
+        "chain": transfer.chain,
+        "chain_id": transfer.chain_id,
+        "token": None if transfer.token == NATIVE else transfer.symbol,
+        "token_address": None if transfer.token == NATIVE else checksum_address(transfer.token),
+        "amount": format_amount(transfer.amount, transfer.decimals),
+        "amount_atomic": str(transfer.amount),
+        "from": checksum_address(transfer.sender),
+        "to": checksum_address(transfer.recipient),
+        "tx_hash": hex_text(transfer.tx_hash),
+        "log_index": transfer.log_index,
+        "block_number": transfer.block_number,
+        "block_hash": hex_text(transfer.block_hash),
+        "block_time": timestamp(transfer.block_time),
+        "source": str(transfer.source),
+        "counts": transfer.counts and not orphaned,
+        "reason": transfer.reason and str(transfer.reason),
+        "status": str(transfer.status),
+        "confirmations": 0 if orphaned else max(0, read_block - transfer.block_number + 1),
+    }
+
+
+def timestamp(moment: datetime) -> str:
+    """Write an aware UTC moment in RFC 3339, to the second."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _why_not(transfer: Transfer, *, chain_id: int, token: bytes) -> Reason | None:
+    if transfer.is_own:
+        return Reason.OWN_TRANSACTION
+    if transfer.chain_id != chain_id:
+        return Reason.CHAIN
+    if transfer.token != token:
+        return Reason.ASSET
+    if not transfer.is_payable:
+        return Reason.NOT_PAYABLE
+    return None

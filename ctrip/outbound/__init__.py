@@ -1,0 +1,1 @@
+"""What leaves for the outside world: guarded HTTP and e-mail."""

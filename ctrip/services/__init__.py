@@ -1,0 +1,1 @@
+"""Use cases: gather facts, decide, store. The only code that opens a transaction."""

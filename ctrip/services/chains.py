@@ -1,0 +1,43 @@
+"""Chains as clients see them: what can be asked for on each, and how far it was read."""
+
+from ctrip.context import Context
+from ctrip.database import cursors
+from ctrip.domain.addresses import checksum_address
+from ctrip.domain.chains import Chain
+from ctrip.domain.pages import list_object
+from ctrip.domain.scanning import Cursor
+
+
+def overview(ctx: Context) -> dict[str, object]:
+    """Return every configured chain, as a list of one page."""
+    with ctx.sessions.begin() as session:
+        read = cursors.find_all(session)
+    chains = ctx.settings.chains
+    return list_object([_chain_object(chain, read.get(chain.chain_id)) for chain in chains], limit=len(chains))
+
+
+def _chain_object(chain: Chain, cursor: Cursor | None) -> dict[str, object]:
+    return {
+        "object": "chain",
+        "name": chain.name,
+        "chain_id": chain.chain_id,
+        "enabled": chain.enabled,
+        "status": "not_ready" if cursor is None else "stopped" if cursor.stopped_reason else "ready",
+        "native": {"symbol": chain.native.symbol, "decimals": chain.native.decimals},
+        "tokens": [
+            {
+                "symbol": token.symbol,
+                "address": checksum_address(token.address),
+                "decimals": token.decimals,
+                "payable": token.is_payable,
+            }
+            for token in chain.tokens
+            if not token.is_native
+        ],
+        "confirmations": chain.confirmations,
+        "reorg_window": chain.reorg_window,
+        "head_block": cursor and cursor.head_block,
+        "read_block": cursor and cursor.read_block,
+        "final_block": cursor and max(0, chain.final_block(cursor.read_block)),
+        "lag_blocks": cursor and max(0, cursor.head_block - cursor.read_block),
+    }

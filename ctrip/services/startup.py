@@ -1,0 +1,104 @@
+"""What a process looks at before it begins: each fault refuses the start with one message, without any secret."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from ctrip.blockchain.client import ChainClient
+from ctrip.context import Context
+from ctrip.database import schema, unreachable, wallet
+from ctrip.domain.addresses import hex_text
+from ctrip.errors import MisconfiguredError, NodeRefused, NodeUnavailable, Unavailable
+from ctrip.log import get_logger
+from ctrip.settings import Role
+
+log = get_logger()
+
+
+def check(ctx: Context) -> None:
+    """Raise MisconfiguredError where this process would work on the wrong database, chain or wallet.
+
+    A node that does not answer is only logged: its outage must not keep a restarted process from coming up.
+    """
+    role = ctx.settings.role
+    _check_schema(ctx)
+    if role is not Role.CLI:  # The operator's tools are what one finds out with.
+        _check_forgotten_chains(ctx)
+    if role is Role.SWEEPER:
+        _check_wallet(ctx)
+    if role in (Role.LISTENER, Role.SWEEPER):
+        _ask_each(ctx, lambda client: client.verify())
+    if role is Role.LISTENER:
+        _ask_each(ctx, _check_decimals)
+
+
+def _check_schema(ctx: Context) -> None:
+    try:
+        with ctx.sessions.begin() as session:
+            stored = schema.stored_revision(session)
+    except Unavailable as error:
+        raise MisconfiguredError(unreachable.message(error, ctx.settings.database_place)) from error
+    shipped = schema.shipped_revision()
+    if stored != shipped:
+        found = "has no tables" if stored is None else f"is at revision {stored}"
+        raise MisconfiguredError(
+            f"DATABASE_URL: the database {ctx.settings.database_place} {found}, this program needs {shipped}; "
+            "run `ctrip db upgrade`, or the program that fits the database"
+        )
+
+
+def _check_forgotten_chains(ctx: Context) -> None:
+    configured = {chain.chain_id for chain in ctx.settings.chains}
+    with ctx.sessions.begin() as session:
+        holdings = wallet.unconfigured_holdings(session, configured=configured)
+    if holdings:
+        listed = ", ".join(f"{h.chain} (chain_id {h.chain_id}, {h.addresses} addresses)" for h in holdings)
+        raise MisconfiguredError(
+            f"CHAINS_FILE: has no row for {listed}, but deposit addresses hold money there; "
+            "put the row back, with `enabled: false` if the chain should rest"
+        )
+
+
+def _check_wallet(ctx: Context) -> None:
+    treasuries = {chain.treasury: chain.name for chain in ctx.settings.chains}
+    with ctx.sessions.begin() as session:
+        circular = wallet.given_out(session, list(treasuries))
+        has_others = ctx.wallet is not None and wallet.has_others(session, ctx.wallet.fingerprint)
+    if circular:
+        names = ", ".join(sorted(treasuries[address] for address in circular))
+        raise MisconfiguredError(
+            f"CHAINS_FILE: the treasury of {names} is one of our deposit addresses; it is an address outside the wallet"
+        )
+    if has_others:
+        log.warning("addresses_of_another_wallet", hint="this sweeper cannot sweep them; see `ctrip wallet check`")
+
+
+def _check_decimals(client: ChainClient) -> None:
+    """Compare what the tokens say of themselves: a wrong number here asks buyers for a wrong amount."""
+    for token in client.chain.tokens:
+        if token.is_native or not token.enabled:
+            continue
+        try:
+            told = client.decimals(token.address)
+        except NodeRefused as error:
+            log.warning(
+                "token_tells_no_decimals", chain=client.chain.name, token=token.symbol, answer=error.rpc_message
+            )
+            continue
+        if told != token.decimals:
+            raise MisconfiguredError(
+                f"CHAINS_FILE: chain {client.chain.name}: token {token.symbol} is listed with {token.decimals} "
+                f"decimals, but its contract {hex_text(token.address)} says {told}"
+            )
+
+
+def _ask_each(ctx: Context, ask: Callable[[ChainClient], None]) -> None:
+    """Ask all chains at once, so that several that are away cost the wait of one."""
+
+    def asked(client: ChainClient) -> None:
+        try:
+            ask(client)
+        except NodeUnavailable as error:
+            log.warning("node_unreachable_at_start", chain=client.chain.name, reason=error.detail)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(asked, ctx.clients.values()))

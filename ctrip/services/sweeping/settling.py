@@ -1,0 +1,86 @@
+"""The second step: mined sweeps whose block is final are judged by their receipt, and their payments settled."""
+
+from collections.abc import Mapping
+
+from sqlalchemy.orm import Session
+
+from ctrip.blockchain import erc20
+from ctrip.blockchain.decoding import Receipt
+from ctrip.database import cursors, intents, sweep_queues, sweeps
+from ctrip.domain.addresses import NATIVE, hex_text
+from ctrip.domain.sweeps import Attempt, Intent, IntentKind
+from ctrip.services.sweeping.run import BATCH, Run
+
+
+def settle(run: Run) -> None:
+    """Close what is final by the listener's rows: done, or failed where the receipt does not say that money moved.
+
+    An intent whose block is not the one that the listener read at its height goes back to sent.
+    """
+    final_block = run.chain.final_block(run.cursor.read_block)
+    with run.ctx.sessions() as session:
+        deep = sweep_queues.mined_until(session, run.chain.chain_id, block=final_block, limit=BATCH)
+    if not deep:
+        return
+    receipts = run.client.receipts([attempt.tx_hash for _, attempt in deep])
+    run.keep_lease()
+    told: list[tuple[str, Intent, Attempt, str | None]] = []
+    with run.storing() as session:
+        canonical = {header.number: header.hash for header in cursors.headers(session, run.chain.chain_id)}
+        final_block = run.chain.final_block(max(canonical))  # a reorg may have lowered it since
+        locked = intents.lock(session, [intent.id for intent, _ in deep])
+        intents.touch(session, list(locked))
+        for seen, attempt in deep:
+            intent, receipt = locked[seen.id], receipts.get(attempt.tx_hash)
+            if intent != seen or (intent.mined_block or 0) > final_block:
+                continue  # the listener has taken its block, or others, meanwhile
+            if not _stands(intent, receipt, canonical):
+                intents.unmine(session, intent)
+                told.append(("reverted", intent, attempt, None))
+            elif receipt is not None:
+                failure = _failure(run, intent, attempt=attempt, receipt=receipt)
+                _finish(session, intent, attempt=attempt, receipt=receipt, failure=failure)
+                told.append(("done" if failure is None else "failed", intent, attempt, failure))
+        run.reassess(session, [intent.payment_id for _, intent, _, _ in told])
+    for outcome, intent, attempt, failure in told:
+        level = "info" if outcome == "done" else "warning"
+        run.tell(outcome, intent, level=level, tx_hash=hex_text(attempt.tx_hash), failure=failure)
+
+
+def _stands(intent: Intent, receipt: Receipt | None, canonical: Mapping[int, bytes]) -> bool:
+    """True where the intent's block is the one that was read at its height, or older than all that are kept.
+
+    A receipt that a node does not have, when the block is the right one, is a node that lags: nothing follows from it.
+    """
+    block = intent.mined_block or 0
+    known = canonical.get(block)
+    is_canonical = block < min(canonical) if known is None else known == intent.mined_block_hash
+    return is_canonical and (receipt is None or receipt.block_hash == intent.mined_block_hash)
+
+
+def _failure(run: Run, intent: Intent, *, attempt: Attempt, receipt: Receipt) -> str | None:
+    """Say why a final transaction moved nothing; None where it did what it was for."""
+    if not receipt.succeeded:
+        return "reverted"
+    if intent.kind is IntentKind.TOPUP or intent.token == NATIVE:
+        return None
+    # Success means only that the call did not revert: some tokens answer false instead, and move nothing.
+    moved = erc20.moved(receipt.logs, token=intent.token, sender=intent.address, recipient=intent.recipient)
+    token = run.chain.token_at(intent.token)
+    takes_a_fee = token is not None and token.fee_on_transfer
+    if moved == attempt.amount or (takes_a_fee and moved):
+        return None
+    return "no Transfer of the amount in its logs"
+
+
+def _finish(session: Session, intent: Intent, *, attempt: Attempt, receipt: Receipt, failure: str | None) -> None:
+    gas_cost = receipt.gas_used * receipt.gas_price
+    own_coin = 0
+    if intent.kind is IntentKind.SWEEP:
+        pot = sweeps.pot(session, intent.chain_id, intent.address)
+        if intent.token == NATIVE and failure is None:
+            # It took all that top-ups had left there; what it reserved for gas and did not spend is left there anew.
+            own_coin = pot - (attempt.gas_reserved - gas_cost)
+        else:
+            own_coin = min(pot, gas_cost)
+    intents.finish(session, intent, failure=failure, gas_cost=gas_cost, own_coin=own_coin)

@@ -1,0 +1,106 @@
+"""Payments: asked for, looked at, canceled, accepted, and the evidence of what was paid."""
+
+from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+
+from ctrip.domain.merchants import Scope
+from ctrip.services import payments
+from ctrip.web import idempotency
+from ctrip.web.auth import authorize, needs
+from ctrip.web.current import context, merchant_id
+from ctrip.web.openapi import operation_id
+from ctrip.web.schemas import Problem
+from ctrip.web.schemas.events import DeliveryQuery, EventList, EventQuery, WebhookDeliveryList
+from ctrip.web.schemas.payments import (
+    CreatePayment,
+    Payment,
+    PaymentList,
+    PaymentPath,
+    PaymentQuery,
+    TransferList,
+    TransferQuery,
+)
+
+blueprint = APIBlueprint(
+    "payments",
+    __name__,
+    url_prefix="/api/v1/payments",
+    abp_tags=[Tag(name="Payments", description="An amount of one asset, asked for at an address of its own.")],
+    operation_id_callback=operation_id,
+)
+blueprint.before_request(authorize)
+
+
+@blueprint.post(
+    "",
+    responses={201: Payment, 409: Problem},
+    openapi_extensions={"parameters": [idempotency.PARAMETER]},
+)
+@needs(Scope.PAYMENTS_WRITE)
+def create_payment(body: CreatePayment) -> Response:
+    """Create a payment.
+
+    The answer holds the address to pay. Send an `Idempotency-Key`: then a request that is repeated after a broken
+    connection gets the first answer, and no second payment is made.
+    """
+    answer = payments.create(context(), merchant_id(), request=body.request(), once=idempotency.once())
+    return idempotency.respond(answer)
+
+
+@blueprint.get("", responses={200: PaymentList})
+@needs(Scope.PAYMENTS_READ)
+def list_payments(query: PaymentQuery) -> dict[str, object]:
+    """List payments, newest first."""
+    filters = query.model_dump(exclude={"limit", "starting_after"}, exclude_none=True)
+    return payments.matching(context(), merchant_id(), filters=filters, limit=query.limit, after=query.starting_after)
+
+
+@blueprint.get("/<payment_id>", responses={200: Payment})
+@needs(Scope.PAYMENTS_READ)
+def get_payment(path: PaymentPath) -> dict[str, object]:
+    """Get a payment."""
+    return payments.find(context(), merchant_id(), path.payment_id)
+
+
+@blueprint.post("/<payment_id>/cancel", responses={200: Payment, 409: Problem})
+@needs(Scope.PAYMENTS_WRITE)
+def cancel_payment(path: PaymentPath) -> dict[str, object]:
+    """Cancel a pending payment.
+
+    Only while no transfer to its address is stored; else 409. Its address is watched all the same: what is paid later
+    is announced with `payment.late`.
+    """
+    return payments.cancel(context(), merchant_id(), path.payment_id)
+
+
+@blueprint.post("/<payment_id>/accept", responses={200: Payment, 409: Problem})
+@needs(Scope.PAYMENTS_WRITE)
+def accept_payment(path: PaymentPath) -> dict[str, object]:
+    """Accept what was paid to an expired or canceled payment.
+
+    Where final transfers exist, it becomes `confirmed`, and `settled` at once where its money is in the treasury
+    already; else 409.
+    """
+    return payments.accept(context(), merchant_id(), path.payment_id)
+
+
+@blueprint.get("/<payment_id>/transfers", responses={200: TransferList})
+@needs(Scope.PAYMENTS_READ)
+def list_payment_transfers(path: PaymentPath, query: TransferQuery) -> dict[str, object]:
+    """List what reached a payment's address, oldest block first: why it is, or is not, paid."""
+    return payments.transfers(context(), merchant_id(), path.payment_id, limit=query.limit, after=query.starting_after)
+
+
+@blueprint.get("/<payment_id>/events", responses={200: EventList})
+@needs(Scope.PAYMENTS_READ)
+def list_payment_events(path: PaymentPath, query: EventQuery) -> dict[str, object]:
+    """List a payment's events, oldest first."""
+    return payments.events(context(), merchant_id(), path.payment_id, limit=query.limit, after=query.starting_after)
+
+
+@blueprint.get("/<payment_id>/deliveries", responses={200: WebhookDeliveryList})
+@needs(Scope.PAYMENTS_READ)
+def list_payment_deliveries(path: PaymentPath, query: DeliveryQuery) -> dict[str, object]:
+    """List the webhook deliveries of a payment's events, in the order of the events."""
+    return payments.deliveries(context(), merchant_id(), path.payment_id, limit=query.limit, after=query.starting_after)

@@ -1,0 +1,41 @@
+"""What a request body may be: JSON, in UTF-8, one object, and no more than 64 KiB of it."""
+
+from typing import Any
+
+from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+
+from ctrip.web.schemas import parse_object
+
+MAX_BODY_BYTES = 65_536
+READ_AT_MOST_BYTES = MAX_BODY_BYTES + 1
+"""A body without a declared length is cut off here, unread beyond it; that one byte more tells that it is too long."""
+
+
+class BoundedRequest(Request):
+    """A request whose body is refused before it is read where its form or length is wrong."""
+
+    _parsed: dict[str, Any] | None = None
+
+    def get_json(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Return the body, strictly read: `silent` and `force` are not honoured.
+
+        Raises UnsupportedMediaType (415), RequestEntityTooLarge (413, chunked bodies too) and MalformedRequest (400).
+        """
+        if self._parsed is None:
+            self._parsed = parse_object(self._body())
+        return self._parsed
+
+    def refuse_excess(self) -> None:
+        """Raise RequestEntityTooLarge where the declared length is over the limit, whether or not a route reads it."""
+        if self.content_length is not None and self.content_length > MAX_BODY_BYTES:
+            raise RequestEntityTooLarge
+
+    def _body(self) -> bytes:
+        charset = self.mimetype_params.get("charset", "utf-8").lower()
+        if self.mimetype != "application/json" or charset != "utf-8" or self.headers.get("Content-Encoding"):
+            raise UnsupportedMediaType
+        body = self.get_data(cache=False)
+        if len(body) > MAX_BODY_BYTES:
+            raise RequestEntityTooLarge
+        return body

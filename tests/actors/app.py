@@ -1,0 +1,85 @@
+"""A tiny application on the hardened broker, for workers that tests start, stop and kill: it knows nothing of payments.
+
+Its environment: APP_REDIS_URL, APP_METRICS_PORT, APP_HEARTBEAT_MS. What its actors do is noted in Redis.
+"""
+
+import os
+import time
+
+import dramatiq
+from dramatiq.broker import Broker
+from dramatiq.middleware import Middleware
+from redis import Redis
+
+from actors.hardened import HardenedBroker
+from actors.middleware.due import StampDue
+from actors.middleware.lifetime import DieWithMaster, StopOnce
+from actors.middleware.measure import Measure
+from actors.middleware.page import ServePage
+from actors.middleware.poison import PoisonGuard
+from actors.middleware.presence import Presence
+from actors.middleware.retries import Retries
+
+NAMESPACE = "app"
+URL = os.environ["APP_REDIS_URL"]
+
+
+class Connect(Middleware):
+    def after_process_boot(self, broker: Broker) -> None:
+        assert isinstance(broker, HardenedBroker)
+        broker.connect(URL)
+
+
+def make_broker() -> HardenedBroker:
+    broker = HardenedBroker(
+        namespace=NAMESPACE,
+        middleware=[
+            DieWithMaster(),
+            StopOnce(),
+            Connect(),
+            ServePage(lambda: ("127.0.0.1", int(os.environ.get("APP_METRICS_PORT", "0")))),
+            Presence(),
+            Measure(),
+            StampDue(),
+            PoisonGuard(),
+            Retries(max_retries=1, min_backoff=50, max_backoff=100),
+        ],
+    )
+    broker.heartbeat_timeout = int(os.environ.get("APP_HEARTBEAT_MS", broker.heartbeat_timeout))
+    return broker
+
+
+broker = make_broker()
+dramatiq.set_broker(broker)
+
+
+def noted(redis: Redis, name: str) -> int:
+    return int(redis.get(f"noted:{name}") or 0)
+
+
+def _note(name: str) -> None:
+    broker.client.incr(f"noted:{name}")
+
+
+@dramatiq.actor(queue_name="quick")
+def note(name: str) -> None:
+    _note(name)
+
+
+@dramatiq.actor(queue_name="quick")
+def note_process(name: str) -> None:
+    _note(f"{name}:{os.getpid()}")
+    time.sleep(0.1)
+
+
+@dramatiq.actor(queue_name="quick")
+def linger(name: str, seconds: float) -> None:
+    _note(f"{name}:begun")
+    time.sleep(seconds)
+    _note(f"{name}:ended")
+
+
+@dramatiq.actor(queue_name="quick")
+def kill_worker(name: str) -> None:
+    _note(name)
+    os._exit(9)

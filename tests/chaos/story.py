@@ -1,0 +1,108 @@
+"""Fifty payments are made, paid, swept and notified while things are killed. Then everything must add up."""
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from tests.shop import Shop
+from tests.sink import Sink
+from tests.waiting import wait_until
+
+WALK = ["payment.created", "payment.detected", "payment.confirmed", "payment.settled"]
+WORKERS = ("worker.listener", "worker.sweeper", "worker.webhook")
+SETTLED_WITHIN_S = 180
+
+
+@dataclass
+class Story:
+    """A run by one seed. `stack` is the running stack; `faults` are told to it between payments."""
+
+    stack: Any
+    seed: int
+    payments: int = 50
+    kills: int = 20
+    told: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._dice = random.Random(self.seed)
+
+    def live(self, *extra: tuple[int, Callable[["Story"], None]]) -> None:
+        """Tell the story. Each of `extra` is a fault and the number of the payment before which it happens."""
+        print(f"seed {self.seed}: {self.payments} payments, {self.kills} kills")  # noqa: T201
+        shop = Shop(self.stack.json())
+        killed_before = {round((n + 1) * self.payments / (self.kills + 1)) for n in range(self.kills)}
+        tokens_before = shop.balance(self.stack.json()["treasury"], shop.usdc)
+        with Sink() as sink:
+            asked = []
+            for number in range(self.payments):
+                for _, fault in (each for each in extra if each[0] == number):
+                    fault(self)
+                if number in killed_before:
+                    self.kill_a_worker()
+                asked.append(self._ask_and_pay(shop, number, sink.url))
+            self._settle(shop, sink, asked)
+        swept = shop.balance(self.stack.json()["treasury"], shop.usdc) - tokens_before
+        assert swept == sum(int(p["amount_atomic"]) for p in asked if p["token"]), "tokens swept exactly once"
+        assert [shop.balance(p["address"]) for p in asked if p["token"] is None] == [0] * self._coins(asked)
+        self.stack.audit()
+
+    def kill_a_worker(self) -> None:
+        """kill -9 a worker, its master or the process that does the work, and wait until it is back."""
+        victim = self._dice.choice(WORKERS)
+        before = self.stack.json()["pids"][victim]
+        pid = self._dice.choice([before, *_children(before)])
+        self.told.append(f"{victim} {pid}")
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: self.stack.json()["pids"][victim] != before, within_s=60, what=f"{victim} starts again")
+
+    def flush_redis(self) -> None:
+        """Lose every message."""
+        redis.Redis.from_url(self.stack.json()["redis_url"]).flushall()
+
+    def kill_redis(self) -> None:
+        """kill -9 Valkey."""
+        before = self.stack.json()["parts"]["valkey"]
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: self.stack.json()["parts"]["valkey"] != before, within_s=60, what="valkey starts again")
+
+    def freeze_node(self) -> None:
+        """Let the node be silent for longer than any request waits for it."""
+        pid = self.stack.json()["parts"]["anvil"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: self.stack.logged("chain_unreadable"), within_s=60, what="the listener misses the node")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def _ask_and_pay(self, shop: Shop, number: int, url: str) -> dict[str, Any]:
+        token = self._dice.choice([None, "USDC"])
+        amount = f"{self._dice.randrange(1, 500)}.25" if token else f"0.{self._dice.randrange(1, 99):03}"
+        asked = shop.ask(amount, token=token, webhook_url=url, order_id=f"{self.seed}-{number}-{os.getpid()}")
+        shop.pay(asked)
+        return asked
+
+    def _settle(self, shop: Shop, sink: Sink, asked: list[dict[str, Any]]) -> None:
+        def unsettled() -> list[str]:
+            now = (shop.payment(p["id"]) for p in asked)
+            return [f"{p['id']} {p['status']} {p['settlement']}" for p in now if p["status"] != "settled"]
+
+        wait_until(lambda: not unsettled(), within_s=SETTLED_WITHIN_S, every_s=1, what="all are settled")
+        for payment in asked:
+            sink.wait_for(payment["id"], WALK, within_s=90)
+
+    @staticmethod
+    def _coins(asked: list[dict[str, Any]]) -> int:
+        return sum(payment["token"] is None for payment in asked)
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as children:
+        return [int(child) for child in children.read().split()]
+    return []

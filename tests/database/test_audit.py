@@ -1,0 +1,383 @@
+"""Each invariant that SQL can say finds the violation planted for it, that one alone, and nothing in healthy rows."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ctrip.database import audit, payments
+from ctrip.database.engine import make_sessions
+from ctrip.database.models import (
+    dead_letters,
+    idempotency_keys,
+    metadata,
+    signers,
+    sweep_attempts,
+    webhook_attempts,
+    webhook_deliveries,
+)
+from ctrip.domain.addresses import NATIVE
+from ctrip.domain.audit import find_secrets
+from ctrip.domain.payments import Payment
+from ctrip.domain.transfers import Transfer
+from tests.factories import (
+    CHAIN_ID,
+    NOON,
+    OTHER_TOKEN,
+    block_hash,
+    block_time,
+    header,
+    ids,
+    make_chain,
+    read_to,
+    store_payment,
+    store_sweep,
+    store_transfer,
+)
+
+pytestmark = pytest.mark.infra
+
+GAS_WALLET = b"\x61" * 20
+new_id = ids()
+
+
+@dataclass
+class World:
+    """Rows that are in order: a settled payment, one that was paid in part and expired, one that got too much."""
+
+    session: Session
+    settled: Payment
+    partial: Payment
+    over: Payment
+    unexpected: Transfer
+    head: int = 40
+
+    def sql(self, *statements: str, **values: Any) -> None:
+        for statement in statements:
+            self.session.execute(
+                sa.text(statement), {key: value for key, value in values.items() if f":{key}" in statement}
+            )
+
+    def broken(self) -> list[str]:
+        self.session.flush()
+        return sorted({violation.invariant for violation in audit.broken(self.session)})
+
+
+@pytest.fixture(scope="module")
+def rows(engine: sa.Engine) -> Iterator[World]:
+    """Healthy rows in a transaction that is never committed: no other test sees them, or what is planted into them."""
+    with make_sessions(engine)() as session:
+        tables = ", ".join(metadata.tables)
+        session.execute(sa.text(f"TRUNCATE {tables}; ALTER SEQUENCE deposit_index RESTART"))
+        yield _healthy(session)
+        session.rollback()
+
+
+@pytest.fixture
+def world(rows: World) -> Iterator[World]:
+    """The healthy rows; what a test does to them is undone after it."""
+    before = rows.session.begin_nested()
+    yield rows
+    before.rollback()
+
+
+def _healthy(session: Session) -> World:
+    settled = store_payment(session, new_id=new_id, webhook_url="https://shop.example/hooks")
+    partial = store_payment(session, new_id=new_id, token=NATIVE, symbol="ETH", decimals=18, expires_at=block_time(20))
+    over = store_payment(session, new_id=new_id)
+    world = World(session, settled, partial, over, _pay(session, settled, partial, over))
+    for head in (10, 13, 20, world.head):
+        read_to(session, head)
+        if head == 20:
+            _sweep(session, settled)
+        payments.reassess(session, [settled.id, partial.id, over.id], chains={CHAIN_ID: make_chain()}, new_id=new_id)
+    _deliver(session)
+    answer = {"status": 201, "response": f'{{"id": "{over.id}", "object": "payment"}}', "request_hash": b"\x01" * 32}
+    key = {"merchant_id": over.merchant_id, "route": "POST /api/v1/payments", "key": "once"}
+    session.execute(idempotency_keys.insert().values(**key, **answer))
+    return world
+
+
+def _pay(session: Session, settled: Payment, partial: Payment, over: Payment) -> Transfer:
+    store_transfer(session, settled, 1000, 10)
+    store_transfer(session, partial, 400, 11)
+    store_transfer(session, over, 1000, 12)
+    store_transfer(session, over, 500, 13)
+    store_transfer(session, over, 9, 14, status="orphaned", block_hash=block_hash(14, "gone"))
+    return store_transfer(session, over, 7, 15, token=OTHER_TOKEN, symbol="DAI", name="unexpected")
+
+
+def _sweep(session: Session, settled: Payment) -> None:
+    """A top-up and the sweep that it is for, which spends all of it, and another that is planned."""
+    topup = {"kind": "topup", "sender": GAS_WALLET, "recipient": settled.address, "amount": 50, "gas_cost": 21}
+    store_sweep(session, settled, new_id=new_id, mined_block=16, **topup)
+    store_transfer(session, settled, 50, 16, token=NATIVE, is_own=True, counts=False, reason="own_transaction")
+    store_sweep(session, settled, new_id=new_id, mined_block=19, gas_cost=50)
+    nothing = {"nonce": None, "mined_block": None, "mined_block_hash": None, "mined_tx_hash": None, "amount": None}
+    planned = store_sweep(session, settled, new_id=new_id, state="planned", gas_cost=None, **nothing)
+    session.execute(sweep_attempts.delete().where(sweep_attempts.c.intent_id == planned))
+    for sender in (GAS_WALLET, settled.address):
+        session.execute(signers.insert().values(chain_id=CHAIN_ID, sender=sender, next_nonce=1))
+
+
+def _deliver(session: Session) -> None:
+    """One delivery of each state: delivered, pending, dead, failed."""
+    found = session.execute(sa.select(webhook_deliveries).order_by(webhook_deliveries.c.id)).all()
+    states: list[dict[str, Any]] = [
+        {"status": "delivered", "delivered_at": NOON},
+        {},
+        {"status": "dead", "dead_reason": "schedule"},
+        {"status": "failed"},
+    ]
+    for delivery, state in zip(found, states, strict=True):
+        if not state:
+            continue
+        done = sa.update(webhook_deliveries).where(webhook_deliveries.c.id == delivery.id)
+        session.execute(done.values(next_attempt_at=None, attempts=1, **state))
+        code = 204 if "delivered_at" in state else 500
+        tried = {"number": 1, "at": NOON, "status_code": code, "duration_ms": 5, "response": "thanks"}
+        session.execute(webhook_attempts.insert().values(delivery_id=delivery.id, **tried))
+        if code == 500:
+            letter = {"id": f"dlt_{delivery.id}", "queue": "webhook", "actor": "send_webhook", "reason": "given_up"}
+            of = {"message": "{}", "message_id": delivery.id, "row_id": delivery.id, "first_at": NOON}
+            session.execute(dead_letters.insert().values(letter | of))
+
+
+def test_healthy_rows_break_no_invariant(world: World) -> None:
+    assert audit.broken(world.session) == []
+
+
+# --- one violation each ---------------------------------------------------------------------------------------------
+
+Plant = Callable[[World], None]
+
+
+def _sql(*statements: str, **values: Any) -> Plant:
+    return lambda world: world.sql(*statements, **values)
+
+
+def _on(name: str, change: str) -> Plant:
+    return lambda world: world.sql(f"UPDATE payments SET {change} WHERE id = :id", id=getattr(world, name).id)
+
+
+def _on_unexpected(change: str) -> Plant:
+    return lambda world: world.sql(f"UPDATE transfers SET {change} WHERE id = :id", id=world.unexpected.id)
+
+
+def _on_sweep(change: str) -> Plant:
+    return _sql(f"UPDATE sweep_intents SET {change} WHERE kind = 'sweep' AND state = 'done'")
+
+
+def _event(name: str, version: int, act: str) -> Plant:
+    where = f"{act} WHERE payment_id = :id AND version = {version}"
+    return lambda world: world.sql(where, id=getattr(world, name).id)
+
+
+def _body(path: str, value: str) -> str:
+    return f"UPDATE events SET body = jsonb_set(body::jsonb, '{path}', '{value}')::json"
+
+
+def _same_transfer_in_another_block(world: World) -> None:
+    world.sql("DROP INDEX uq_transfers_canonical")
+    foreign = {"token": OTHER_TOKEN, "symbol": "DAI", "counts": False, "reason": "asset", "status": "final"}
+    store_transfer(world.session, world.over, 7, 17, name="unexpected", id="trf_twice", **foreign)
+
+
+def _a_transfer_that_nobody_assessed(world: World) -> None:
+    store_transfer(world.session, world.over, 5, world.head - 1, counts=False, reason="after_completion")
+
+
+def _two_payments_with_one_address(world: World) -> None:
+    world.sql(
+        "ALTER TABLE payments DROP CONSTRAINT uq_payments_address",
+        "ALTER TABLE deposit_addresses DROP CONSTRAINT pk_deposit_addresses",
+    )
+    store_payment(world.session, new_id=new_id, address=world.partial.address)
+
+
+def _one_nonce_for_two(world: World) -> None:
+    world.sql("ALTER TABLE sweep_intents DROP CONSTRAINT uq_sweep_intents_chain_id_sender_nonce")
+    store_sweep(world.session, world.settled, new_id=new_id, amount=0, mined_block=19)
+
+
+def _a_signature_without_a_nonce(world: World) -> None:
+    intent_id = world.session.scalar(sa.text("SELECT id FROM sweep_intents WHERE state = 'planned'"))
+    attempt = {"raw": b"raw", "tx_hash": b"\x05" * 32, "amount": 1, "gas_limit": 1, "max_fee": 1}
+    world.session.execute(sweep_attempts.insert().values(intent_id=intent_id, number=1, **attempt))
+
+
+def _a_key_used_twice(world: World) -> None:
+    world.sql("ALTER TABLE idempotency_keys DROP CONSTRAINT pk_idempotency_keys")
+    world.sql(
+        "INSERT INTO idempotency_keys SELECT merchant_id, route, key, request_hash, status, "
+        """'{"id": "' || :other || '", "object": "payment"}' FROM idempotency_keys""",
+        other=world.partial.id,
+    )
+
+
+def _a_transfer_above_the_cursor(world: World) -> None:
+    foreign = {"token": OTHER_TOKEN, "counts": False, "reason": "asset"}
+    store_transfer(world.session, world.over, 7, world.head + 1, name="ahead", **foreign)
+
+
+def _a_header_above_the_cursor(world: World) -> None:
+    tip = header(world.head + 1)
+    world.sql(
+        "INSERT INTO chain_headers VALUES (:chain, :number, :hash, :parent, now())",
+        chain=CHAIN_ID,
+        number=tip.number,
+        hash=tip.hash,
+        parent=tip.parent_hash,
+    )
+
+
+PLANTS: list[tuple[str, Plant]] = [
+    ("1 transfer_is_canonical_once", _same_transfer_in_another_block),
+    ("1 credit_stands_on_a_canonical_block", _on_unexpected("block_hash = decode(repeat('ab', 32), 'hex')")),
+    ("1 transfer_belongs_to_the_payment_of_its_address", _on_unexpected("recipient = decode(repeat('ab', 20), 'hex')")),
+    ("1 finality_follows_the_cursor", _on_unexpected("status = 'seen'")),
+    ("1 finality_follows_the_cursor", _on_unexpected("required = 30")),
+    ("1 received_is_the_sum_of_the_transfers", _on("over", "received = received + 1")),
+    ("1 received_is_the_sum_of_the_transfers", _a_transfer_that_nobody_assessed),
+    ("1 confirmed_is_the_sum_of_the_final_transfers", _on("over", "confirmed = confirmed - 1")),
+    ("2 versions_have_no_gaps", _on("over", "version = version + 1")),
+    ("2 versions_have_no_gaps", _event("partial", 2, "DELETE FROM events")),
+    ("2 versions_have_no_gaps", _event("partial", 3, "DELETE FROM events")),
+    ("2 first_event_is_the_creation", _event("partial", 1, "UPDATE events SET type = 'payment.updated'")),
+    ("2 first_event_is_the_creation", _event("partial", 2, "UPDATE events SET type = 'payment.created'")),
+    ("2 event_tells_of_its_own_version", _event("partial", 2, _body("{payment,version}", "3"))),
+    ("2 event_tells_of_its_own_version", _event("partial", 2, _body("{payment,id}", '"pay_of_others"'))),
+    ("2 statuses_follow_the_arrows", _event("partial", 2, _body("{payment,status}", '"settled"'))),
+    ("2 statuses_follow_the_arrows", _event("partial", 2, _body("{previous_status}", '"settled"'))),
+    ("2 event_is_of_the_status_it_tells", _event("partial", 2, "UPDATE events SET type = 'payment.detected'")),
+    ("3 event_owed_has_a_delivery", _sql("DELETE FROM webhook_deliveries WHERE status = 'pending'")),
+    ("3 event_owed_has_a_delivery", _sql("UPDATE webhook_deliveries SET url = 'elsewhere' WHERE status = 'pending'")),
+    ("3 delivery_is_made_scheduled_or_a_dead_letter", _sql("UPDATE webhook_attempts SET status_code = 500")),
+    ("3 delivery_is_made_scheduled_or_a_dead_letter", _sql("DELETE FROM dead_letters")),
+    ("3 delivery_is_made_scheduled_or_a_dead_letter", _sql("UPDATE dead_letters SET replayed_at = now()")),
+    (
+        "3 delivery_is_made_scheduled_or_a_dead_letter",
+        _sql(
+            "ALTER TABLE webhook_deliveries DROP CONSTRAINT ck_webhook_deliveries_pending_is_scheduled",
+            "UPDATE webhook_deliveries SET next_attempt_at = NULL",
+        ),
+    ),
+    ("4 address_belongs_to_one_payment", _two_payments_with_one_address),
+    (
+        "4 index_is_used_once",
+        _sql(
+            "ALTER TABLE deposit_addresses DROP CONSTRAINT uq_deposit_addresses_wallet_fingerprint_derivation_index",
+            "UPDATE deposit_addresses SET derivation_index = 7",
+        ),
+    ),
+    ("4 payment_has_the_address_issued_for_it", _sql("DELETE FROM deposit_addresses WHERE derivation_index = 0")),
+    (
+        "4 payment_has_the_address_issued_for_it",
+        _sql("UPDATE deposit_addresses SET address = decode(repeat('ab', 20), 'hex') WHERE derivation_index = 0"),
+    ),
+    ("5 no_more_was_swept_than_came", _on_sweep("amount = amount + 1")),
+    ("5 no_more_was_swept_than_came", _on_sweep("gas_cost = gas_cost + 1")),
+    ("5 nonce_is_used_once", _one_nonce_for_two),
+    ("5 nonce_and_signature_are_stored_together", _a_signature_without_a_nonce),
+    ("5 nonce_was_taken_from_its_signer", _sql("UPDATE signers SET next_nonce = 0")),
+    ("5 nonce_was_taken_from_its_signer", _sql("DELETE FROM signers")),
+    ("5 what_was_mined_was_stored", _on_sweep("mined_tx_hash = decode(repeat('ab', 32), 'hex')")),
+    ("6 key_made_one_object", _a_key_used_twice),
+    (
+        "6 object_was_made_by_one_key",
+        _sql(
+            "INSERT INTO idempotency_keys SELECT merchant_id, route, 'twice', request_hash, status, response"
+            " FROM idempotency_keys"
+        ),
+    ),
+    (
+        "6 stored_answer_is_of_an_object_that_exists",
+        _sql("""UPDATE idempotency_keys SET response = '{"id": "pay_nothing", "object": "payment"}'"""),
+    ),
+    (
+        "8 cursor_stands_on_a_stored_header",
+        _sql("UPDATE chain_cursors SET read_hash = decode(repeat('ab', 32), 'hex')"),
+    ),
+    ("8 cursor_stands_on_a_stored_header", _sql("DELETE FROM chain_headers WHERE number >= 40")),
+    ("8 headers_are_one_chain_up_to_the_cursor", _sql("DELETE FROM chain_headers WHERE number = 30")),
+    (
+        "8 headers_are_one_chain_up_to_the_cursor",
+        _sql("UPDATE chain_headers SET parent_hash = decode(repeat('ab', 32), 'hex') WHERE number = 30"),
+    ),
+    ("8 headers_are_one_chain_up_to_the_cursor", _a_header_above_the_cursor),
+    ("8 transfers_are_of_blocks_that_were_read", _a_transfer_above_the_cursor),
+    ("8 transfers_are_of_blocks_that_were_read", _sql("UPDATE chain_cursors SET start_block = 10")),
+]
+
+SECRETS = [
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "sk_01ARZ3NDEKTSV4RR_kJ2vYhT5mZqWxN8cRbLs",
+    "xprv9s21ZrQH143K3QTDL4LXw2F7HEK3wJUD2nW2nRk4stbPy6cq3jPPqjiChkVvvNKmPGJxWUtg6LnF5kejMRNNU3TGtRBeJgk33yuGBxrMPHi",
+    "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318",
+    "legal winner thank year wave sausage worth useful legal winner thank yellow",
+]
+KEEPERS = [
+    "UPDATE events SET body = jsonb_set(body::jsonb, '{payment,customer_email}', to_jsonb('me ' || :secret))::json",
+    "UPDATE dead_letters SET message = :secret",
+    "UPDATE dead_letters SET exception = 'it said ' || :secret",
+    "UPDATE dead_letters SET traceback = :secret",
+    "UPDATE webhook_attempts SET response = 'hello ' || :secret || ' you'",
+    "UPDATE webhook_attempts SET status_code = NULL, response = NULL, error = :secret WHERE status_code = 500",
+    "UPDATE idempotency_keys SET response = jsonb_set(response::jsonb, '{webhook_secret}', to_jsonb(:secret))::text",
+]
+
+
+@pytest.mark.parametrize(("invariant", "plant"), PLANTS)
+def test_a_planted_violation_is_found_and_nothing_else(world: World, invariant: str, plant: Plant) -> None:
+    plant(world)
+    assert world.broken() == [invariant]
+
+
+@pytest.mark.parametrize(
+    ("statement", "secret"), [(keeper, SECRETS[0]) for keeper in KEEPERS] + [(KEEPERS[1], secret) for secret in SECRETS]
+)
+def test_a_secret_is_found_wherever_it_was_kept(world: World, statement: str, secret: str) -> None:
+    world.sql(statement.replace(":secret", "CAST(:secret AS text)"), secret=secret)
+    assert world.broken() == ["7 no_secret_is_kept"]
+    assert all(secret not in violation.sentence for violation in audit.broken(world.session))
+    assert len(list(find_secrets([("a log", f"and {secret}.")]))) == 1, "Python finds the same"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0x" + "4c0883a6" * 8,  # a hash
+        "4c0883a6" * 20,  # signed bytes
+        "4c0883a6-9102-937d-6231-471b5dbb6204",
+        "the node did not answer in time and so nothing is known of what became of the request",
+        "whsec_ and sk_ are prefixes",
+    ],
+)
+def test_what_is_no_secret_is_left_alone(world: World, text: str) -> None:
+    world.sql("UPDATE dead_letters SET message = :text, traceback = :text", text=text)
+    assert world.broken() == []
+    assert list(find_secrets([("a log", text)])) == []
+
+
+def test_what_a_merchant_wrote_into_a_payment_may_look_like_anything(world: World) -> None:
+    body = "jsonb_set(body::jsonb, '{payment,metadata}', to_jsonb(CAST(:text AS text)))::json"
+    world.sql(f"UPDATE events SET body = {body}", text=SECRETS[3])
+    assert world.broken() == []
+
+
+def test_each_invariant_in_the_file_is_proven_here() -> None:
+    names = [name for name, _ in audit.invariants()]
+    assert len(set(names)) == len(names)
+    assert {name for name, _ in PLANTS} | {"7 no_secret_is_kept"} == set(names)
+    assert all(re.fullmatch(r"[1-8] [a-z0-9_]+", name) for name in names)
+
+
+def test_no_more_than_enough_is_told_of_one_invariant(world: World) -> None:
+    for number in range(audit.MOST_PER_INVARIANT + 1):
+        foreign = {"token": OTHER_TOKEN, "counts": False, "reason": "asset"}
+        store_transfer(world.session, world.over, 7, world.head + 1, name=f"ahead {number}", **foreign)
+    assert len(audit.broken(world.session)) == audit.MOST_PER_INVARIANT

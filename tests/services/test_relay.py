@@ -1,0 +1,92 @@
+import threading
+
+import pytest
+import sqlalchemy as sa
+
+from ctrip.context import Context
+from ctrip.database.models import webhook_deliveries as rows
+from ctrip.services import relay
+from tests.factories import store_payment
+
+pytestmark = pytest.mark.infra
+HOOK = "http://127.0.0.1:9/hook"
+
+
+def owe(ctx: Context, count: int) -> list[str]:
+    """Make payments whose first event is owed to an endpoint; return the ids of the deliveries, oldest first."""
+    with ctx.sessions.begin() as session:
+        for _ in range(count):
+            store_payment(session, new_id=ctx.new_id, webhook_url=HOOK)
+        return list(session.scalars(sa.select(rows.c.id).order_by(rows.c.id)))
+
+
+def change(ctx: Context, **values: object) -> None:
+    with ctx.sessions.begin() as session:
+        session.execute(sa.update(rows).values(**values))
+
+
+def test_a_due_delivery_is_taken_once_and_again_when_its_message_must_be_lost(ctx) -> None:
+    owed = owe(ctx, 3)
+    assert sorted(relay.claim_due(ctx)) == owed
+    assert relay.claim_due(ctx) == [], "its message is on its way"
+    change(ctx, kicked_at=sa.text("now() - interval '11 s'"))
+    assert sorted(relay.claim_due(ctx)) == owed, "nothing came of it: Redis forgot it"
+
+
+@pytest.mark.parametrize(
+    ("why", "values"),
+    [
+        ("not due", {"next_attempt_at": sa.text("now() + interval '1 s'")}),
+        ("an attempt is being made", {"lease_until": sa.text("now() + interval '1 s'")}),
+        ("delivered", {"status": "delivered", "next_attempt_at": None, "delivered_at": sa.func.now()}),
+        ("waits for a replay", {"status": "failed", "next_attempt_at": None}),
+    ],
+)
+def test_a_delivery_with_nothing_to_do_is_left_alone(ctx, why: str, values: dict[str, object]) -> None:
+    owe(ctx, 1)
+    change(ctx, **values)
+    assert relay.claim_due(ctx) == [], why
+
+
+def test_the_most_overdue_come_first_and_a_batch_is_bounded(ctx) -> None:
+    owed = owe(ctx, relay.BATCH + 1)
+    with ctx.sessions.begin() as session:
+        late = sa.update(rows).where(rows.c.id == owed[-1])
+        session.execute(late.values(next_attempt_at=sa.text("now() - interval '1 h'")))
+    taken = relay.claim_due(ctx)
+    assert len(taken) == relay.BATCH
+    assert taken[0] == owed[-1]
+    assert len(relay.claim_due(ctx)) == 1
+
+
+def test_four_relays_at_once_share_the_work_without_taking_a_delivery_twice(ctx) -> None:
+    owed = owe(ctx, 300)
+    taken: list[str] = []
+    together = threading.Barrier(4)
+
+    def take() -> None:
+        together.wait()
+        while batch := relay.claim_due(ctx):
+            taken.extend(batch)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # A relay may find nothing but rows that another one holds, and stop: what is left is taken in the next second.
+    taken.extend(relay.claim_due(ctx))
+    assert sorted(taken) == owed
+
+
+def test_the_bell_rings_when_a_transaction_owes_a_delivery_and_not_before_it_commits(ctx) -> None:
+    bell = relay.hear(ctx)
+    try:
+        assert not bell.wait(0.05)
+        with ctx.sessions.begin() as session:
+            store_payment(session, new_id=ctx.new_id, webhook_url=HOOK)
+            assert not bell.wait(0.05)
+        assert bell.wait(5)
+        assert not bell.wait(0.05), "it rings once"
+    finally:
+        bell.close()

@@ -1,0 +1,424 @@
+"""The operator's tool on a real database and chain: what it says, what it writes, and how it exits."""
+
+import json
+import logging
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import yaml
+
+from ctrip.cli import NOUNS, main
+from ctrip.cli.output import clean
+from ctrip.context import Context
+from ctrip.database.models import api_keys, deposit_addresses
+from ctrip.domain.dead_letters import Reason, row_died
+from ctrip.domain.merchants import MERCHANT_SCOPES, Scope
+from ctrip.services import dead_letters, merchants
+from tests.conftest import MERCHANT_ID, MNEMONIC, ROOT, XPUB
+from tests.devchain import ETHER, USDC, DevChain
+from tests.factories import store_payment
+from tests.world import World
+
+pytestmark = pytest.mark.infra
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run of the tool left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Tool = Callable[..., Ran]
+
+
+@pytest.fixture
+def ctrip(
+    ctx: Context, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Tool]:
+    """Runs `ctrip …` in this process, in the servers' environment but without the keys that only the sweeper has."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("WALLET_MNEMONIC", "GAS_KEY"):
+        monkeypatch.delenv(name)
+
+    def run(*args: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["ctrip", *args])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as exited:
+            code = int(exited.code or 0)
+        told = capsys.readouterr()
+        return Ran(code, told.out, told.err)
+
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    yield run
+    logging.getLogger().handlers[:] = handlers
+    logging.getLogger().setLevel(level)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# --- the tool itself ------------------------------------------------------------------------------------------------
+
+
+def test_every_noun_has_a_file_and_helps(ctrip: Tool) -> None:
+    files = {path.stem for path in (ROOT / "ctrip" / "cli").glob("[a-z]*.py")} - {"files", "output"}
+    assert set(NOUNS) == files
+    told = ctrip("--help")
+    assert told.code == 0
+    for noun in NOUNS:
+        assert noun in told.out
+        assert "Usage: ctrip " + noun in ctrip(noun, "--help").out
+
+
+def test_the_module_runs_from_a_checkout() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "ctrip.cli", "secrets", "key"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert re.fullmatch(r"[A-Za-z0-9_-]{43}=\n", ran.stdout)
+    assert ran.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["keys", "create"], "say either --merchant ID or --operator"),
+        (["keys", "create", "--operator", "--merchant", "mer_1"], "say either --merchant ID or --operator"),
+        (["keys", "create", "--merchant", "mer_nobody"], "ctrip: there is no merchant 'mer_nobody'"),
+        (["keys", "create", "--merchant", "x", "--scope", "admin"], "Invalid value for '--scope'"),
+        (["keys", "revoke", "key_nothing"], "ctrip: there is no key 'key_nothing'"),
+        (["payments", "show", "pay_nothing"], "ctrip: there is no payment 'pay_nothing'"),
+        (["merchants", "create", "--name", ""], "ctrip: the name has 1 to 200 printable characters"),
+        (["wallet", "advance", "0"], "Invalid value for 'COUNT'"),
+        (["dlq", "replay"], "say which: ids, --queue, --actor, --reason, or --all"),
+        (["dlq", "show", "dlt_nothing"], "ctrip: no dead letter dlt_nothing"),
+    ],
+)
+def test_a_mistake_is_one_message_and_no_traceback(ctrip: Tool, args: list[str], words: str) -> None:
+    ran = ctrip(*args)
+    assert ran.code != 0
+    assert ran.out == ""
+    assert words in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_what_others_wrote_cannot_steer_the_terminal() -> None:
+    assert clean("a\x1b[2Jb\nc\u202ed") == "a·[2Jb·c·d"
+    assert clean(None) == ""
+
+
+# --- merchants and keys ---------------------------------------------------------------------------------------------
+
+
+def test_a_merchant_and_its_key_are_made(ctrip: Tool, ctx: Context) -> None:
+    merchant = ctrip("merchants", "create", "--name", "A shop", "--tolerance-bps", "50", "--json").json
+    assert merchant["webhook_secret"].startswith("whsec_")
+    made = ctrip("keys", "create", "--merchant", merchant["id"], "--scope", "payments:read", "--json").json
+    identity = merchants.authenticate(ctx, made["key"])
+    assert (identity.key_id, identity.merchant_id) == (made["id"], merchant["id"])
+    assert identity.scopes == {Scope.PAYMENTS_READ}
+
+
+def test_a_key_may_do_everything_that_a_merchant_may_unless_said_otherwise(ctrip: Tool, ctx: Context) -> None:
+    told = ctrip("keys", "create", "--merchant", MERCHANT_ID)
+    key = re.search(r"sk_\S+", told.out)
+    assert key is not None
+    assert merchants.authenticate(ctx, key[0]).scopes == MERCHANT_SCOPES
+
+
+def test_an_operators_key_goes_into_a_file_and_is_not_shown(
+    ctrip: Tool, ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out, args in ((tmp_path / "mine", ["--out", "mine"]), (tmp_path / "operator.key", [])):
+        before = os.umask(0)
+        try:
+            told = ctrip("keys", "create", "--operator", *args)
+        finally:
+            os.umask(before)
+        key = out.read_text().strip()
+        assert merchants.authenticate(ctx, key).scopes == {Scope.ADMIN}
+        assert mode(out) == 0o600
+        assert key not in told.out + told.err
+
+
+def test_a_file_that_is_there_is_never_written_over_and_no_key_is_made(
+    ctrip: Tool, ctx: Context, tmp_path: Path
+) -> None:
+    out = tmp_path / "precious"
+    out.write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for path in (out, tmp_path / "link", tmp_path / "nowhere" / "key"):
+        ran = ctrip("keys", "create", "--operator", "--out", str(path))
+        assert ran.code != 0
+        assert str(path) in ran.err
+    assert out.read_text() == "mine"
+    assert not (tmp_path / "elsewhere").exists()
+    with ctx.sessions.begin() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(api_keys)) == 0
+
+
+def test_where_no_key_could_be_made_no_file_is_left(ctrip: Tool, tmp_path: Path) -> None:
+    ran = ctrip("keys", "create", "--merchant", "mer_nobody", "--out", str(tmp_path / "key"))
+    assert ran.code != 0
+    assert not (tmp_path / "key").exists()
+
+
+def test_keys_are_listed_and_revoked(ctrip: Tool, ctx: Context) -> None:
+    first, key = merchants.create_key(ctx, merchant_id=MERCHANT_ID, scopes=["payments:read"])
+    second, _ = merchants.create_key(ctx, merchant_id=None, scopes=["admin"], expires_at=ctx.now() + timedelta(days=1))
+    assert ctrip("keys", "revoke", first).out.startswith(f"{first} is revoked since ")
+    assert [row["id"] for row in ctrip("keys", "list", "--json").json] == [second, first]
+    table = ctrip("keys", "list").out
+    assert re.search(rf"{second} +\(operator\) +admin +until ", table)
+    assert re.search(rf"{first} +{MERCHANT_ID} +payments:read +revoked ", table)
+    assert key.split("_")[2] not in table
+    assert ctrip("keys", "list", "--merchant", "mer_other").out == "keys: none\n"
+
+
+# --- chains ---------------------------------------------------------------------------------------------------------
+
+
+def test_good_chains_are_good(ctrip: Tool, anvil: DevChain) -> None:
+    ran = ctrip("chains", "check", "--json")
+    (chain,) = ran.json
+    assert ran.code == 0
+    assert chain["is_good"]
+    assert chain["endpoints"][0]["head_block"] == anvil.block_number()
+    assert "good" in ctrip("chains", "check").out
+
+
+def test_faults_of_nodes_and_tokens_are_told_endpoint_by_endpoint(
+    ctrip: Tool, environment: dict[str, str], anvil: DevChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = yaml.safe_load(Path(environment["CHAINS_FILE"]).read_text())["chains"]
+    dead = "http://127.0.0.1:1/v3/SECRET-OF-THE-PROVIDER"
+    no_token = {"symbol": "NONE", "address": "0x" + "12" * 20, "decimals": 6}
+    rows = [
+        row | {"rpc_urls": [dead, anvil.url], "tokens": [row["tokens"][0] | {"decimals": 18}, no_token]},
+        row | {"name": "other", "chain_id": 1},
+        row | {"name": "resting", "chain_id": 5, "enabled": False},
+    ]
+    path = tmp_path / "chains.yaml"
+    path.write_text(yaml.safe_dump({"chains": rows}))
+    monkeypatch.setenv("CHAINS_FILE", str(path))
+    ran = ctrip("chains", "check", "--json")
+    assert ran.code == 1
+    assert "SECRET" not in ran.out + ran.err
+    first, second, third = ran.json
+    assert first["endpoints"][0]["head_block"] is None
+    assert first["endpoints"][1]["faults"][0] == "USDC: listed with 18 decimals, its contract says 6"
+    assert first["endpoints"][1]["faults"][1].startswith("NONE: its contract does not tell its decimals")
+    assert "is on chain id 31337" in second["endpoints"][0]["faults"][0]
+    assert second["faults"] == ["no endpoint answers"]
+    assert third["is_good"]
+    table = ctrip("chains", "check")
+    assert table.code == 1
+    assert "switched off" in table.out
+    assert "SECRET" not in table.out
+
+
+# --- wallet ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_wallet_is_shown_once(ctrip: Tool) -> None:
+    told = ctrip("wallet", "init").out
+    phrase = re.search(r"^  ((?:[a-z]+ ){23}[a-z]+)$", told, re.MULTILINE)
+    xpub = re.search(r"^WALLET_XPUB=(xpub\S+)$", told, re.MULTILINE)
+    assert phrase is not None
+    assert xpub is not None
+    assert phrase[1] not in ctrip("wallet", "init").out
+
+
+def test_a_new_wallet_goes_into_files(ctrip: Tool, tmp_path: Path) -> None:
+    words, xpub = tmp_path / "words", tmp_path / "xpub"
+    args = ("wallet", "init", "--mnemonic-file", str(words), "--xpub-file", str(xpub))
+    told = ctrip(*args)
+    assert words.read_text().strip() not in told.out
+    assert (mode(words), mode(xpub)) == (0o600, 0o600)
+    assert ctrip("wallet", "xpub", "--mnemonic-file", str(words)).out == xpub.read_text()
+    before = words.read_text()
+    again = ctrip(*args)
+    assert again.code != 0
+    assert words.read_text() == before
+    words.unlink()
+    assert ctrip(*args).code != 0
+    assert not words.exists(), "a phrase whose public key could not be kept is of no use"
+
+
+def test_the_public_key_of_a_phrase_is_printed(ctrip: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "words").write_text("one two three")
+    ran = ctrip("wallet", "xpub", "--mnemonic-file", str(tmp_path / "words"))
+    assert ran.code == 1
+    assert ran.err.startswith("ctrip: WALLET_MNEMONIC: is no seed phrase")
+    assert "three" not in ran.err
+    monkeypatch.setenv("WALLET_MNEMONIC", MNEMONIC)
+    assert ctrip("wallet", "xpub").out == f"{XPUB}\n"
+
+
+def test_every_issued_address_is_derived_again(
+    ctrip: Tool, ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ctx.wallet is not None
+    with ctx.sessions.begin() as session:
+        for index in range(5):
+            store_payment(session, new_id=ctx.new_id, address=ctx.wallet.address(index))
+        session.execute(sa.update(deposit_addresses).values(wallet_fingerprint=ctx.wallet.fingerprint))
+    monkeypatch.setattr("ctrip.services.wallet.BATCH", 2)
+    (tmp_path / "words").write_text(MNEMONIC)
+    good = ctrip("wallet", "check", "--mnemonic-file", str(tmp_path / "words"))
+    assert good.code == 0
+    assert "the seed phrase is WALLET_XPUB's\n5 addresses of wallet 0x" in good.out
+    assert "0 are wrong" in good.out
+
+    def change(index: int, **values: object) -> None:
+        with ctx.sessions.begin() as session:
+            session.execute(
+                sa.update(deposit_addresses).where(deposit_addresses.c.derivation_index == index).values(**values)
+            )
+
+    change(3, address=b"\x33" * 20)
+    change(4, wallet_fingerprint=b"\x44" * 8)
+    bad = ctrip("wallet", "check", "--json")
+    assert bad.code == 1
+    assert (bad.json["checked"], bad.json["wrong"]) == (4, 1)
+    assert bad.json["others"] == {"0x" + "44" * 8: 1}
+    assert "3" in bad.out
+
+
+def test_the_phrase_of_another_wallet_is_found_out(ctrip: Tool, tmp_path: Path) -> None:
+    (tmp_path / "words").write_text("test " * 11 + "junk")
+    ran = ctrip("wallet", "check", "--mnemonic-file", str(tmp_path / "words"))
+    assert ran.code == 1
+    assert "gives another extended public key than WALLET_XPUB" in ran.err
+    assert "junk" not in ran.err + ran.out
+
+
+def test_indexes_are_skipped_and_only_ever_forward(ctrip: Tool, ctx: Context) -> None:
+    def next_index() -> int:
+        with ctx.sessions.begin() as session:
+            return session.scalar(sa.text("SELECT nextval('deposit_index')")) or 0
+
+    assert next_index() == 0
+    assert ctrip("wallet", "advance", "100").out == "100 indexes are skipped; the next address is at index 101\n"
+    assert next_index() == 101
+    assert ctrip("wallet", "advance", "--", "-5").code != 0
+    assert next_index() == 102
+
+
+# --- payments -------------------------------------------------------------------------------------------------------
+
+
+def test_the_evidence_of_a_payment_is_shown(ctrip: Tool, ctx: Context, anvil: DevChain, usdc: bytes) -> None:
+    world = World(ctx, anvil)
+    paid, part = world.ask(ETHER), world.ask(5 * USDC, token=usdc)
+    anvil.pay(paid.address, ETHER)
+    anvil.pay_token(usdc, part.address, 2 * USDC)
+    world.live(12)
+    settled = ctrip("payments", "show", paid.id, "--json").json
+    assert settled["payment"]["status"] == "settled"
+    assert [event["type"] for event in settled["events"]][-1] == "payment.settled"
+    assert settled["sweeps"][0]["state"] == "done"
+    assert settled["transfers"][0]["counts"] is True
+    assert "its money reached the treasury, final" in settled["in_words"]
+    told = ctrip("payments", "show", part.id)
+    assert told.code == 0
+    assert "2 USDC arrived of 5 USDC; 3 USDC is missing" in told.out
+    assert f"anvil was read up to block {anvil.block_number()}" in told.out
+    for part_of_it in ("in words", "transfers", "events", "deliveries", "sweeps", "read"):
+        assert part_of_it in told.out
+
+
+def test_a_payment_that_nobody_paid_is_shown_too(ctrip: Tool, ctx: Context) -> None:
+    with ctx.sessions.begin() as session:
+        payment = store_payment(session, new_id=ctx.new_id)
+    told = ctrip("payments", "show", payment.id).out
+    assert "no block of anvil was ever read" in told
+    assert "transfers: none" in told
+
+
+# --- loops, queues, dead letters ------------------------------------------------------------------------------------
+
+
+def test_loops_and_queues_are_listed(ctrip: Tool, ctx: Context, anvil: DevChain) -> None:
+    assert ctrip("loops").out == "loops: none\n"
+    assert ctrip("queues").out == "queues: none\n"
+    World(ctx, anvil)
+    assert {row["name"] for row in ctrip("loops", "--json").json} == {"listener:31337", "sweeper:31337"}
+    assert "listener:31337" in ctrip("loops").out
+
+
+def test_dead_letters_are_listed_shown_and_asked_for_again(ctrip: Tool, ctx: Context) -> None:
+    for number in range(2):
+        letter = row_died(
+            queue="webhook",
+            actor="send_webhook",
+            row_id=f"whd_{number}",
+            reason=Reason.SCHEDULE,
+            exception="HTTP 500 \x1b[2J",
+            first_at=ctx.now(),
+            died_at=ctx.now(),
+        )
+        dead_letters.record(ctx, letter)
+    newest, oldest = ctrip("dlq", "list", "--queue", "webhook", "--json").json
+    assert "HTTP 500 ·[2J" in ctrip("dlq", "list").out
+    shown = ctrip("dlq", "show", oldest["id"])
+    assert "whd_0" in shown.out
+    assert "\x1b[2J" not in shown.out
+    assert ctrip("dlq", "replay", "--all", "--dry-run").out.startswith("2 match")
+    assert ctrip("dlq", "replay", newest["id"]).out == "1 match, 1 will be sent again\n"
+    asked = {row["id"]: row["replay_requested_at"] for row in ctrip("dlq", "list", "--json").json}
+    assert asked[newest["id"]] is not None
+    assert asked[oldest["id"]] is None
+
+
+# --- audit ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_audit_of_a_sound_database_is_clean(ctrip: Tool, ctx: Context, anvil: DevChain) -> None:
+    world = World(ctx, anvil)
+    paid = world.ask(ETHER)
+    anvil.pay(paid.address, ETHER)
+    world.live(12)
+    ran = ctrip("audit")
+    assert (ran.code, ran.out) == (0, "every invariant holds\n")
+
+
+def test_the_audit_tells_what_does_not_hold(ctrip: Tool, ctx: Context, tmp_path: Path) -> None:
+    with ctx.sessions.begin() as session:
+        store_payment(session, new_id=ctx.new_id, address=b"\x66" * 20)
+        assert ctx.wallet is not None
+        session.execute(sa.update(deposit_addresses).values(wallet_fingerprint=ctx.wallet.fingerprint))
+    log = tmp_path / "api.log"
+    log.write_text("fine\nkey sk_01ARZ3NDEKTSV4RRFFQ69G5FAV_dGhpcyBpcyBhIHRlc3QgdmVjdG9yIHNlY3JldCE1234\n")
+    ran = ctrip("audit", "--json", "--log", str(log))
+    assert ran.code == 1
+    told = {violation["invariant"][0] for violation in ran.json}
+    assert {"4", "7"} <= told, ran.json
+    assert "dGhpcyBpcyBh" not in ran.out
+    table = ctrip("audit", "--log", str(log))
+    assert table.code == 1
+    assert "violations" in table.out
+    assert f"{log}:2" in table.out

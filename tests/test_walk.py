@@ -1,0 +1,37 @@
+"""The walk: payments from POST to `settled` through every real process, each event delivered once and verified."""
+
+import pytest
+
+from tests.shop import Shop
+from tests.sink import Sink
+
+pytestmark = pytest.mark.infra
+
+WALK = ["payment.created", "payment.detected", "payment.confirmed", "payment.settled"]
+
+
+def test_a_native_and_an_erc20_payment_walk_from_post_to_settled(stack) -> None:
+    shop = Shop(stack.json())
+    treasury = stack.json()["treasury"]
+    with Sink() as sink:
+        coin_before, tokens_before = shop.balance(treasury), shop.balance(treasury, shop.usdc)
+        coin = shop.ask("0.5", webhook_url=sink.url)
+        tokens = shop.ask("12.50", token="USDC", webhook_url=sink.url)
+        assert (coin["status"], tokens["amount"]) == ("pending", "12.5")
+        shop.pay(coin)
+        shop.pay(tokens)
+        for payment in (coin, tokens):
+            shop.wait_for(payment, "settled", within_s=60)
+            sink.wait_for(payment["id"], WALK, within_s=10)
+            ids = [r.headers["webhook-id"] for r in sink.received if r.event["data"]["payment"]["id"] == payment["id"]]
+            assert len(ids) == len(set(ids)) == len(WALK), "each event is delivered once"
+        for received in sink.received:
+            received.verify(stack.json()["webhook_secret"])
+            assert received.headers["webhook-id"] == received.event["id"]
+        gas = int(coin["amount_atomic"]) - (shop.balance(treasury) - coin_before)
+        assert 0 < gas < 10**16, "the treasury got the coin less the gas of one plain transfer"
+        assert shop.balance(treasury, shop.usdc) - tokens_before == 12_500_000
+        assert shop.balance(coin["address"]) == 0, "no dust stays behind"
+        assert shop.balance(tokens["address"], shop.usdc) == 0
+        history = shop.get(f"/payments/{coin['id']}/events")["data"]
+        assert [event["version"] for event in history] == [1, 2, 3, 4]

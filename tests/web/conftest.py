@@ -1,0 +1,61 @@
+"""The API in this process on a real Postgres: a merchant with every scope, another one, and an operator."""
+
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+
+from ctrip.context import Context
+from ctrip.database.engine import Sessions
+from ctrip.domain.merchants import MERCHANT_SCOPES
+from ctrip.services.merchants import create_key, create_merchant
+from ctrip.web import create_app
+from tests.api import READ_BLOCK, Api, make_context
+from tests.factories import read_to
+
+
+@pytest.fixture
+def api_ctx(sessions: Sessions) -> Context:
+    with sessions.begin() as session:
+        read_to(session, READ_BLOCK)
+    return make_context(sessions)
+
+
+@pytest.fixture
+def app(api_ctx: Context) -> Flask:
+    return create_app(api_ctx)
+
+
+@pytest.fixture
+def as_merchant(api_ctx: Context, app: Flask) -> Callable[..., Api]:
+    """Make a new merchant's client; with `scopes`, of fewer than all."""
+
+    def make(*, scopes: tuple[str, ...] = tuple(MERCHANT_SCOPES), tolerance_bps: int = 0) -> Api:
+        merchant_id, _ = create_merchant(api_ctx, name="A shop", tolerance_bps=tolerance_bps)
+        _, key = create_key(api_ctx, merchant_id=merchant_id, scopes=scopes)
+        return Api(app.test_client(), key, merchant_id)
+
+    return make
+
+
+@pytest.fixture
+def shop(as_merchant: Callable[..., Api]) -> Api:
+    return as_merchant()
+
+
+@pytest.fixture
+def rival(as_merchant: Callable[..., Api]) -> Api:
+    """Another merchant."""
+    return as_merchant()
+
+
+@pytest.fixture
+def operator(api_ctx: Context, app: Flask) -> Api:
+    _, key = create_key(api_ctx, merchant_id=None, scopes=["admin"])
+    return Api(app.test_client(), key)
+
+
+@pytest.fixture
+def nobody(app: Flask) -> Api:
+    """A client without a key."""
+    return Api(app.test_client(), None)

@@ -1,0 +1,154 @@
+"""What operators do over HTTP."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from ctrip.context import Context
+from ctrip.database.models import dead_letters as letter_rows
+from ctrip.domain.dead_letters import DeadLetter, Reason
+from ctrip.domain.queues import QueueSnapshot
+from ctrip.services import dead_letters
+from ctrip.services.loops import ensure_loops
+from ctrip.services.queues import store_snapshots
+from tests.api import Api, problem
+
+pytestmark = pytest.mark.infra
+
+DIED = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def bury(ctx: Context, name: str, **changes: Any) -> None:
+    values = {
+        "queue": "webhook",
+        "actor": "send_webhook",
+        "message": f'{{"args": ["{name}"]}}',
+        "message_id": name,
+        "reason": Reason.RETRIES,
+        "exception": "ValueError: bad",
+        "traceback": "…",
+        "row_id": None,
+        "first_at": DIED,
+        "died_at": DIED,
+    }
+    dead_letters.record(ctx, DeadLetter(**values | changes))
+
+
+def test_a_merchant_and_a_key_are_made_over_http_and_serve_at_once(operator: Api, app: Flask) -> None:
+    body = {"name": "A shop", "email": "owner@shop.example", "underpayment_tolerance": 50}
+    merchant = operator.post("/admin/merchants", body)
+    assert merchant.status_code == 201
+    assert set(merchant.json) == {"id", "webhook_secret"}
+    assert merchant.json["webhook_secret"].startswith("whsec_")
+    scopes = ["payments:read", "payments:write"]
+    key = operator.post("/admin/keys", {"merchant_id": merchant.json["id"], "scopes": scopes})
+    assert (key.status_code, set(key.json)) == (201, {"id", "key"})
+    shop = Api(app.test_client(), key.json["key"])
+    assert shop.ask()["status"] == "pending"
+
+
+def test_a_key_is_listed_without_its_secret_and_revoked(operator: Api, shop: Api) -> None:
+    assert shop.key is not None
+    page = operator.get(f"/admin/keys?merchant_id={shop.merchant_id}")
+    (key,) = page.json["data"]
+    assert shop.key.rpartition("_")[2] not in page.text
+    revoked = operator.send("DELETE", f"/admin/keys/{key['id']}")
+    assert (revoked.status_code, revoked.json["id"]) == (200, key["id"])
+    assert revoked.json["revoked_at"] is not None
+    assert shop.get("/api/v1/payments").status_code == 401
+    again = operator.send("DELETE", f"/admin/keys/{key['id']}")
+    assert again.json == revoked.json
+
+
+def test_keys_are_paged(operator: Api, shop: Api, rival: Api) -> None:
+    first = operator.get("/admin/keys?limit=2").json
+    rest = operator.get(f"/admin/keys?limit=2&starting_after={first['next_cursor']}").json
+    owners = [key["merchant_id"] for key in first["data"] + rest["data"]]
+    assert sorted(owners, key=str) == sorted([None, shop.merchant_id, rival.merchant_id], key=str)
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("/admin/merchants", {}, "name"),
+    ("/admin/merchants", {"name": ""}, "name"),
+    ("/admin/merchants", {"name": "  "}, "name"),
+    ("/admin/merchants", {"name": "a\x00b"}, "name"),
+    ("/admin/merchants", {"name": "a\nb"}, "name"),
+    ("/admin/merchants", {"name": "A", "email": "no"}, "email"),
+    ("/admin/merchants", {"name": "A", "underpayment_tolerance": 10_000}, "underpayment_tolerance"),
+    ("/admin/merchants", {"name": "A", "underpayment_tolerance": "1"}, "underpayment_tolerance"),
+    ("/admin/merchants", {"name": "A", "webhook_secret": "whsec_x"}, "webhook_secret"),
+    ("/admin/keys", {}, "scopes"),
+    ("/admin/keys", {"scopes": []}, "scopes"),
+    ("/admin/keys", {"scopes": ["payments:read"]}, "scopes"),
+    ("/admin/keys", {"scopes": ["all"]}, "scopes"),
+    ("/admin/keys", {"scopes": "admin"}, "scopes"),
+    ("/admin/keys", {"scopes": ["admin"], "merchant_id": "mer_1"}, "merchant_id"),
+    ("/admin/keys", {"scopes": ["payments:read"], "merchant_id": "mer_01ARZ3NDEKTSV4RRFFQ69G5FAV"}, "merchant_id"),
+    ("/admin/keys", {"scopes": ["admin"], "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+    ("/admin/keys", {"scopes": ["admin"], "expires_at": 1_900_000_000}, "expires_at"),
+    ("/admin/dead-letters/replay", {}, "filter"),
+    ("/admin/dead-letters/replay", {"filter": {"queues": "webhook"}}, "filter"),
+    ("/admin/dead-letters/replay", {"filter": {}, "dry_run": "yes"}, "dry_run"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "param"), REFUSED, ids=[f"{c[0]} {c[1]!r}" for c in REFUSED])
+def test_what_an_operator_mistypes_is_refused(operator: Api, path: str, body: dict[str, Any], param: str) -> None:
+    assert problem(operator.post(path, body)) == (422, "invalid_value", param)
+
+
+def test_a_merchants_key_is_no_operators(operator: Api, shop: Api) -> None:
+    body = {"scopes": ["admin"], "merchant_id": shop.merchant_id}
+    assert problem(operator.post("/admin/keys", body)) == (422, "invalid_value", "scopes")
+
+
+def test_loops_tell_when_they_run(operator: Api, api_ctx: Context) -> None:
+    ensure_loops(api_ctx)
+    loops = operator.get("/admin/loops").json["data"]
+    assert [loop["name"] for loop in loops] == ["listener:31337", "listener:31338", "sweeper:31337", "sweeper:31338"]
+    assert loops[0]["every_ms"] == 1000
+    assert (loops[0]["enabled"], loops[0]["last_tick_at"]) == (True, None)
+
+
+def test_queues_are_shown_as_the_scheduler_last_saw_them(operator: Api, api_ctx: Context) -> None:
+    assert operator.get("/admin/queues").json["data"] == []
+    store_snapshots(api_ctx, [QueueSnapshot("webhook", 3, 2, 1, 0, 40, 1.5, 1, DIED)])
+    (queue,) = operator.get("/admin/queues").json["data"]
+    assert (queue["queue"], queue["ready"], queue["taken_at"]) == ("webhook", 3, "2026-11-22T12:00:00Z")
+
+
+def test_dead_letters_are_listed_filtered_and_replayed(operator: Api, api_ctx: Context) -> None:
+    for name in ("one", "two"):
+        bury(api_ctx, name)
+    bury(api_ctx, "three", queue="sweeper", actor="sweep_payments")
+    first = operator.get("/admin/dead-letters?limit=2").json
+    rest = operator.get(f"/admin/dead-letters?limit=2&starting_after={first['next_cursor']}").json
+    assert [letter["args"] for letter in first["data"] + rest["data"]] == [["three"], ["two"], ["one"]]
+    (sweep,) = operator.get("/admin/dead-letters?queue=sweeper&reason=retries").json["data"]
+    assert operator.get(f"/admin/dead-letters/{sweep['id']}").json == sweep
+    assert operator.get("/admin/dead-letters?q=nothing-like-it").json["data"] == []
+    wanted = {"filter": {"queue": "webhook"}}
+    assert operator.post("/admin/dead-letters/replay", wanted | {"dry_run": True}).json == {"matched": 2, "done": 0}
+    assert operator.post("/admin/dead-letters/replay", wanted).json == {"matched": 2, "done": 2}
+    assert operator.post("/admin/dead-letters/replay", wanted).json["done"] == 0
+    with api_ctx.sessions.begin() as session:
+        asked = session.scalars(
+            sa.select(letter_rows.c.message_id).where(letter_rows.c.replay_requested_at.is_not(None))
+        ).all()
+    assert set(asked) == {"one", "two"}
+
+
+@pytest.mark.parametrize("query", ["reason=tired", "limit=0", "q=%00", "starting_after=1", "colour=red"])
+def test_a_filter_that_means_nothing_is_refused(operator: Api, query: str) -> None:
+    assert problem(operator.get(f"/admin/dead-letters?{query}"))[:2] == (422, "invalid_value")
+
+
+def test_a_key_for_an_hour_says_when_it_ends(operator: Api) -> None:
+    ends = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    made = operator.post("/admin/keys", {"scopes": ["admin"], "expires_at": ends})
+    assert made.status_code == 201
+    assert {key["id"]: key["expires_at"] for key in operator.get("/admin/keys").json["data"]}[made.json["id"]] == ends

@@ -1,0 +1,226 @@
+"""The OpenAPI document is true: it names every route and every field, and each answer is what it says."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import schemathesis
+from flask import Flask
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis import checks
+
+from ctrip.context import Context
+from ctrip.database import payments as payment_rows
+from ctrip.domain.ids import Prefix
+from ctrip.services.loops import ensure_loops
+from tests.api import READ_BLOCK, Api
+from tests.factories import make_chain, read_to, store_transfer
+from tests.web.test_admin import bury
+from tests.web.test_auth import PUBLIC, ROUTES
+
+pytestmark = pytest.mark.infra
+
+PROBLEM = "application/problem+json"
+UNKNOWN = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+
+
+@pytest.fixture
+def document(nobody: Api) -> dict[str, Any]:
+    return nobody.get("/openapi.json").json
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield method.upper(), path, operation
+
+
+def test_every_route_is_in_the_document_and_nothing_else(document: dict[str, Any], app: Flask) -> None:
+    assert document["openapi"] == "3.1.0"
+    routes = {
+        (method, re.sub("<([^>]+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD"}
+        if rule.rule not in ("/openapi.json", "/docs", "/static/<path:filename>")
+    }
+    assert {(method, path) for method, path, _ in operations(document)} == routes
+
+
+def test_every_operation_tells_what_it_does_who_may_and_each_refusal_as_a_problem(document: dict[str, Any]) -> None:
+    names = [operation["operationId"] for *_, operation in operations(document)]
+    assert len(set(names)) == len(names)
+    for method, path, operation in operations(document):
+        where = f"{method} {path}"
+        assert operation["summary"] and not operation["summary"].endswith("."), where
+        assert "<br" not in operation["description"], where
+        assert operation["security"] == [] if path in PUBLIC else len(operation["security"]) == 1, where
+        for status, answer in operation["responses"].items():
+            assert answer["description"], where
+            refuses = status == "default" or (status >= "400" and path not in PUBLIC)
+            assert set(answer["content"]) == {PROBLEM if refuses else "application/json"}, f"{where} {status}"
+        expected = {"default"} | (set() if path in PUBLIC else {"401", "403", "503"})
+        if "{" in path:
+            expected |= {"404"}
+        if "requestBody" in operation:
+            expected |= {"400", "413", "415", "422"}
+        assert expected <= set(operation["responses"]), where
+
+
+def test_every_field_and_parameter_is_described(document: dict[str, Any]) -> None:
+    for name, schema in document["components"]["schemas"].items():
+        assert schema.get("description"), name
+        for field, described in schema.get("properties", {}).items():
+            assert described.get("description"), f"{name}.{field}"
+    for method, path, operation in operations(document):
+        for parameter in operation.get("parameters", []):
+            assert parameter["description"], f"{method} {path} {parameter['name']}"
+
+
+def test_every_reference_leads_somewhere_and_names_are_plain(document: dict[str, Any]) -> None:
+    references = set(re.findall(r"'\$ref': '#/components/(\w+)/([^']+)'", str(document)))
+    for kind, name in references:
+        assert name in document["components"][kind]
+    assert all(re.fullmatch("[A-Z][A-Za-z]+", name) for name in document["components"]["schemas"])
+
+
+def test_the_document_shows_no_secret_and_loads_nothing_from_elsewhere(nobody: Api) -> None:
+    page = nobody.get("/docs")
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert re.findall(r"""(?:src|href)=["'](?!#|/(?!/))""", page.text) == []
+    assert "<script" not in page.text
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'self'")
+    assert nobody.get("/static/docs.css").status_code == 200
+
+
+def test_the_page_names_every_operation_and_every_code(nobody: Api, document: dict[str, Any]) -> None:
+    page = nobody.get("/docs").text
+    for _, path, operation in operations(document):
+        assert f'id="{operation["operationId"]}"' in page and path in page
+    for code in ("malformed_request", "idempotency_key_reused", "chain_not_ready", "invalid_amount", "conflict"):
+        assert f'id="{code}"' in page
+    for internal in ("lost_fence", "misconfigured", "signing_refused"):
+        assert internal not in page, "clients never meet these"
+
+
+def test_the_examples_of_the_document_work(document: dict[str, Any], shop: Api, operator: Api) -> None:
+    tried = 0
+    for method, path, operation in operations(document):
+        body = operation.get("requestBody")
+        if body is None:
+            continue
+        caller = operator if path.startswith("/admin") else shop
+        answer = caller.send(method, path, json=body["content"]["application/json"]["example"])
+        assert answer.status_code in (200, 201), answer.text
+        tried += 1
+    assert tried == 4
+
+
+class Contract:
+    """Compares answers with what the document promises for them."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self.seen: set[tuple[str, str]] = set()
+
+    def holds(self, answer: Any, method: str, template: str) -> Any:
+        where = f"{method} {template} -> {answer.status_code}"
+        responses = self.document["paths"][template][method.lower()]["responses"]
+        promised = responses.get(str(answer.status_code))
+        assert promised is not None, f"{where} is not documented"
+        ((content_type, content),) = promised["content"].items()
+        assert answer.content_type == content_type, where
+        schema = content["schema"] | {"components": self.document["components"]}
+        jsonschema_rs.validator_for(schema).validate(answer.json)
+        for header in promised["headers"]:
+            assert header in answer.headers or header == "Idempotency-Replayed", f"{where}: {header}"
+        self.seen.add((method, template))
+        return answer
+
+
+def test_every_routes_answers_are_what_the_document_says(
+    document: dict[str, Any], shop: Api, operator: Api, nobody: Api, api_ctx: Context
+) -> None:
+    contract = Contract(document)
+    made = _populate(shop, operator, api_ctx)
+    for method, path, _ in ROUTES:
+        template = re.sub(f"pay_{UNKNOWN}", "{payment_id}", path)
+        for prefix, name in (("evt", "event_id"), ("whd", "delivery_id"), ("key", "key_id"), ("dlt", "letter_id")):
+            template = template.replace(f"{prefix}_{UNKNOWN}", f"{{{name}}}")
+        caller = operator if path.startswith("/admin") else shop
+        operation = document["paths"][template][method.lower()]
+        example = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+        found = re.sub(rf"(\w{{3}})_{UNKNOWN}", lambda match: made[match[1]], path)
+        good = contract.holds(caller.send(method, found, json=example), method, template)
+        assert good.status_code < 300 or template.endswith(("cancel", "accept")), good.text
+        contract.holds(nobody.send(method, path), method, template)
+        contract.holds((shop if caller is operator else operator).send(method, path), method, template)
+        if "{" in template:
+            assert contract.holds(caller.send(method, path), method, template).status_code == 404
+        if example is not None:
+            for body in (b"{", b'{"unknown": 1}', b"x" * 70_000):
+                answer = caller.send(method, path, data=body, content_type="application/json")
+                contract.holds(answer, method, template)
+            contract.holds(caller.send(method, path, data=b"{}"), method, template)
+    for path in ("/livez", "/readyz", "/health"):
+        contract.holds(nobody.get(path), "GET", path)
+    assert contract.seen == {(method, path) for method, path, _ in operations(document)}
+
+
+def _populate(shop: Api, operator: Api, ctx: Context) -> dict[str, str]:
+    """Make one of everything; returns ids by their prefix. The payment has transfers of every kind."""
+    payment = shop.ask(webhook_url="https://shop.example/hooks", metadata={"a": 1, "b": 0.5, "c": True, "d": "e"})
+    shop.ask(token=None, order_id="2")
+    with ctx.sessions.begin() as session:
+        stored = payment_rows.find(session, payment["id"])
+        assert stored is not None
+        store_transfer(session, stored, 12_500_000, 18, id=ctx.new_id(Prefix.TRANSFER))
+        store_transfer(session, stored, 5, 18, id=ctx.new_id(Prefix.TRANSFER), log_index=1, token=b"\0" * 20)
+        read_to(session, READ_BLOCK)
+        payment_rows.reassess(session, [stored.id], chains={31337: make_chain()}, new_id=ctx.new_id)
+    ensure_loops(ctx)
+    bury(ctx, "one")
+    key = operator.post("/admin/keys", {"scopes": ["admin"]}).json["id"]
+    return {
+        "pay": payment["id"],
+        "evt": shop.get("/api/v1/events").json["data"][0]["id"],
+        "whd": shop.get("/api/v1/webhook_deliveries").json["data"][0]["id"],
+        "key": key,
+        "dlt": operator.get("/admin/dead-letters").json["data"][0]["id"],
+    }
+
+
+@pytest.fixture
+def fuzzed(app: Flask, shop: Api, operator: Api, api_ctx: Context) -> Any:
+    """The document with somebody's key for each route."""
+    _populate(shop, operator, api_ctx)
+    schema = schemathesis.openapi.from_wsgi("/openapi.json", app)
+    schema.config.output.sanitization.update(enabled=False)
+    return schema
+
+
+fuzz = schemathesis.pytest.from_fixture("fuzzed")
+
+
+@fuzz.parametrize()
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_whatever_is_sent_the_answer_is_documented_and_no_5xx(
+    case: schemathesis.Case, shop: Api, operator: Api
+) -> None:
+    key = operator.key if case.operation.path.startswith("/admin") else shop.key
+    case.headers = {**(case.headers or {}), "Authorization": f"Bearer {key}"}
+    case.call_and_validate(
+        checks=[
+            checks.not_a_server_error,
+            checks.status_code_conformance,
+            checks.content_type_conformance,
+            checks.response_schema_conformance,
+        ]
+    )
