@@ -65,15 +65,7 @@ clean:
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--prerelease if-necessary-or-explicit --no-emit-index-url
 
-# The environment is built anew only when the pins changed. --require-hashes: what is installed is what was reviewed.
+# run.py builds the environment, and anew only when the pins changed. --require-hashes: what is installed is what was
+# reviewed.
 $(STAMP): requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "cTrip needs Python 3.11 or later; \`$(PYTHON)\` is $$($(PYTHON) -V 2>&1)."; \
-	  echo "Install one (apt-get install python3 on Debian 12 or later) or name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  echo "$(PYTHON) lacks its venv module, which Debian and Ubuntu ship separately."; \
-	  echo "Install it: apt-get install python3-venv"; exit 1; }
-	@echo "building $(VENV) from requirements-dev.txt (once; about a minute)"
-	@test -x $(BIN)/pip || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	@touch $@
+	@$(PYTHON) run.py build

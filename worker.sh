@@ -23,6 +23,8 @@ export PATH PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
 # Dramatiq polls Redis. At its default of 1000 ms an immediate message waits up to a second; at 100 ms a tenth of that,
 # for three percent of a core. The hunt for what dead workers held rides on these polls too.
 export dramatiq_worker_timeout=${dramatiq_worker_timeout:-100}
+# How long a consumer waits before it tries a Redis again that was away.
+export dramatiq_restart_delay=${dramatiq_restart_delay:-1000}
 
 queues=("$@")
 [[ ${#queues[@]} -gt 0 ]] || queues=(listener sweeper webhook email)

@@ -19,6 +19,9 @@ from ctrip.services import dead_letters
 
 log = get_logger()
 
+COLLECT_BATCH = 100
+HEAD_START_MS = 5_000
+"""A worker that sees a message die knows more of it than Redis does, and is given the time to record it."""
 _OF_ONE_LIFE = ("retries", "traceback", "requeue_timestamp", "eta", "due_at", "redis_message_id")
 """Options that a message gathers until it dies; its next life begins without them."""
 
@@ -43,9 +46,11 @@ def record(ctx: Context, queues: Queues, death: Death) -> None:
         log.warning("death_not_recorded", queue=death.queue, redis_id=death.redis_id, error=str(error))
 
 
-def collect(ctx: Context, queues: Queues, *, queue: str, known_actors: set[str], limit: int = 100) -> int:
+def collect(
+    ctx: Context, queues: Queues, *, queue: str, known_actors: set[str], older_than_ms: int = HEAD_START_MS
+) -> int:
     """Record the dead messages that no worker could record when they died. Returns how many there were."""
-    found = queues.dead_messages(queue, limit=limit)
+    found = queues.dead_messages(queue, older_than_ms=older_than_ms, limit=COLLECT_BATCH)
     for dead in found:
         letter = letter_of(dead)
         if letter.reason is Reason.RETRIES and letter.actor not in known_actors:

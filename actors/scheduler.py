@@ -63,20 +63,20 @@ class Patient:
     def __init__(self, name: str, job: Callable[[], None]) -> None:
         self.name = name
         self._job = job
-        self._is_waiting = False
+        self.is_waiting = False
 
     def __call__(self) -> None:
         """Run the job. What it does not expect goes on to APScheduler, which logs it and runs the job again in time."""
         try:
             self._job()
         except (Unavailable, RedisError, BrokerConnectionError) as error:
-            if not self._is_waiting:
+            if not self.is_waiting:
                 log.warning("job_waits", job=self.name, error=str(error))
-            self._is_waiting = True
+            self.is_waiting = True
         else:
-            if self._is_waiting:
+            if self.is_waiting:
                 log.info("job_goes_on", job=self.name)
-            self._is_waiting = False
+            self.is_waiting = False
 
 
 class Jobs:

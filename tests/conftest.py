@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 import yaml
 from redis import Redis
 
+from ctrip.bootstrap import bootstrap
+from ctrip.context import Context
 from ctrip.database import schema
 from ctrip.database.engine import Sessions, make_engine, make_sessions
 from ctrip.database.models import merchants, metadata
@@ -25,9 +26,6 @@ from ctrip.settings import Role
 from tests.devchain import ETHER, DevChain
 from tests.stack import RunningStack, is_alive
 from tests.waiting import wait_until
-
-if TYPE_CHECKING:
-    from ctrip.context import Context
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,8 +64,6 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def _migrate(url: str) -> None:
     engine = make_engine(url, process="tests")
-    if schema.shipped_revision() is None:
-        metadata.create_all(engine)
     schema.upgrade(engine)
     engine.dispose()
 
@@ -104,7 +100,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def redis_client(redis_url: str) -> Iterator["Redis"]:
+def redis_client(redis_url: str) -> Iterator[Redis]:
     """A client of an emptied Redis."""
     with Redis.from_url(redis_url) as client:
         client.flushall()
@@ -180,10 +176,8 @@ def environment(
 
 
 @pytest.fixture(scope="session")
-def whole_context(environment: dict[str, str]) -> "Iterator[Context]":
+def whole_context(environment: dict[str, str]) -> Iterator[Context]:
     """What no process holds: the parts of all roles at once. Tests take `ctx`."""
-    from ctrip.bootstrap import bootstrap
-
     signing, posting, serving = (bootstrap(role, environment) for role in (Role.SWEEPER, Role.WEBHOOK, Role.API))
     settings = dataclasses.replace(
         signing.settings,
@@ -197,7 +191,7 @@ def whole_context(environment: dict[str, str]) -> "Iterator[Context]":
 
 
 @pytest.fixture
-def ctx(whole_context: "Context", sessions: Sessions, anvil: DevChain) -> "Context":
+def ctx(whole_context: Context, sessions: Sessions, anvil: DevChain) -> Context:
     """A Context that may do everything, on an emptied database that has one merchant, and the dev chain."""
     ctx = dataclasses.replace(whole_context, sessions=sessions)
     assert ctx.box is not None
@@ -208,7 +202,7 @@ def ctx(whole_context: "Context", sessions: Sessions, anvil: DevChain) -> "Conte
 
 
 @pytest.fixture
-def merchant_id(ctx: "Context") -> str:
+def merchant_id(ctx: Context) -> str:
     """The merchant of `ctx`; its webhook secret is WEBHOOK_SECRET."""
     return MERCHANT_ID
 

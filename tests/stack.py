@@ -74,6 +74,16 @@ class RunningStack:
         """stack.json as it is now."""
         return json.loads((self.folder / "stack.json").read_text())
 
+    def ctrip(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run an operator's command beside the stack, with the environment that it left for that."""
+        exports = (line.removeprefix("export ") for line in (self.folder / "env").read_text().splitlines())
+        pairs = (line.partition("=") for line in exports)
+        environment = {**_without_ours(), **{name: value.strip("'") for name, _, value in pairs}}
+        command = [sys.executable, "-m", "ctrip.cli", *arguments]
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
     def chain(self) -> DevChain:
         """The dev chain, which mines by the clock here."""
         return DevChain(self["chain_rpc"])

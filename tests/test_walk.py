@@ -4,15 +4,16 @@ import pytest
 
 from tests.shop import Shop
 from tests.sink import Sink
+from tests.stack import RunningStack
 
 pytestmark = pytest.mark.infra
 
 WALK = ["payment.created", "payment.detected", "payment.confirmed", "payment.settled"]
 
 
-def test_a_native_and_an_erc20_payment_walk_from_post_to_settled(stack) -> None:
-    shop = Shop(stack.json())
-    treasury = stack.json()["treasury"]
+def test_a_native_and_an_erc20_payment_walk_from_post_to_settled(stack: RunningStack) -> None:
+    shop = Shop(stack.facts())
+    treasury = stack.facts()["treasury"]
     with Sink() as sink:
         coin_before, tokens_before = shop.balance(treasury), shop.balance(treasury, shop.usdc)
         coin = shop.ask("0.5", webhook_url=sink.url)
@@ -26,7 +27,7 @@ def test_a_native_and_an_erc20_payment_walk_from_post_to_settled(stack) -> None:
             ids = [r.headers["webhook-id"] for r in sink.received if r.event["data"]["payment"]["id"] == payment["id"]]
             assert len(ids) == len(set(ids)) == len(WALK), "each event is delivered once"
         for received in sink.received:
-            received.verify(stack.json()["webhook_secret"])
+            received.verify(stack.facts()["webhook_secret"])
             assert received.headers["webhook-id"] == received.event["id"]
         gas = int(coin["amount_atomic"]) - (shop.balance(treasury) - coin_before)
         assert 0 < gas < 10**16, "the treasury got the coin less the gas of one plain transfer"

@@ -8,7 +8,9 @@ from dramatiq.middleware import Middleware
 from dramatiq.worker import Worker
 
 from ctrip import metrics
+from ctrip.log import get_logger
 
+log = get_logger()
 STAND_BY_S = 1.0
 
 
@@ -30,11 +32,15 @@ class ServePage(Middleware):
 
 
 def _serve_or_stand_by(host: str, port: int) -> None:
-    pause = threading.Event()
+    pause, stands_by = threading.Event(), False
     while True:
         try:
             server = metrics.make_server(host=host, port=port)
-        except OSError:
+        except OSError as error:
+            if not stands_by:
+                # Another worker's, as a rule; if it is anybody else's, this line is the one to find.
+                log.info("metrics_stand_by", port=port, reason=error.strerror)
+            stands_by = True
             pause.wait(STAND_BY_S)
         else:
             server.serve_forever()

@@ -80,10 +80,11 @@ def request_replay(session: Session, wanted: Filter, *, limit: int) -> int:
         .order_by(dead_letters.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("batch")  # which runs once; the planner may run a plain subquery again for each row and pass the limit
     )
     marked = session.execute(
         sa.update(dead_letters)
-        .where(dead_letters.c.id.in_(batch))
+        .where(dead_letters.c.id.in_(sa.select(batch.c.id)))
         .values(replay_requested_at=sa.func.now())
         .returning(dead_letters.c.id)
     ).all()
@@ -99,10 +100,11 @@ def take_requested(session: Session, *, limit: int) -> list[DeadLetter]:
         .order_by(dead_letters.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("batch")
     )
     rows = session.execute(
         sa.update(dead_letters)
-        .where(dead_letters.c.id.in_(batch))
+        .where(dead_letters.c.id.in_(sa.select(batch.c.id)))
         .values(replayed_at=sa.func.now(), replays=dead_letters.c.replays + 1)
         .returning(dead_letters)
     )

@@ -44,13 +44,13 @@ def touch(session: Session, intent_ids: Sequence[str]) -> None:
     session.execute(sa.update(sweep_intents).where(sweep_intents.c.id.in_(intent_ids)).values(looked_at=sa.func.now()))
 
 
-def resume(session: Session, intent_id: str) -> str | None:
-    """Let a sweep that was held for a human go on. Returns its payment's id; None where no such intent is held."""
+def spends(session: Session, chain_id: int, sender: bytes) -> bool:
+    """True while a nonce that a sender signed with is not known to be spent."""
     of = sweep_intents.c
-    found = sa.update(sweep_intents).where(of.id == intent_id, of.nonce.is_(None), of.state == IntentState.HELD)
-    values = {"state": IntentState.PLANNED, "held_reason": None, "updated_at": sa.func.now()}
-    resumed: str | None = session.scalar(found.values(**values).returning(of.payment_id))
-    return resumed
+    unspent = sa.exists().where(
+        of.chain_id == chain_id, of.sender == sender, of.nonce.is_not(None), of.state.in_(UNSPENT)
+    )
+    return bool(session.scalar(sa.select(unspent)))
 
 
 def add_topup(session: Session, intent: Intent, *, new_id: str, sender: bytes, amount: int) -> bool:

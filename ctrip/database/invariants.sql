@@ -11,7 +11,8 @@ HAVING count(*) > 1;
 
 -- invariant: 1 credit_stands_on_a_canonical_block
 SELECT ARRAY[t.id, t.payment_id] AS ids,
-       format('transfer %s stands in a block %s that the chain %s does not have', t.id, t.block_number, t.chain_id) AS sentence
+       format('transfer %s stands in a block %s that the chain %s does not have',
+              t.id, t.block_number, t.chain_id) AS sentence
 FROM transfers t
 JOIN chain_headers h ON h.chain_id = t.chain_id AND h.number = t.block_number
 WHERE t.status <> 'orphaned' AND h.hash <> t.block_hash;
@@ -33,7 +34,8 @@ WHERE t.status <> 'orphaned' AND (t.status = 'final') <> (t.block_number <= c.re
 
 -- invariant: 1 received_is_the_sum_of_the_transfers
 SELECT ARRAY[p.id] AS ids,
-       format('payment %s says it received %s; its transfers are %s', p.id, p.received, coalesce(sum(t.amount), 0)) AS sentence
+       format('payment %s says it received %s; its transfers are %s',
+              p.id, p.received, coalesce(sum(t.amount), 0)) AS sentence
 FROM payments p
 LEFT JOIN transfers t ON t.payment_id = p.id AND t.status <> 'orphaned' AND (t.counts OR t.reason = 'after_completion')
 GROUP BY p.id
@@ -41,7 +43,8 @@ HAVING p.received <> coalesce(sum(t.amount), 0);
 
 -- invariant: 1 confirmed_is_the_sum_of_the_final_transfers
 SELECT ARRAY[p.id] AS ids,
-       format('payment %s says %s is confirmed; its final transfers are %s', p.id, p.confirmed, coalesce(sum(t.amount), 0)) AS sentence
+       format('payment %s says %s is confirmed; its final transfers are %s',
+              p.id, p.confirmed, coalesce(sum(t.amount), 0)) AS sentence
 FROM payments p
 LEFT JOIN transfers t ON t.payment_id = p.id AND t.status = 'final' AND (t.counts OR t.reason = 'after_completion')
 GROUP BY p.id
@@ -49,11 +52,13 @@ HAVING p.confirmed <> coalesce(sum(t.amount), 0);
 
 -- invariant: 2 versions_have_no_gaps
 SELECT ARRAY[p.id] AS ids,
-       format('payment %s is at version %s and has %s events, up to version %s', p.id, p.version, count(e.id), max(e.version)) AS sentence
+       format('payment %s is at version %s and has %s events, up to version %s',
+              p.id, p.version, count(e.id), max(e.version)) AS sentence
 FROM payments p
 LEFT JOIN events e ON e.payment_id = p.id
 GROUP BY p.id
-HAVING count(e.id) <> p.version OR count(DISTINCT e.version) <> p.version OR min(e.version) <> 1 OR max(e.version) <> p.version;
+HAVING count(DISTINCT e.version) <> count(e.id) OR count(e.id) <> p.version OR min(e.version) <> 1
+    OR max(e.version) <> p.version;
 
 -- invariant: 2 first_event_is_the_creation
 SELECT ARRAY[e.id, e.payment_id] AS ids,
@@ -71,7 +76,8 @@ WHERE e.payment_id IS NOT NULL
 
 -- invariant: 2 statuses_follow_the_arrows
 WITH told AS (
-    SELECT id, payment_id, version, type, body ->> 'previous_status' AS said_before, body #>> '{payment,status}' AS status,
+    SELECT id, payment_id, version, type, body ->> 'previous_status' AS said_before,
+           body #>> '{payment,status}' AS status,
            lag(body #>> '{payment,status}') OVER (PARTITION BY payment_id ORDER BY version) AS before
     FROM events
     WHERE payment_id IS NOT NULL
@@ -79,20 +85,23 @@ WITH told AS (
     SELECT before, after FROM jsonb_to_recordset(CAST(:arrows AS jsonb)) AS arrow(before text, after text)
 )
 SELECT ARRAY[id, payment_id] AS ids,
-       format('payment %s went from %s to %s (event %s says: from %s)', payment_id, before, status, version, said_before) AS sentence
+       format('payment %s went from %s to %s (event %s says: from %s)',
+              payment_id, before, status, version, said_before) AS sentence
 FROM told
 WHERE before IS NOT NULL
   AND ((status <> before AND NOT EXISTS (SELECT FROM arrows a WHERE a.before = told.before AND a.after = told.status))
        OR (type <> 'transfer.unexpected' AND said_before IS DISTINCT FROM before));
 
 -- invariant: 2 event_is_of_the_status_it_tells
-SELECT ARRAY[id, payment_id] AS ids, format('event %s is %s and its payment %s', id, type, body #>> '{payment,status}') AS sentence
+SELECT ARRAY[id, payment_id] AS ids,
+       format('event %s is %s and its payment %s', id, type, body #>> '{payment,status}') AS sentence
 FROM events
 WHERE type IN ('payment.detected', 'payment.confirmed', 'payment.settled', 'payment.expired', 'payment.canceled')
   AND type <> 'payment.' || (body #>> '{payment,status}');
 
 -- invariant: 3 event_owed_has_a_delivery
-SELECT ARRAY[e.id, p.id] AS ids, format('event %s is owed to the URL of payment %s and has no delivery there', e.id, p.id) AS sentence
+SELECT ARRAY[e.id, p.id] AS ids,
+       format('event %s is owed to the URL of payment %s and has no delivery there', e.id, p.id) AS sentence
 FROM events e
 JOIN payments p ON p.id = e.payment_id
 WHERE p.webhook_url IS NOT NULL
@@ -121,7 +130,8 @@ HAVING count(*) > 1;
 
 -- invariant: 4 index_is_used_once
 SELECT array_agg(payment_id ORDER BY payment_id) AS ids,
-       format('index %s of wallet %s was used %s times', derivation_index, encode(wallet_fingerprint, 'hex'), count(*)) AS sentence
+       format('index %s of wallet %s was used %s times',
+              derivation_index, encode(wallet_fingerprint, 'hex'), count(*)) AS sentence
 FROM deposit_addresses
 GROUP BY wallet_fingerprint, derivation_index
 HAVING count(*) > 1;
@@ -168,7 +178,8 @@ WHERE amount < 0;
 
 -- invariant: 5 nonce_is_used_once
 SELECT array_agg(id ORDER BY id) AS ids,
-       format('nonce %s of 0x%s on chain %s was given to %s intents', nonce, encode(sender, 'hex'), chain_id, count(*)) AS sentence
+       format('nonce %s of 0x%s on chain %s was given to %s intents',
+              nonce, encode(sender, 'hex'), chain_id, count(*)) AS sentence
 FROM sweep_intents
 WHERE nonce IS NOT NULL
 GROUP BY chain_id, sender, nonce
@@ -176,7 +187,8 @@ HAVING count(*) > 1;
 
 -- invariant: 5 nonce_and_signature_are_stored_together
 SELECT ARRAY[i.id] AS ids,
-       format('intent %s is %s with nonce %s and %s signed transactions', i.id, i.state, i.nonce, count(a.intent_id)) AS sentence
+       format('intent %s is %s with nonce %s and %s signed transactions',
+              i.id, i.state, i.nonce, count(a.intent_id)) AS sentence
 FROM sweep_intents i
 LEFT JOIN sweep_attempts a ON a.intent_id = i.id
 GROUP BY i.id
@@ -184,33 +196,38 @@ HAVING (i.nonce IS NULL) <> (count(a.intent_id) = 0);
 
 -- invariant: 5 nonce_was_taken_from_its_signer
 SELECT ARRAY[i.id] AS ids,
-       format('intent %s has nonce %s; the next of 0x%s is %s', i.id, i.nonce, encode(i.sender, 'hex'), s.next_nonce) AS sentence
+       format('intent %s has nonce %s; the next of 0x%s is %s',
+              i.id, i.nonce, encode(i.sender, 'hex'), s.next_nonce) AS sentence
 FROM sweep_intents i
 LEFT JOIN signers s ON s.chain_id = i.chain_id AND s.sender = i.sender
 WHERE i.nonce IS NOT NULL AND (s.next_nonce IS NULL OR i.nonce >= s.next_nonce);
 
 -- invariant: 5 what_was_mined_was_stored
-SELECT ARRAY[i.id] AS ids, format('intent %s was mined as 0x%s, which is none of its own', i.id, encode(i.mined_tx_hash, 'hex')) AS sentence
+SELECT ARRAY[i.id] AS ids,
+       format('intent %s was mined as 0x%s, which is none of its own', i.id, encode(i.mined_tx_hash, 'hex')) AS sentence
 FROM sweep_intents i
 WHERE i.mined_tx_hash IS NOT NULL
   AND NOT EXISTS (SELECT FROM sweep_attempts a WHERE a.intent_id = i.id AND a.tx_hash = i.mined_tx_hash);
 
 -- invariant: 6 key_made_one_object
-SELECT array_agg(response::jsonb ->> 'id') AS ids, format('idempotency key %s made %s objects', key, count(*)) AS sentence
+SELECT array_agg(response::jsonb ->> 'id') AS ids,
+       format('idempotency key %s made %s objects', key, count(*)) AS sentence
 FROM idempotency_keys
 WHERE status BETWEEN 200 AND 299
 GROUP BY merchant_id, route, key
 HAVING count(*) > 1;
 
 -- invariant: 6 object_was_made_by_one_key
-SELECT ARRAY[response::jsonb ->> 'id'] AS ids, format('%s was made under %s idempotency keys', response::jsonb ->> 'id', count(*)) AS sentence
+SELECT ARRAY[response::jsonb ->> 'id'] AS ids,
+       format('%s was made under %s idempotency keys', response::jsonb ->> 'id', count(*)) AS sentence
 FROM idempotency_keys
 WHERE status = 201
 GROUP BY response::jsonb ->> 'id'
 HAVING count(*) > 1;
 
 -- invariant: 6 stored_answer_is_of_an_object_that_exists
-SELECT ARRAY[k.response::jsonb ->> 'id'] AS ids, format('idempotency key %s answers with a payment that does not exist', k.key) AS sentence
+SELECT ARRAY[k.response::jsonb ->> 'id'] AS ids,
+       format('idempotency key %s answers with a payment that does not exist', k.key) AS sentence
 FROM idempotency_keys k
 WHERE k.status = 201 AND k.response::jsonb ->> 'object' = 'payment'
   AND NOT EXISTS (SELECT FROM payments p WHERE p.id = k.response::jsonb ->> 'id');
@@ -226,14 +243,17 @@ WITH texts AS (
     UNION ALL
     SELECT 'webhook attempt', delivery_id, concat_ws(E'\n', error, response) FROM webhook_attempts
     UNION ALL
-    SELECT 'stored answer', key, (response::jsonb #- '{metadata}' #- '{order_id}' #- '{webhook_url}')::text FROM idempotency_keys
+    SELECT 'stored answer', key, (response::jsonb #- '{metadata}' #- '{order_id}' #- '{webhook_url}')::text
+    FROM idempotency_keys
 )
 SELECT ARRAY[id] AS ids, format('a %s holds what looks like a secret', place) AS sentence
 FROM texts
 WHERE said ~ :secrets;
 
 -- invariant: 8 cursor_stands_on_a_stored_header
-SELECT ARRAY[c.chain_id::text] AS ids, format('the cursor of chain %s stands on block %s, which is not the stored one', c.chain_id, c.read_block) AS sentence
+SELECT ARRAY[c.chain_id::text] AS ids,
+       format('the cursor of chain %s stands on block %s, which is not the stored one',
+              c.chain_id, c.read_block) AS sentence
 FROM chain_cursors c
 LEFT JOIN chain_headers h ON h.chain_id = c.chain_id AND h.number = c.read_block
 WHERE h.hash IS DISTINCT FROM c.read_hash;
@@ -245,17 +265,22 @@ WITH linked AS (
     FROM chain_headers
     WINDOW w AS (PARTITION BY chain_id ORDER BY number)
 )
-SELECT ARRAY[l.chain_id::text, l.number::text] AS ids, format('block %s of chain %s does not continue the one before it', l.number, l.chain_id) AS sentence
+SELECT ARRAY[l.chain_id::text, l.number::text] AS ids,
+       format('block %s of chain %s does not continue the one before it', l.number, l.chain_id) AS sentence
 FROM linked l
 WHERE l.number_before IS NOT NULL AND (l.number <> l.number_before + 1 OR l.parent_hash <> l.hash_before)
 UNION ALL
-SELECT ARRAY[h.chain_id::text, h.number::text], format('block %s of chain %s is stored and above what was read', h.number, h.chain_id)
+SELECT ARRAY[h.chain_id::text, h.number::text],
+       format('block %s of chain %s is stored and above what was read', h.number, h.chain_id)
 FROM chain_headers h
 LEFT JOIN chain_cursors c ON c.chain_id = h.chain_id
 WHERE c.read_block IS NULL OR h.number > c.read_block;
 
 -- invariant: 8 transfers_are_of_blocks_that_were_read
-SELECT ARRAY[t.id] AS ids, format('transfer %s is of block %s of chain %s, which was not read', t.id, t.block_number, t.chain_id) AS sentence
+SELECT ARRAY[t.id] AS ids,
+       format('transfer %s is of block %s of chain %s, which was not read',
+              t.id, t.block_number, t.chain_id) AS sentence
 FROM transfers t
 LEFT JOIN chain_cursors c ON c.chain_id = t.chain_id
-WHERE t.status <> 'orphaned' AND (c.chain_id IS NULL OR t.block_number > c.read_block OR t.block_number <= c.start_block);
+WHERE t.status <> 'orphaned'
+  AND (c.chain_id IS NULL OR t.block_number > c.read_block OR t.block_number <= c.start_block);

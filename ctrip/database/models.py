@@ -32,7 +32,7 @@ class Uint256(TypeDecorator[int]):
     impl = sa.Numeric(78, 0)
     cache_ok = True
 
-    def process_result_value(self, value: Decimal | None, dialect: Any) -> int | None:  # noqa: ARG002
+    def process_result_value(self, value: Decimal | None, dialect: Any) -> int | None:  # noqa: ARG002 (SQLAlchemy calls it so)
         """Make an int of what the driver reads."""
         return None if value is None else int(value)
 

@@ -34,8 +34,10 @@ def claim_due(session: Session, *, limit: int, again_after: timedelta) -> list[s
         .order_by(of.next_attempt_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        # As a CTE it runs once; as a plain subquery the planner may run it again for each row and pass the limit.
+        .cte("due")
     )
-    kicked = sa.update(webhook_deliveries).where(of.id.in_(due)).values(kicked_at=sa.func.now())
+    kicked = sa.update(webhook_deliveries).where(of.id.in_(sa.select(due.c.id))).values(kicked_at=sa.func.now())
     rows = session.execute(kicked.returning(of.id, of.next_attempt_at)).all()
     return [row.id for row in sorted(rows, key=lambda row: row.next_attempt_at)]
 

@@ -28,6 +28,11 @@ def take(session: Session, chain_id: int, sender: bytes, nonce: int) -> None:
     )
 
 
+def forget(session: Session, chain_id: int, sender: bytes) -> None:
+    """Forget a sender's nonce: the next one is what the chain says then. Only for a sender that is spending nothing."""
+    session.execute(sa.delete(signers).where(signers.c.chain_id == chain_id, signers.c.sender == sender))
+
+
 def store_gas_balance(session: Session, chain_id: int, sender: bytes, *, balance: int, used: int) -> None:
     """Store what the gas wallet holds, for whoever shows it and has no key."""
     row = pg.insert(signers).values(chain_id=chain_id, sender=sender, next_nonce=used, balance=balance)

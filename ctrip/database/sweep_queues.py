@@ -72,45 +72,8 @@ def signable(session: Session, chain_id: int, *, limit: int, intent_id: str | No
     One transaction at a time per deposit address: coin first, then one token after another. Coin waits only where gas
     was brought for a token: it would be swept away with it.
     """
-    i = sweep_intents
-    unsigned = sa.and_(
-        i.c.nonce.is_(None), i.c.held_reason.is_distinct_from(HeldReason.REPEATED_FAILURE), ~_is_busy(), ~_is_behind()
-    )
-    uncovered = sa.and_(i.c.nonce.is_not(None), i.c.held_reason == HeldReason.UNCOVERED)
-    t = transfers.alias()
-    required = (
-        sa.select(sa.func.max(t.c.required))
-        .where(t.c.chain_id == i.c.chain_id, t.c.recipient == i.c.address)
-        .scalar_subquery()
-    )
-    o, topup = i.alias(), i.alias()
-    others = sa.exists().where(_same_sender(o), o.c.nonce.is_(None), o.c.kind == IntentKind.SWEEP)
-    failed = (
-        sa.select(sa.func.count())
-        .where(topup.c.for_intent_id == i.c.id, topup.c.state == IntentState.FAILED)
-        .scalar_subquery()
-    )
-    query = (
-        sa.select(
-            i,
-            deposit_addresses.c.derivation_index,
-            owed(i.c.chain_id, i.c.address, i.c.token).label("owed"),
-            required.label("required"),
-            failed.label("failed_topups"),
-            others.label("others_wait"),
-        )
-        .join(deposit_addresses, deposit_addresses.c.address == i.c.address)
-        .where(
-            i.c.chain_id == chain_id,
-            i.c.kind == IntentKind.SWEEP,
-            i.c.state.in_((IntentState.PLANNED, IntentState.HELD)),
-            sa.or_(unsigned, uncovered),
-            ~_has_live_topup(),
-        )
-    )
-    if intent_id is not None:
-        query = query.where(i.c.id == intent_id)
-    rows = session.execute(query.order_by(i.c.looked_at.asc().nulls_first(), i.c.id).limit(limit)).all()
+    wanted = {"chain_id": chain_id, "limit": limit, "intent_id": intent_id}
+    rows = session.execute(_signable(only_one=intent_id is not None), wanted).all()
     attempts = attempts_of(session, [row.id for row in rows if row.nonce is not None])
     return [
         Waiting(
@@ -131,26 +94,11 @@ def signable_topups(session: Session, chain_id: int, *, sender: bytes, in_flight
 
     None where the sender's nonce is in dispute.
     """
-    i = sweep_intents
-    unmined = session.execute(
-        sa.select(
-            sa.func.count(), sa.func.coalesce(sa.func.bool_or(i.c.held_reason == HeldReason.FOREIGN_NONCE), sa.false())
-        ).where(i.c.chain_id == chain_id, i.c.sender == sender, i.c.nonce.is_not(None), i.c.state.in_(UNSPENT))
-    ).one()
-    if unmined[1] or unmined[0] >= in_flight:
+    of = {"chain_id": chain_id, "sender": sender}
+    there = session.execute(_unmined_topups(), of).one()
+    if there.is_disputed or there.unmined >= in_flight:
         return []
-    query = (
-        sa.select(i, deposit_addresses.c.derivation_index)
-        .join(deposit_addresses, deposit_addresses.c.address == i.c.address)
-        .where(
-            i.c.chain_id == chain_id,
-            i.c.kind == IntentKind.TOPUP,
-            i.c.nonce.is_(None),
-            i.c.sender == sender,
-        )
-        .order_by(i.c.looked_at.asc().nulls_first(), i.c.id)
-        .limit(in_flight - unmined[0])
-    )
+    rows = session.execute(_signable_topups(), of | {"limit": in_flight - there.unmined})
     return [
         Waiting(
             intent=read_intent(row),
@@ -161,27 +109,13 @@ def signable_topups(session: Session, chain_id: int, *, sender: bytes, in_flight
             others_wait=False,
             last=None,
         )
-        for row in session.execute(query)
+        for row in rows
     ]
 
 
 def in_flight(session: Session, chain_id: int, *, bump_after: timedelta, limit: int) -> list[InFlight]:
     """Return signed intents that are not known to be mined, those not looked at for longest first."""
-    i = sweep_intents
-    overdue = sa.func.coalesce(i.c.sent_at < sa.func.now() - bump_after, sa.false())
-    query = (
-        sa.select(
-            i,
-            deposit_addresses.c.derivation_index,
-            overdue.label("is_overdue"),
-            _has_live_topup().label("has_topup"),
-        )
-        .join(deposit_addresses, deposit_addresses.c.address == i.c.address)
-        .where(i.c.chain_id == chain_id, i.c.nonce.is_not(None), i.c.state.in_(UNSPENT))
-        .order_by(i.c.looked_at.asc().nulls_first(), i.c.id)
-        .limit(limit)
-    )
-    rows = session.execute(query).all()
+    rows = session.execute(_in_flight(), {"chain_id": chain_id, "bump_after": bump_after, "limit": limit}).all()
     attempts = attempts_of(session, [row.id for row in rows])
     return [
         InFlight(
@@ -197,28 +131,112 @@ def in_flight(session: Session, chain_id: int, *, bump_after: timedelta, limit: 
 
 def mined_until(session: Session, chain_id: int, *, block: int, limit: int) -> list[tuple[Intent, Attempt]]:
     """Return the mined intents of blocks up to `block`, each with the attempt that landed."""
-    i, a = sweep_intents, sweep_attempts
-    query = (
-        sa.select(i, *(column.label(f"attempt_{column.name}") for column in a.c))
-        .join(a, sa.and_(a.c.intent_id == i.c.id, a.c.tx_hash == i.c.mined_tx_hash))
-        .where(i.c.chain_id == chain_id, i.c.state == IntentState.MINED, i.c.mined_block <= block)
-        .order_by(i.c.looked_at.asc().nulls_first(), i.c.id)
-        .limit(limit)
-    )
-    return [(read_intent(row), read_attempt(row, "attempt_")) for row in session.execute(query)]
+    rows = session.execute(_mined_until(), {"chain_id": chain_id, "block": block, "limit": limit})
+    return [(read_intent(row), read_attempt(row, "attempt_")) for row in rows]
 
 
 def reserved(session: Session, chain_id: int, sender: bytes) -> int:
     """Return the wei that a sender's transactions under way may still take."""
+    return int(session.scalar(_reserved(), {"chain_id": chain_id, "sender": sender}) or 0)
+
+
+# --- statements -----------------------------------------------------------------------------------------------------
+
+_ON_CHAIN = sweep_intents.c.chain_id == sa.bindparam("chain_id")
+_OF_SENDER = sa.and_(_ON_CHAIN, sweep_intents.c.sender == sa.bindparam("sender"))
+_HAS_INDEX = deposit_addresses.c.address == sweep_intents.c.address
+
+
+@cache
+def _signable(*, only_one: bool) -> sa.Select[Any]:
+    i, t, o, topup = sweep_intents, transfers.alias(), sweep_intents.alias(), sweep_intents.alias()
+    is_stopped = i.c.held_reason.is_not_distinct_from(HeldReason.REPEATED_FAILURE)
+    unsigned = sa.and_(i.c.nonce.is_(None), ~is_stopped, ~_is_busy(), ~_is_behind())
+    uncovered = sa.and_(i.c.nonce.is_not(None), i.c.held_reason == HeldReason.UNCOVERED)
+    required = sa.select(sa.func.max(t.c.required)).where(t.c.chain_id == i.c.chain_id, t.c.recipient == i.c.address)
+    others = sa.exists().where(_same_sender(o), o.c.nonce.is_(None), o.c.kind == IntentKind.SWEEP)
+    failed = sa.select(sa.func.count()).where(topup.c.for_intent_id == i.c.id, topup.c.state == IntentState.FAILED)
+    query = (
+        sa.select(
+            i,
+            deposit_addresses.c.derivation_index,
+            owed(i.c.chain_id, i.c.address, i.c.token).label("owed"),
+            required.scalar_subquery().label("required"),
+            failed.scalar_subquery().label("failed_topups"),
+            others.label("others_wait"),
+        )
+        .join(deposit_addresses, _HAS_INDEX)
+        .where(
+            _ON_CHAIN,
+            i.c.kind == IntentKind.SWEEP,
+            i.c.state.in_((IntentState.PLANNED, IntentState.HELD)),
+            sa.or_(unsigned, uncovered),
+            ~_has_live_topup(),
+        )
+    )
+    return _oldest_look_first(query.where(i.c.id == sa.bindparam("intent_id")) if only_one else query)
+
+
+@cache
+def _unmined_topups() -> sa.Select[int, Any]:
+    i = sweep_intents.c
+    is_disputed = sa.func.coalesce(sa.func.bool_or(i.held_reason == HeldReason.FOREIGN_NONCE), sa.false())
+    return sa.select(sa.func.count().label("unmined"), is_disputed.label("is_disputed")).where(
+        _OF_SENDER, i.nonce.is_not(None), i.state.in_(UNSPENT)
+    )
+
+
+@cache
+def _signable_topups() -> sa.Select[Any]:
+    i = sweep_intents
+    query = sa.select(i, deposit_addresses.c.derivation_index).join(deposit_addresses, _HAS_INDEX)
+    return _oldest_look_first(query.where(_OF_SENDER, i.c.kind == IntentKind.TOPUP, i.c.nonce.is_(None)))
+
+
+@cache
+def _in_flight() -> sa.Select[Any]:
+    i = sweep_intents
+    patience = sa.bindparam("bump_after", type_=sa.Interval)
+    overdue = sa.func.coalesce(i.c.sent_at < sa.func.now() - patience, sa.false())
+    query = (
+        sa.select(
+            i,
+            deposit_addresses.c.derivation_index,
+            overdue.label("is_overdue"),
+            _has_live_topup().label("has_topup"),
+        )
+        .join(deposit_addresses, _HAS_INDEX)
+        .where(_ON_CHAIN, i.c.nonce.is_not(None), i.c.state.in_(UNSPENT))
+    )
+    return _oldest_look_first(query)
+
+
+@cache
+def _mined_until() -> sa.Select[Any]:
+    i, a = sweep_intents, sweep_attempts
+    query = (
+        sa.select(i, *(column.label(f"attempt_{column.name}") for column in a.c))
+        .join(a, sa.and_(a.c.intent_id == i.c.id, a.c.tx_hash == i.c.mined_tx_hash))
+        .where(_ON_CHAIN, i.c.state == IntentState.MINED, i.c.mined_block <= sa.bindparam("block"))
+    )
+    return _oldest_look_first(query)
+
+
+@cache
+def _reserved() -> sa.Select[Any]:
     i, a, other = sweep_intents, sweep_attempts, sweep_attempts.alias()
     newest = sa.select(sa.func.max(other.c.number)).where(other.c.intent_id == i.c.id).scalar_subquery()
-    query = (
+    return (
         sa.select(sa.func.coalesce(sa.func.sum(a.c.amount + a.c.gas_limit * a.c.max_fee), 0))
         .select_from(i)
         .join(a, sa.and_(a.c.intent_id == i.c.id, a.c.number == newest))
-        .where(i.c.chain_id == chain_id, i.c.sender == sender, i.c.state.in_(UNSPENT))
+        .where(_OF_SENDER, i.c.state.in_(UNSPENT))
     )
-    return int(session.scalar(query) or 0)
+
+
+def _oldest_look_first(query: sa.Select[Any]) -> sa.Select[Any]:
+    i = sweep_intents.c
+    return query.order_by(i.looked_at.asc().nulls_first(), i.id).limit(sa.bindparam("limit", type_=sa.Integer))
 
 
 def _same_sender(other: sa.FromClause) -> sa.ColumnElement[bool]:

@@ -5,8 +5,8 @@ import sys
 
 from ctrip.errors import CtripError
 from ctrip.local.console import Console
+from ctrip.local.data_dir import held
 from ctrip.local.options import read_options
-from ctrip.local.stack import run
 
 
 def main() -> int:
@@ -16,10 +16,17 @@ def main() -> int:
     stay = not parser.parse_args().demo
     console = Console()
     try:
-        return run(read_options(stay=stay), console)
+        options = read_options(stay=stay)
+        with held(options.data_dir) as lock:
+            console.title(f"cTrip starts in {options.data_dir}")
+            from ctrip.local.stack import run  # noqa: PLC0415 (a second of imports, which a refusal need not wait for)
+
+            return run(options, console, lock=lock)
     except CtripError as error:
         console.problem(f"\n{error.detail}")
         return 1
+    except KeyboardInterrupt:  # before the stack began to listen to signals: nothing runs yet
+        return 130
 
 
 if __name__ == "__main__":

@@ -74,8 +74,10 @@ def check_past(session: Session, node: DevNode, chain_id: int, *, data_dir: Path
 def _accounts(node: DevNode) -> tuple[bytes, bytes]:
     try:
         accounts = node.accounts()
-    except (NodeUnavailable, NodeRefused) as error:
-        raise MisconfiguredError(f"CHAIN_RPC: {node.url} gives no accounts: {error.detail}") from error
+    except NodeUnavailable as error:
+        raise MisconfiguredError(f"CHAIN_RPC: no node answers at {node.url}; unset it to have one started") from error
+    except NodeRefused as error:
+        raise MisconfiguredError(f"CHAIN_RPC: {node.url} shows no accounts: {error.rpc_message}") from error
     if len(accounts) < 2:
         raise MisconfiguredError(
             f"CHAIN_RPC: {node.url} has {len(accounts)} unlocked accounts; a dev node (anvil, hardhat node) has two at "

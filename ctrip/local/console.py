@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import textwrap
 import time
 from collections import deque
 from typing import Any, TextIO
@@ -14,6 +15,7 @@ _NAME_WIDTH = 16
 _NOT_SHOWN = ("event", "level", "timestamp", "process", "exception", "logger")
 _LINE_LIMIT = 2_000
 _HELD_BACK = 200
+_PROSE_WIDTH = 110
 
 
 class Console:
@@ -58,8 +60,10 @@ class Console:
         self._write(self._paint(text, _BOLD))
 
     def problem(self, text: str) -> None:
-        """Write what went wrong."""
-        self._write(self._paint(text, _RED))
+        """Write what went wrong, in lines that fit a terminal."""
+        for paragraph in text.splitlines():
+            for line in textwrap.wrap(paragraph, _PROSE_WIDTH, break_on_hyphens=False, break_long_words=False) or [""]:
+                self._write(self._paint(line, _RED))
 
     def _write(self, text: str) -> None:
         try:

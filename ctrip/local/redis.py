@@ -10,7 +10,7 @@ from ctrip.local.children import Program, free_port, package_folder
 from ctrip.local.options import plain_environment
 
 REDIS_PORT = 6379
-_NOISE = ("Memory overcommit must be enabled", "Received SIGTERM scheduling shutdown", "ready to exit, bye bye")
+_NOISE = ("Memory overcommit must be enabled", "scheduling shutdown", "ready to exit, bye bye")
 
 
 def embedded_redis(folder: Path, *, port: int = REDIS_PORT, durable: bool = True) -> tuple[Program, str]:

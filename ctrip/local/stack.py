@@ -21,7 +21,6 @@ from ctrip.local.chain_setup import DevChainSetup, check_past, set_up_chain
 from ctrip.local.children import free_port
 from ctrip.local.console import Console
 from ctrip.local.credentials import Credentials, keep_credentials
-from ctrip.local.data_dir import held
 from ctrip.local.files import write_private, write_private_json
 from ctrip.local.keys import keep_keys
 from ctrip.local.node import DevNode
@@ -37,27 +36,28 @@ _DEMO_WITHIN_S = 180.0
 _PARTS = ("postgres", "valkey", "anvil", "py-evm")
 
 
-def run(options: Options, console: Console) -> int:
-    """Run the stack until it is told to end; return the exit code. Raises MisconfiguredError and StartFailed."""
-    console.title(f"cTrip starts in {options.data_dir}")
+def run(options: Options, console: Console, *, lock: int) -> int:
+    """Run the stack until it is told to end; return the exit code. Raises MisconfiguredError and StartFailed.
+
+    `lock` is the descriptor that data_dir.held gives: every child inherits it.
+    """
     console.is_brief = True
-    with held(options.data_dir) as lock:
-        supervisor = Supervisor(console, held_open=(lock,))
-        stack_file = options.data_dir / "stack.json"
-        stack_file.unlink(missing_ok=True)  # one that a killed supervisor left behind
-        with _signals(supervisor) as interrupts:
-            try:
-                return _life(options, console, supervisor)
-            except StartFailed:
-                console.tell_held_back()
-                raise
-            except (KeyboardInterrupt, BrokenPipeError):
-                console.say("\nstopping; once more kills")
-                return 0 if options.stay else 130
-            finally:
-                interrupts.kill = True
-                stack_file.unlink(missing_ok=True)
-                _take_down(supervisor, console)
+    supervisor = Supervisor(console, held_open=(lock,))
+    stack_file = options.data_dir / "stack.json"
+    stack_file.unlink(missing_ok=True)  # one that a killed supervisor left behind
+    with _signals(supervisor) as interrupts:
+        try:
+            return _life(options, console, supervisor)
+        except StartFailed:
+            console.tell_held_back()
+            raise
+        except (KeyboardInterrupt, BrokenPipeError):
+            console.say("\nstopping; once more kills")
+            return 0 if options.stay else 130
+        finally:
+            interrupts.kill = True
+            stack_file.unlink(missing_ok=True)
+            _take_down(supervisor, console)
 
 
 def _life(options: Options, console: Console, supervisor: Supervisor) -> int:

@@ -25,6 +25,7 @@ _READ_BYTES = 65_536
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.2, 10.0
 _PROVEN_S = 10.0
 """A child that ran this long starts its backoff anew."""
+_UNREADY_GRACE_S = 5.0
 
 
 class StartFailed(CtripError):
@@ -42,6 +43,14 @@ class _Child:
     ready_after_s: float | None = None
     crashes: int = 0
     again_at: float | None = None
+
+    def grace_s(self, *, at: float) -> float:
+        """Return how long it may take to stop. One that never was ready has nothing to bring to an end.
+
+        (Granian does not hear a SIGTERM while its worker starts.)
+        """
+        is_settled = self.ready_after_s is not None or at - self.started > _PROVEN_S
+        return self.program.grace_s if is_settled else min(self.program.grace_s, _UNREADY_GRACE_S)
 
 
 class Supervisor:
@@ -100,8 +109,9 @@ class Supervisor:
         while any(child.process.poll() is None for child in leaving):
             self._step()
             for child in leaving:
-                if child.process.poll() is None and time.monotonic() > begun + child.program.grace_s:
-                    self._console.line(child.program.name, f"did not stop in {child.program.grace_s:.0f} s: killed")
+                grace_s = child.grace_s(at=begun)
+                if child.process.poll() is None and time.monotonic() > begun + grace_s:
+                    self._console.line(child.program.name, f"did not stop in {grace_s:.0f} s: killed")
                     kill_group(child.process)
         for child in leaving:
             kill_group(child.process)  # what it forked and left behind

@@ -27,6 +27,9 @@ from ctrip.domain.payments import Payment, Standing, Status, Step, final_amount,
 from ctrip.domain.transfers import transfer_object
 from ctrip.domain.webhooks import delivery_object
 from ctrip.errors import ChainNotReady, Conflict, DestinationRefused, InvalidValue, MisconfiguredError, NotFound
+from ctrip.log import get_logger
+
+log = get_logger()
 
 _ENDED = (Status.EXPIRED, Status.CANCELED)
 
@@ -66,6 +69,7 @@ def create(ctx: Context, merchant_id: str, *, request: PaymentRequest, once: Onc
         answer = Answer(status=201, body=json.dumps(created, ensure_ascii=False, separators=(",", ":")))
         if once is not None:
             idempotency.store(session, merchant_id, once, answer=answer, now=now)
+    log.info("payment_created", payment_id=created["id"], chain=created["chain"], merchant_id=merchant_id)
     return answer
 
 
@@ -100,7 +104,9 @@ def cancel(ctx: Context, merchant_id: str, payment_id: str) -> dict[str, object]
         moved, _ = payments.move(
             session, canceled, step, read_block=_read_block(session, payment.chain_id), new_id=ctx.new_id
         )
-        return _shown(session, moved)
+        shown = _shown(session, moved)
+    log.info("payment_canceled", payment_id=payment_id, merchant_id=merchant_id)
+    return shown
 
 
 def accept(ctx: Context, merchant_id: str, payment_id: str) -> dict[str, object]:
@@ -121,7 +127,9 @@ def accept(ctx: Context, merchant_id: str, payment_id: str) -> dict[str, object]
         accepted = _find(session, merchant_id, payment_id)
         if accepted.standing.status in _ENDED:
             raise Conflict("the payment's chain is not configured here, so nothing can be said of its money")
-        return _shown(session, accepted)
+        shown = _shown(session, accepted)
+    log.info("payment_accepted", payment_id=payment_id, merchant_id=merchant_id, status=shown["status"])
+    return shown
 
 
 def transfers(

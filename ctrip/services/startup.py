@@ -1,12 +1,12 @@
 """What a process looks at before it begins: each fault refuses the start with one message, without any secret."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.context import Context
 from ctrip.database import schema, unreachable, wallet
 from ctrip.domain.addresses import hex_text
+from ctrip.domain.chains import Token
 from ctrip.errors import MisconfiguredError, NodeRefused, NodeUnavailable, Unavailable
 from ctrip.log import get_logger
 from ctrip.settings import Role
@@ -26,9 +26,7 @@ def check(ctx: Context) -> None:
     if role is Role.SWEEPER:
         _check_wallet(ctx)
     if role in (Role.LISTENER, Role.SWEEPER):
-        _ask_each(ctx, lambda client: client.verify())
-    if role is Role.LISTENER:
-        _ask_each(ctx, _check_decimals)
+        _check_nodes(ctx)
 
 
 def _check_schema(ctx: Context) -> None:
@@ -72,33 +70,40 @@ def _check_wallet(ctx: Context) -> None:
         log.warning("addresses_of_another_wallet", hint="this sweeper cannot sweep them; see `ctrip wallet check`")
 
 
-def _check_decimals(client: ChainClient) -> None:
-    """Compare what the tokens say of themselves: a wrong number here asks buyers for a wrong amount."""
-    for token in client.chain.tokens:
-        if token.is_native or not token.enabled:
-            continue
-        try:
-            told = client.decimals(token.address)
-        except NodeRefused as error:
-            log.warning(
-                "token_tells_no_decimals", chain=client.chain.name, token=token.symbol, answer=error.rpc_message
-            )
-            continue
-        if told != token.decimals:
-            raise MisconfiguredError(
-                f"CHAINS_FILE: chain {client.chain.name}: token {token.symbol} is listed with {token.decimals} "
-                f"decimals, but its contract {hex_text(token.address)} says {told}"
-            )
-
-
-def _ask_each(ctx: Context, ask: Callable[[ChainClient], None]) -> None:
-    """Ask all chains at once, so that several that are away cost the wait of one."""
-
-    def asked(client: ChainClient) -> None:
-        try:
-            ask(client)
-        except NodeUnavailable as error:
-            log.warning("node_unreachable_at_start", chain=client.chain.name, reason=error.detail)
-
+def _check_nodes(ctx: Context) -> None:
+    """Ask all chains at once, so that several that are away cost the wait of one; the listener asks for tokens too."""
+    clients = list(ctx.clients.values())
     with ThreadPoolExecutor(max_workers=8) as pool:
-        list(pool.map(asked, ctx.clients.values()))
+        answering = [client for client, answers in zip(clients, pool.map(_answers, clients), strict=True) if answers]
+        if ctx.settings.role is Role.LISTENER:
+            asked = [
+                pool.submit(_check_decimals, client, token)
+                for client in answering
+                for token in client.chain.tokens
+                if token.enabled and not token.is_native
+            ]
+            for answer in asked:
+                answer.result()
+
+
+def _answers(client: ChainClient) -> bool:
+    try:
+        client.verify()
+    except NodeUnavailable as error:
+        log.warning("node_unreachable_at_start", chain=client.chain.name, reason=error.detail)
+        return False
+    return True
+
+
+def _check_decimals(client: ChainClient, token: Token) -> None:
+    """Compare what a token says of itself: a wrong number here asks buyers for a wrong amount."""
+    try:
+        told = client.decimals(token.address)
+    except (NodeRefused, NodeUnavailable) as error:
+        log.warning("token_tells_no_decimals", chain=client.chain.name, token=token.symbol, reason=error.detail)
+        return
+    if told != token.decimals:
+        raise MisconfiguredError(
+            f"CHAINS_FILE: chain {client.chain.name}: token {token.symbol} is listed with {token.decimals} "
+            f"decimals, but its contract {hex_text(token.address)} says {told}"
+        )

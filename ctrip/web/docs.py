@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from flask import Blueprint, Response, current_app, jsonify, render_template
 from flask_openapi3.openapi import OpenAPI
+from markupsafe import Markup
 
 from ctrip.web.errors import codes
 from ctrip.web.openapi import make_document
@@ -11,6 +12,13 @@ from ctrip.web.openapi import make_document
 blueprint = Blueprint("docs", __name__)
 
 _STYLES_ALONE = "default-src 'none'; style-src 'self'; frame-ancestors 'none'"
+
+
+@blueprint.app_template_filter("words")
+def words(text: str | None) -> Markup:
+    """Write a description for a page: what stands between backticks is code."""
+    parts = (text or "").split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
 
 
 @blueprint.get("/openapi.json")

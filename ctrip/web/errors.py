@@ -75,14 +75,16 @@ def problem(status: int, code: str, detail: str, *, param: str | None = None) ->
 
 def codes() -> Iterator[tuple[str, int, str]]:
     """Tell every code that a client can meet, with its status and what it means."""
-    for status, (code, meaning) in _HTTP_PROBLEMS.items():
-        yield code, status, meaning
-    told = {code for code, _ in _HTTP_PROBLEMS.values()}
+    told = set()
     classes = [CtripError]
     for kind in classes:
         classes += kind.__subclasses__()
-        if kind.status != CtripError.status and kind.code not in told:
+        if kind.status != CtripError.status:
+            told.add(kind.code)
             yield kind.code, kind.status, (kind.__doc__ or "").splitlines()[0]
+    for status, (code, meaning) in _HTTP_PROBLEMS.items():
+        if code not in told:
+            yield code, status, f"{meaning[0].upper()}{meaning[1:]}."
 
 
 def _answer_error(error: CtripError) -> Response:

@@ -136,9 +136,11 @@ def _leaves(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def _plain(schema: Any) -> Any:
-    """Leave out what says nothing: titles made of field names, and null as the default of what may be absent."""
+    """Leave out what says nothing: titles made of field names, null as the default of what may be absent, 1.0 for 1."""
     if isinstance(schema, list):
         return [_plain(each) for each in schema]
+    if isinstance(schema, float) and schema.is_integer():
+        return int(schema)
     if not isinstance(schema, dict):
         return schema
     return {

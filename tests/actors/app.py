@@ -9,7 +9,6 @@ import time
 import dramatiq
 from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
-from redis import Redis
 
 from actors.hardened import HardenedBroker
 from actors.middleware.due import StampDue
@@ -51,10 +50,6 @@ def make_broker() -> HardenedBroker:
 
 broker = make_broker()
 dramatiq.set_broker(broker)
-
-
-def noted(redis: Redis, name: str) -> int:
-    return int(redis.get(f"noted:{name}") or 0)
 
 
 def _note(name: str) -> None:

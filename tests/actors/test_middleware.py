@@ -33,7 +33,7 @@ class Known(Exception):
     pass
 
 
-def failing(broker: Broker, error: Exception) -> tuple[Actor[..., None], list[int]]:
+def failing(broker: Broker, error: Exception) -> tuple[Actor[..., object], list[int]]:
     """An actor that always raises `error`, and a list of its runs."""
     runs: list[int] = []
 

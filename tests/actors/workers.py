@@ -15,7 +15,7 @@ from dramatiq.broker import Broker
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def declare(broker: Broker, run: Callable[..., None], *, name: str = "act", queue: str = "q") -> Actor[..., None]:
+def declare(broker: Broker, run: Callable[..., object], *, name: str = "act", queue: str = "q") -> Actor[..., object]:
     """Make a function an actor of this broker."""
     return dramatiq.actor(broker=broker, queue_name=queue, actor_name=name)(run)
 

@@ -12,6 +12,7 @@ import redis
 
 from tests.shop import Shop
 from tests.sink import Sink
+from tests.stack import RunningStack
 from tests.waiting import wait_until
 
 WALK = ["payment.created", "payment.detected", "payment.confirmed", "payment.settled"]
@@ -23,7 +24,7 @@ SETTLED_WITHIN_S = 180
 class Story:
     """A run by one seed. `stack` is the running stack; `faults` are told to it between payments."""
 
-    stack: Any
+    stack: RunningStack
     seed: int
     payments: int = 50
     kills: int = 20
@@ -35,9 +36,9 @@ class Story:
     def live(self, *extra: tuple[int, Callable[["Story"], None]]) -> None:
         """Tell the story. Each of `extra` is a fault and the number of the payment before which it happens."""
         print(f"seed {self.seed}: {self.payments} payments, {self.kills} kills")  # noqa: T201
-        shop = Shop(self.stack.json())
+        shop, treasury = Shop(self.stack.facts()), self.stack["treasury"]
         killed_before = {round((n + 1) * self.payments / (self.kills + 1)) for n in range(self.kills)}
-        tokens_before = shop.balance(self.stack.json()["treasury"], shop.usdc)
+        tokens_before = shop.balance(treasury, shop.usdc)
         with Sink() as sink:
             asked = []
             for number in range(self.payments):
@@ -47,39 +48,45 @@ class Story:
                     self.kill_a_worker()
                 asked.append(self._ask_and_pay(shop, number, sink.url))
             self._settle(shop, sink, asked)
-        swept = shop.balance(self.stack.json()["treasury"], shop.usdc) - tokens_before
+        swept = shop.balance(treasury, shop.usdc) - tokens_before
         assert swept == sum(int(p["amount_atomic"]) for p in asked if p["token"]), "tokens swept exactly once"
-        assert [shop.balance(p["address"]) for p in asked if p["token"] is None] == [0] * self._coins(asked)
-        self.stack.audit()
+        left = {p["id"]: shop.balance(p["address"]) for p in asked if p["token"] is None}
+        assert not any(left.values()), left
+        audited = self.stack.ctrip("audit")
+        assert audited.returncode == 0, audited.stdout + audited.stderr
 
     def kill_a_worker(self) -> None:
-        """kill -9 a worker, its master or the process that does the work, and wait until it is back."""
+        """kill -9 a worker, its master or a process below it that does the work, and wait until it is back."""
         victim = self._dice.choice(WORKERS)
-        before = self.stack.json()["pids"][victim]
-        pid = self._dice.choice([before, *_children(before)])
+        master = self.stack.pids()[victim]
+        pid = self._dice.choice([master, *_children(master)])
         self.told.append(f"{victim} {pid}")
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: self.stack.json()["pids"][victim] != before, within_s=60, what=f"{victim} starts again")
+        self.stack.wait_restarted(victim, old_pid=master, within_s=60)
 
     def flush_redis(self) -> None:
         """Lose every message."""
-        redis.Redis.from_url(self.stack.json()["redis_url"]).flushall()
+        with redis.Redis.from_url(self.stack["redis_url"]) as client:
+            client.flushall()
 
     def kill_redis(self) -> None:
         """kill -9 Valkey."""
-        before = self.stack.json()["parts"]["valkey"]
-        os.kill(before, signal.SIGKILL)
-        wait_until(lambda: self.stack.json()["parts"]["valkey"] != before, within_s=60, what="valkey starts again")
+        self.stack.wait_restarted("valkey", old_pid=self.stack.kill("valkey"))
 
     def freeze_node(self) -> None:
         """Let the node be silent for longer than any request waits for it."""
-        pid = self.stack.json()["parts"]["anvil"]
-        os.kill(pid, signal.SIGSTOP)
+        told = self.stack.log.read_text().count("chain_unreadable")
+        self.stack.kill("anvil", signal.SIGSTOP)
         try:
-            wait_until(lambda: self.stack.logged("chain_unreadable"), within_s=60, what="the listener misses the node")
+            wait_until(
+                lambda: self.stack.log.read_text().count("chain_unreadable") > told,
+                within_s=60,
+                every_s=0.5,
+                what="the listener misses the node",
+            )
         finally:
-            os.kill(pid, signal.SIGCONT)
+            self.stack.kill("anvil", signal.SIGCONT)
 
     def _ask_and_pay(self, shop: Shop, number: int, url: str) -> dict[str, Any]:
         token = self._dice.choice([None, "USDC"])
@@ -96,10 +103,6 @@ class Story:
         wait_until(lambda: not unsettled(), within_s=SETTLED_WITHIN_S, every_s=1, what="all are settled")
         for payment in asked:
             sink.wait_for(payment["id"], WALK, within_s=90)
-
-    @staticmethod
-    def _coins(asked: list[dict[str, Any]]) -> int:
-        return sum(payment["token"] is None for payment in asked)
 
 
 def _children(pid: int) -> list[int]:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.chaos.story import Story
+from tests.stack import RunningStack
 
 pytestmark = pytest.mark.chaos
 
@@ -17,7 +18,7 @@ def seeds() -> list[int]:
     return named or [random.randrange(10**6)]
 
 
-def test_fifty_payments_survive_twenty_kills_a_wiped_redis_and_a_silent_node(stack) -> None:
+def test_fifty_payments_survive_twenty_kills_a_wiped_redis_and_a_silent_node(stack: RunningStack) -> None:
     deadline = time.monotonic() + 60 * float(os.environ.get("MINUTES") or 0)
     told = list(seeds())
     while told:

@@ -414,10 +414,10 @@ def test_two_who_assess_the_same_payment_at_once_tell_it_once(sessions: Sessions
     with ThreadPoolExecutor(1) as pool, sessions() as session:
         payments.lock(session, [asked.id])
         second = pool.submit(assess_too)
-        wait_until(lambda: _someone_waits(session), within_s=5)
+        wait_until(lambda: _someone_waits(session), within_s=30)
         _reassess(session, asked)
         session.commit()
-        second.result(timeout=10)
+        second.result(timeout=30)
         assert _told(session, asked) == ["created", "detected", "confirmed"]
 
 

@@ -75,7 +75,7 @@ def test_a_node_of_another_chain_id_is_refused(anvil: DevChain, tmp_path: Path) 
 
 def test_a_node_that_is_away_is_named(tmp_path: Path) -> None:
     away = DevNode("http://127.0.0.1:9")
-    with pytest.raises(MisconfiguredError, match=r"CHAIN_RPC: http://127\.0\.0\.1:9 gives no accounts"):
+    with pytest.raises(MisconfiguredError, match=r"CHAIN_RPC: no node answers at http://127\.0\.0\.1:9"):
         set_up_chain(away, chains_file=tmp_path / "chains.yaml", gas_wallet=GAS_WALLET)
 
 

@@ -135,3 +135,12 @@ supervisor.watch()
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2
     wait_until(lambda: not any(is_alive(pid) for pid in pids), within_s=10, what=f"{pids} are gone")
+
+
+def test_one_that_never_was_ready_is_not_waited_for(supervisor: Supervisor) -> None:
+    deaf = shell("api", "trap '' TERM; while true; do sleep 0.1; done", is_ready=lambda: False, grace_s=60)
+    with pytest.raises(StartFailed):
+        supervisor.start([deaf], within_s=0.5)
+    begun = time.monotonic()
+    supervisor.stop()
+    assert time.monotonic() - begun < 20

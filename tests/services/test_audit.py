@@ -152,6 +152,7 @@ def test_secrets_are_looked_for_wherever_one_says(paid: Paid) -> None:
 def _a_credit_out_of_nothing(paid: Paid) -> None:
     paid.anvil.set_balance(paid.tokens.address, ETHER)  # or the balance would tell, too
     head = paid.anvil.block(paid.anvil.block_number() - 4)
+    assert head is not None
     with paid.ctx.sessions.begin() as session:
         store_transfer(
             session,

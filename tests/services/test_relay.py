@@ -5,8 +5,10 @@ import sqlalchemy as sa
 
 from ctrip.context import Context
 from ctrip.database.models import webhook_deliveries as rows
+from ctrip.errors import Unavailable
 from ctrip.services import relay
 from tests.factories import store_payment
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.infra
 HOOK = "http://127.0.0.1:9/hook"
@@ -90,3 +92,25 @@ def test_the_bell_rings_when_a_transaction_owes_a_delivery_and_not_before_it_com
         assert not bell.wait(0.05), "it rings once"
     finally:
         bell.close()
+
+
+def test_a_bell_whose_connection_was_ended_says_so(ctx) -> None:
+    bell = relay.hear(ctx)
+    with ctx.sessions.begin() as session:
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+        assert session.scalars(sa.text(ended)).all() == [True]
+    with pytest.raises(Unavailable):
+        wait_until(lambda: bell.wait(0.1), within_s=5)
+    bell.close()
+
+
+def test_a_bell_that_hangs_up_leaves_no_connection(ctx) -> None:
+    listening = sa.text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+    bell = relay.hear(ctx)
+    bell.close()
+
+    def count() -> int:
+        with ctx.sessions.begin() as session:
+            return session.scalar(listening) or 0
+
+    wait_until(lambda: count() == 0, within_s=5)

@@ -1,7 +1,7 @@
 """The sweeper on a real dev chain and Postgres: final money reaches the treasury once, whatever happens in between."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -20,8 +20,9 @@ from ctrip.domain.gas import Fees
 from ctrip.domain.loops import LoopKind, Tick
 from ctrip.domain.payments import Payment, Settlement, Status
 from ctrip.domain.sweeps import Attempt, HeldReason, Intent, IntentKind, IntentState
-from ctrip.errors import LostFence, NodeRefused
+from ctrip.errors import Conflict, LostFence, NodeRefused, NotFound
 from ctrip.services import sweeping
+from ctrip.services.audit import audit
 from ctrip.services.sweeping import sweep_chain
 from ctrip.services.sweeping.planning import plan
 from ctrip.services.sweeping.run import Run
@@ -40,9 +41,13 @@ ANSWER_FALSE = bytes.fromhex("5f5f5260205ff3")  # moves nothing, and returns 32 
 
 
 @pytest.fixture
-def world(ctx: Context, anvil: DevChain) -> World:
+def world(ctx: Context, anvil: DevChain) -> Iterator[World]:
+    """A world whose rows and chain the auditor finds in order, whatever a test did to it."""
     anvil.mine(20)  # so that no reorg here reaches what all tests stand on
-    return World(ctx, anvil)
+    world = World(ctx, anvil)
+    yield world
+    world.scan()
+    assert audit(ctx) == []
 
 
 # --- what a test asks ------------------------------------------------------------------------------------------------
@@ -84,6 +89,10 @@ def live_until(world: World, condition: Callable[[], object], *, blocks: int = 3
 
 def settled(world: World, *asked: Payment) -> Callable[[], bool]:
     return lambda: all(world.payment(each).standing.status is Status.SETTLED for each in asked)
+
+
+def failed(world: World, asked: Payment, *, times: int) -> Callable[[], bool]:
+    return lambda: states(world, asked).count(IntentState.FAILED) == times
 
 
 def settlement(world: World, asked: Payment) -> Settlement:
@@ -223,6 +232,8 @@ def test_coin_that_is_less_than_an_earlier_top_up_left_behind_is_swept_all_the_s
     asked = world.ask(ETHER)
     world.anvil.pay(asked.address, ETHER)
     world.anvil.pay_token(usdc, asked.address, 7 * USDC)
+    world.anvil.mine()
+    base_fee(world, 50 * GWEI)
     live_until(world, lambda: states(world, asked) == [IntentState.DONE] * 2)
     left_over = world.anvil.balance(asked.address)
     assert left_over > 0
@@ -590,14 +601,13 @@ def test_a_token_that_answers_false_fails_and_waits_for_a_human_after_three_time
     code = bytes.fromhex(world.anvil.call("eth_getCode", hex_text(usdc), "latest")[2:])
     live_until(world, lambda: states(world, asked) == [IntentState.SENT])
     world.anvil.set_code(usdc, ANSWER_FALSE)
-    live_until(world, lambda: IntentState.FAILED in states(world, asked))
-    (failed,) = [each for each in sweeps_of(world, asked) if each.state is IntentState.FAILED]
-    assert failed.failure == "no Transfer of the amount in its logs"
-    for nonce in (1, 2):
+    live_until(world, failed(world, asked, times=1))
+    assert sweeps_of(world, asked)[0].failure == "no Transfer of the amount in its logs"
+    for times in (2, 3):
         world.anvil.set_code(usdc, code)
-        live_until(world, lambda n=nonce: sweeps_of(world, asked)[n].state is IntentState.SENT)
+        live_until(world, lambda: states(world, asked)[-1] is IntentState.SENT)
         world.anvil.set_code(usdc, ANSWER_FALSE)
-        live_until(world, lambda n=nonce: sweeps_of(world, asked)[n].state is IntentState.FAILED)
+        live_until(world, failed(world, asked, times=times))
     world.anvil.set_code(usdc, code)
     world.live(3)
     *_, held = sweeps_of(world, asked)
@@ -620,7 +630,28 @@ def test_a_key_that_another_uses_too_stops_its_address(world: World) -> None:
     world.sweep()
     _, held = sweeps_of(world, asked)
     assert (held.state, held.held_reason, held.nonce) == (IntentState.HELD, HeldReason.FOREIGN_NONCE, None)
+    world.live(3)
     assert len(attempts_of(world, asked)) == 1
+    sweeping.resume_sweep(world.ctx, held.id)  # a human has looked: it was our own doing
+    live_until(world, lambda: states(world, asked) == [IntentState.DONE] * 2)
+    assert sweeps_of(world, asked)[1].nonce == 2
+
+
+def test_a_sweep_under_way_cannot_be_resumed(world: World) -> None:
+    asked = world.ask(ETHER)
+    pay(world, asked)
+    world.sweep()
+    (sent,) = sweeps_of(world, asked)
+    with pytest.raises(NotFound):
+        sweeping.resume_sweep(world.ctx, sent.id)
+    with pytest.raises(NotFound):
+        sweeping.resume_sweep(world.ctx, "swp_none")
+    world.anvil.reorg(3)
+    world.anvil.mine()
+    world.scan()
+    world.sweep()
+    with pytest.raises(Conflict):
+        sweeping.resume_sweep(world.ctx, sent.id)
 
 
 def test_a_nonce_that_another_spent_is_never_guessed_around(world: World) -> None:

@@ -1,7 +1,7 @@
 """What operators do over HTTP."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from ctrip.domain.queues import QueueSnapshot
 from ctrip.services import dead_letters
 from ctrip.services.loops import ensure_loops
 from ctrip.services.queues import store_snapshots
+from ctrip.web.schemas.admin import DeathReason
 from tests.api import Api, problem
 
 pytestmark = pytest.mark.infra
@@ -145,6 +146,10 @@ def test_dead_letters_are_listed_filtered_and_replayed(operator: Api, api_ctx: C
 @pytest.mark.parametrize("query", ["reason=tired", "limit=0", "q=%00", "starting_after=1", "colour=red"])
 def test_a_filter_that_means_nothing_is_refused(operator: Api, query: str) -> None:
     assert problem(operator.get(f"/admin/dead-letters?{query}"))[:2] == (422, "invalid_value")
+
+
+def test_every_reason_of_the_domain_can_be_asked_for() -> None:
+    assert set(get_args(DeathReason)) == set(Reason)
 
 
 def test_a_key_for_an_hour_says_when_it_ends(operator: Api) -> None:

@@ -2,12 +2,16 @@
 
 import json
 from typing import Any, NoReturn
+from urllib.parse import quote, urlencode
 
 import pytest
 from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ctrip.domain.merchants import Scope
 from ctrip.web.auth import needs
+from ctrip.web.schemas.payments import CreatePayment, PaymentQuery
 from tests.api import Api, problem
 from tests.factories import TOKEN
 
@@ -246,6 +250,27 @@ def test_another_method_is_405(shop: Api, method: str) -> None:
     answer = shop.send(method, "/api/v1/payments")
     assert problem(answer)[:2] == (405, "method_not_allowed")
     assert {"GET", "POST"} <= set(answer.headers["Allow"].replace(" ", "").split(","))
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner), max_leaves=5)
+FIELDS = sorted(CreatePayment.model_fields)
+NEARLY_GOOD = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4).map(lambda fields: GOOD | fields)
+
+
+@given(st.one_of(NEARLY_GOOD.map(lambda body: json.dumps(body).encode()), JSON.map(repr).map(str.encode), st.binary()))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_body_whatever_makes_a_5xx(shop: Api, body: bytes) -> None:
+    answer = shop.send("POST", "/api/v1/payments", data=body, content_type="application/json")
+    assert answer.status_code in (201, 400, 422), answer.text
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_id_or_filter_whatever_makes_a_5xx(shop: Api, text: str) -> None:
+    assert shop.get("/api/v1/payments/" + quote(text, safe="")).status_code in (200, 404)
+    for name in PaymentQuery.model_fields:
+        assert shop.get(f"/api/v1/payments?{urlencode({name: text})}").status_code in (200, 422)
 
 
 def test_a_chain_that_was_never_read_answers_503(shop: Api) -> None:

@@ -15,7 +15,8 @@ from ctrip.database import cursors, intents, loops, payments, signers
 from ctrip.domain.chains import Chain
 from ctrip.domain.loops import LoopKind, Tick
 from ctrip.domain.scanning import Cursor
-from ctrip.errors import ChainError, LostFence, MisconfiguredError, NotFound
+from ctrip.domain.sweeps import HeldReason, IntentState
+from ctrip.errors import ChainError, Conflict, LostFence, MisconfiguredError, NotFound
 from ctrip.log import get_logger
 from ctrip.services.sweeping.following import follow
 from ctrip.services.sweeping.funding import sign_topups
@@ -64,16 +65,23 @@ def gas_balances(ctx: Context) -> dict[int, int]:
 
 
 def resume_sweep(ctx: Context, intent_id: str) -> list[str]:
-    """Let a sweep that was held for a human (`repeated_failure`) go on. Returns the ids of due deliveries.
+    """Let a sweep that is held for a human go on, because one has looked. Returns the ids of due deliveries.
 
-    Raises NotFound where no such sweep is held.
+    Where another used the key of its sender, what the chain counts is believed from now on: a human says that this
+    is right, after a restored backup for one. Raises NotFound where no such sweep is held, and Conflict where a
+    transaction of the sender is under way.
     """
     chains = {chain.chain_id: chain for chain in ctx.settings.chains}
     with ctx.sessions.begin() as session:
-        payment_id = intents.resume(session, intent_id)
-        if payment_id is None:
-            raise NotFound(f"no sweep {intent_id} is held before its signature")
-        return payments.reassess(session, [payment_id], chains=chains, new_id=ctx.new_id)
+        held = intents.lock(session, [intent_id]).get(intent_id)
+        if held is None or held.state is not IntentState.HELD:
+            raise NotFound(f"no sweep {intent_id} is held")
+        if held.nonce is not None or intents.spends(session, held.chain_id, held.sender):
+            raise Conflict(f"a transaction of the sender of {intent_id} is under way: its nonce is not free")
+        if held.held_reason is HeldReason.FOREIGN_NONCE:
+            signers.forget(session, held.chain_id, held.sender)
+        intents.release(session, held)
+        return payments.reassess(session, [held.payment_id], chains=chains, new_id=ctx.new_id)
 
 
 def _take_on(run: Run) -> None:

@@ -17,15 +17,15 @@ LOOK_EVERY = 30
 def sign_topups(run: Run) -> None:
     """Sign the top-ups that the gas wallet can pay for, and store what it holds for whoever shows it."""
     wallet, chain_id = run.signer.gas_address, run.chain.chain_id
-    with run.storing() as session:
-        intents.drop_idle_topups(session, chain_id)
+    with run.ctx.sessions() as session:
         waiting = sweep_queues.signable_topups(session, chain_id, sender=wallet, in_flight=IN_FLIGHT)
-        intents.touch(session, [each.intent.id for each in waiting])
     if not waiting and run.claim.fence % LOOK_EVERY != 1:
         return
     balance, used = run.client.balances([(wallet, NATIVE)])[0], run.client.transaction_count(wallet)
     with run.storing() as session:
         signers.store_gas_balance(session, chain_id, wallet, balance=balance, used=used)
+        intents.drop_idle_topups(session, chain_id)
+        intents.touch(session, [each.intent.id for each in waiting])
     if waiting:
         _sign(run, waiting, balance=balance, used=used)
 

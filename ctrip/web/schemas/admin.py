@@ -1,19 +1,18 @@
 """What operators write and read."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
-from pydantic.json_schema import WithJsonSchema
 
-from ctrip.domain.dead_letters import Filter, Reason
+from ctrip.domain.dead_letters import Filter
 from ctrip.domain.merchants import Scope
 from ctrip.web.schemas import ULID, Incoming, ListOf, Moment, Outgoing, Page, Path, Text
 
 _MERCHANT_ID = f"^mer_{ULID}$"
 _KEY_ID = f"^key_{ULID}$"
 _LETTER_ID = f"^dlt_{ULID}$"
-# Written out where it is used: the document has another Reason, that of a transfer.
-DeathReason = Annotated[Reason, WithJsonSchema({"type": "string", "enum": [str(reason) for reason in Reason]})]
+# The domain's Reason, written out: the document has another one, that of a transfer.
+DeathReason = Literal["retries", "age", "poison", "unknown_actor", "undecodable", "schedule", "endpoint_disabled"]
 _AFTER = "The `next_cursor` of the page before."
 
 
@@ -130,7 +129,7 @@ class DeadLetterFilter(Incoming):
 
     queue: Text | None = Field(default=None, max_length=100, description="The queue it died in.")
     actor: Text | None = Field(default=None, max_length=100, description="The actor it was for.")
-    reason: DeathReason | None = Field(default=None, strict=False, description="Why it died.")
+    reason: DeathReason | None = Field(default=None, description="Why it died.")
     exception: Text | None = Field(default=None, max_length=200, description="The exception's class, or its beginning.")
     q: Text | None = Field(default=None, max_length=200, description="Text in its exception, arguments or ids.")
 

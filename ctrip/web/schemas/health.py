@@ -36,4 +36,4 @@ class Readiness(Outgoing):
         description="`degraded` serves all the same (200); `unavailable` does not (503)."
     )
     version: str = Field(description="The version that runs.")
-    checks: Checks = Field(description="Each part by itself.")
+    checks: Checks = Field(description="How each part is.")
