@@ -53,7 +53,9 @@ become() {
     for name in WALLET_MNEMONIC GAS_KEY SECRETS_KEY; do
         [[ " $kept " == *" $name "* ]] || unset "$name" "${name}_FILE"
     done
-    exec "$@" dramatiq "actors.$queue" --queues "$queue" --skip-logging \
+    # A master waits for its workers before it forks others, and meanwhile hears neither a signal nor that a worker has
+    # died. We fork no others, so it need not wait.
+    exec "$@" dramatiq "actors.$queue" --queues "$queue" --skip-logging --worker-fork-timeout 10 \
         --processes "${!processes:-1}" --threads "${!count:-${threads[$queue]}}" \
         --worker-shutdown-timeout "$((${WORKER_STOP_SECONDS:-50} * 1000))"
 }

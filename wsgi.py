@@ -21,13 +21,8 @@ def _die_with_the_master() -> None:
 
 
 def _serve_metrics(ctx: Context) -> None:
-    if not ctx.settings.metrics_port:
-        return
-    host, port = ctx.settings.metrics_host, ctx.settings.metrics_port
-    try:
-        metrics.serve(host=host, port=port)
-    except OSError as error:
-        raise MisconfiguredError(f"METRICS_PORT: cannot listen on {host}:{port}: {error.strerror}") from error
+    if ctx.settings.metrics_port:
+        metrics.serve(host=ctx.settings.metrics_host, port=ctx.settings.metrics_port)
 
 
 _die_with_the_master()

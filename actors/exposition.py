@@ -107,6 +107,7 @@ def _chain_gauges(rows: overview.Overview) -> Iterator[Metric]:
         "chain_read_block": ("The newest block that was read.", "read_block"),
         "chain_final_block": ("The newest block that has the chain's confirmations.", "final_block"),
         "chain_lag_blocks": ("Blocks that the node has and we did not read.", "lag_blocks"),
+        "chain_stopped": ("1 where a reorg stopped the chain until an operator resumes it.", "is_stopped"),
         "sweeps_pending": ("Sweeps and top-ups that are not over.", "live_sweeps"),
     }
     for name, (meaning, field) in families.items():

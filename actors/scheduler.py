@@ -217,12 +217,8 @@ def _show_gauges(ctx: Context) -> None:
     settings = ctx.settings
     if not settings.metrics_port:
         return
-    try:
-        shown = registry(ctx, queues(), names=QUEUES)
-        metrics.serve(host=settings.metrics_host, port=settings.metrics_port, registry=shown)
-    except OSError as error:
-        place = f"{settings.metrics_host}:{settings.metrics_port}"
-        raise MisconfiguredError(f"METRICS_PORT: cannot listen on {place}: {error.strerror}") from error
+    shown = registry(ctx, queues(), names=QUEUES)
+    metrics.serve(host=settings.metrics_host, port=settings.metrics_port, registry=shown)
 
 
 def _snapshot(depth: Depth, taken_at: datetime) -> QueueSnapshot:

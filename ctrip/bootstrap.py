@@ -26,6 +26,7 @@ from ctrip.blockchain.client import ChainClient
 from ctrip.box import SecretsBox
 from ctrip.context import Context
 from ctrip.database.engine import make_engine, make_sessions
+from ctrip.domain.addresses import checksum_address
 from ctrip.domain.ids import RANDOM_BYTES, Prefix, make_id
 from ctrip.log import configure_logging, get_logger
 from ctrip.outbound.http import Poster
@@ -73,7 +74,7 @@ def bootstrap(role: Role | str, environment: Mapping[str, str] | None = None) ->
 def open_database(role: Role, environment: Mapping[str, str] | None = None) -> tuple[Settings, Engine]:
     """Read the settings, start the logs and build the engine, which is all that a migration needs. Dials nothing."""
     settings = load_settings(role, environment)
-    configure_logging(level=settings.log_level, process=role, secrets=settings.secrets())
+    configure_logging(level=settings.log_level, process=str(role), secrets=settings.secrets())
     return settings, make_engine(settings.database_url, process=role)
 
 
@@ -95,7 +96,9 @@ def _signer(settings: Settings, wallet: DepositWallet) -> "Signer | None":
         return None
     from ctrip.blockchain.signer import Signer  # noqa: PLC0415 (eth_account costs memory: the sweeper alone pays)
 
-    return Signer(settings.wallet_mnemonic, settings.gas_key, wallet=wallet, chains=settings.chains)
+    signer = Signer(settings.wallet_mnemonic, settings.gas_key, wallet=wallet, chains=settings.chains)
+    log.info("gas_wallet", address=checksum_address(signer.gas_address))
+    return signer
 
 
 def _now() -> datetime:

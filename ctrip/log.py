@@ -8,19 +8,29 @@ from typing import Any
 
 import structlog
 
-_SECRET = re.compile(
-    r"whsec_[A-Za-z0-9+/=_-]+"
-    r"|sk_[A-Za-z0-9]+_[A-Za-z0-9_-]+"
-    r"|(?<=://)[^/\s]+(?=@)"
-    r"|\bxprv[1-9A-HJ-NP-Za-km-z]{20,}"
+SECRET_PATTERN = "|".join(
+    (
+        r"(?<![0-9A-Za-z])whsec_[A-Za-z0-9+/=_-]+",
+        r"(?<![0-9A-Za-z])sk_[A-Za-z0-9]+_[A-Za-z0-9_-]+",
+        r"(?<![0-9A-Za-z])xprv[1-9A-HJ-NP-Za-km-z]{20,}",
+        r"(?<![0-9A-Za-z])[0-9a-fA-F]{64}(?![0-9A-Za-z])",  # a private key; hashes are written with 0x
+    )
 )
+"""What looks like a key of ours, in a log or a row. Python and Postgres read it alike."""
+_SECRET = re.compile(rf"{SECRET_PATTERN}|(?<=://)[^/\s]+(?=@)")
 _STRUCK = "[redacted]"
+_SHORTEST = 6
+"""A known secret of fewer characters would strike out ordinary words."""
+_known: tuple[str, ...] = ()
+"""What this process was told, the longest first, so that no part of one remains."""
 _TALKATIVE = ("urllib3", "web3", "requests", "websockets", "alembic")
 """Libraries whose debug lines hold whole URLs and bodies; a provider's key stands in the path of an RPC URL."""
 
 
 def redact(text: str) -> str:
-    """Strike out API keys, webhook secrets, extended private keys and the credentials of URLs."""
+    """Strike out what `configure_logging` was told, API keys, webhook secrets, private keys and URLs' credentials."""
+    for secret in _known:
+        text = text.replace(secret, _STRUCK)
     return _SECRET.sub(_STRUCK, text)
 
 
@@ -29,6 +39,8 @@ def configure_logging(*, level: str, process: str, secrets: Iterable[str] = ()) 
 
     `secrets` are values that this process was told: they are struck out wherever they appear, whatever they look like.
     """
+    global _known  # noqa: PLW0603 (as global as the logs themselves)
+    _known = tuple(sorted({secret for secret in secrets if len(secret) >= _SHORTEST}, key=len, reverse=True))
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         _Process(process),
@@ -50,7 +62,7 @@ def configure_logging(*, level: str, process: str, secrets: Iterable[str] = ()) 
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _Redaction(secrets),
+            _Redaction(),
             structlog.processors.JSONRenderer(),
         ],
     )
@@ -82,18 +94,12 @@ class _Process:
 class _Redaction:
     """Strikes secrets out of every text of a line, however deep, and writes bytes as `0x` text."""
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        # The longest first, so that no part of one remains; a very short one would strike out ordinary words.
-        self._known = sorted({secret for secret in secrets if len(secret) >= 6}, key=len, reverse=True)
-
     def __call__(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Run as a structlog processor, last before the renderer."""
         return {key: self._clean(value) for key, value in event.items()}
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, str):
-            for secret in self._known:
-                value = value.replace(secret, _STRUCK)
             return redact(value)
         if isinstance(value, bytes):
             return "0x" + value.hex()

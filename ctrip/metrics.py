@@ -21,6 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.values import MutexValue, ValueClass
 
 from ctrip import __version__
+from ctrip.errors import MisconfiguredError
 
 # A `_created` series beside each counter would double the pages, and nothing asks for them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -119,8 +120,11 @@ def make_server(*, host: str, port: int, registry: CollectorRegistry | None = No
 
 
 def serve(*, host: str, port: int, registry: CollectorRegistry | None = None) -> ThreadingHTTPServer:
-    """Serve `/metrics` from a thread of this process. Raises OSError where the port is taken."""
-    server = make_server(host=host, port=port, registry=registry)
+    """Serve `/metrics` from a thread of this process. Raises MisconfiguredError where the port is taken."""
+    try:
+        server = make_server(host=host, port=port, registry=registry)
+    except OSError as error:
+        raise MisconfiguredError(f"METRICS_PORT: cannot listen on {host}:{port}: {error.strerror}") from error
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server

@@ -183,7 +183,6 @@ def whole_context(environment: dict[str, str]) -> Iterator[Context]:
         signing.settings,
         secrets_keys=posting.settings.secrets_keys,
         webhook_allow_cidrs=posting.settings.webhook_allow_cidrs,
-        public_url=serving.settings.public_url,
     )
     yield dataclasses.replace(signing, settings=settings, box=posting.box, poster=posting.poster)
     for built in (signing, posting, serving):

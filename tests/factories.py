@@ -163,7 +163,7 @@ def store_merchant(session: Session, merchant_id: str = MERCHANT_ID) -> str:
 
 def store_payment(session: Session, *, new_id: Callable[[Prefix], str], **changes: Any) -> Payment:
     """Store a factory payment with its merchant, an address of its own and its first event."""
-    index = payments.next_index(session)
+    index, _ = payments.next_index(session)
     payment_id = new_id(Prefix.PAYMENT)
     own = {"id": payment_id, "address": sha256(payment_id.encode()).digest()[:20]}
     payment = make_payment(**own | changes)

@@ -20,13 +20,16 @@ import yaml
 from ctrip.cli import NOUNS, main
 from ctrip.cli.output import clean
 from ctrip.context import Context
-from ctrip.database.models import api_keys, deposit_addresses
+from ctrip.database import cursors
+from ctrip.database.models import api_keys, deposit_addresses, sweep_intents
+from ctrip.domain.addresses import NATIVE
 from ctrip.domain.dead_letters import Reason, row_died
 from ctrip.domain.merchants import MERCHANT_SCOPES, Scope
+from ctrip.domain.sweeps import HeldReason, IntentState
 from ctrip.services import dead_letters, merchants
 from tests.conftest import MERCHANT_ID, MNEMONIC, ROOT, XPUB
 from tests.devchain import ETHER, USDC, DevChain
-from tests.factories import store_payment
+from tests.factories import CHAIN_ID, header, store_payment, store_sweep, store_transfer
 from tests.world import World
 
 pytestmark = pytest.mark.infra
@@ -57,6 +60,7 @@ def ctrip(
         monkeypatch.setenv(name, value)
     for name in ("WALLET_MNEMONIC", "GAS_KEY"):
         monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)
 
     def run(*args: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["ctrip", *args])
@@ -114,6 +118,10 @@ def test_the_module_runs_from_a_checkout() -> None:
         (["wallet", "advance", "0"], "Invalid value for 'COUNT'"),
         (["dlq", "replay"], "say which: ids, --queue, --actor, --reason, or --all"),
         (["dlq", "show", "dlt_nothing"], "ctrip: no dead letter dlt_nothing"),
+        (["sweeps", "resume", "swp_nothing"], "ctrip: no sweep swp_nothing is held"),
+        (["chains", "resume", "nowhere", "--from", "1"], "ctrip: there is no enabled chain 'nowhere'"),
+        (["chains", "resume", "anvil", "--from", "1"], "ctrip: chain anvil is not stopped"),
+        (["chains", "resume", "anvil", "--from", "-1"], "Invalid value for '--from'"),
     ],
 )
 def test_a_mistake_is_one_message_and_no_traceback(ctrip: Tool, args: list[str], words: str) -> None:
@@ -122,6 +130,16 @@ def test_a_mistake_is_one_message_and_no_traceback(ctrip: Tool, args: list[str],
     assert ran.out == ""
     assert words in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_an_id_is_never_cut(ctrip: Tool, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    key_id, _ = merchants.create_key(ctx, merchant_id=MERCHANT_ID, scopes=["payments:read"])
+    assert key_id in ctrip("keys", "list").out
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = ctrip("keys", "list").out
+    assert max(map(len, narrow.splitlines())) <= 60
+    first_column = [line.split(" ")[0] for line in narrow.splitlines()[2:]]
+    assert "".join(first_column) == key_id
 
 
 def test_what_others_wrote_cannot_steer_the_terminal() -> None:
@@ -357,6 +375,44 @@ def test_a_payment_that_nobody_paid_is_shown_too(ctrip: Tool, ctx: Context) -> N
     told = ctrip("payments", "show", payment.id).out
     assert "no block of anvil was ever read" in told
     assert "transfers: none" in told
+
+
+def test_money_on_another_chain_is_shown_by_that_chains_blocks_and_decimals(ctrip: Tool, ctx: Context) -> None:
+    with ctx.sessions.begin() as session:
+        payment = store_payment(session, new_id=ctx.new_id, chain_id=99, chain="gone")
+        cursors.start(session, 99, header(500))
+        cursors.start(session, CHAIN_ID, header(20))
+        native = {"token": NATIVE, "symbol": "ETH", "decimals": 18}
+        store_transfer(session, payment, 10**18, 10, chain_id=CHAIN_ID, counts=False, reason="chain", **native)
+        store_sweep(session, payment, new_id=ctx.new_id, chain_id=CHAIN_ID, token=NATIVE, amount=10**18)
+    shown = ctrip("payments", "show", payment.id, "--json").json
+    assert [transfer["confirmations"] for transfer in shown["transfers"]] == [11]
+    assert [sweep["amount"] for sweep in shown["sweeps"]] == ["1 ETH"]
+
+
+# --- what an operator starts again ----------------------------------------------------------------------------------
+
+
+def test_a_stopped_chain_is_resumed(ctrip: Tool, ctx: Context, anvil: DevChain) -> None:
+    anvil.mine(3)
+    world = World(ctx, anvil)
+    with ctx.sessions.begin() as session:
+        cursors.stop(session, CHAIN_ID, "a deep reorg")
+    ran = ctrip("chains", "resume", "anvil", "--from", str(anvil.block_number() - 1))
+    assert (ran.code, ran.out) == (0, f"anvil is read on after block {anvil.block_number() - 1}\n")
+    assert world.stopped_reason() is None
+
+
+def test_a_held_sweep_is_resumed(ctrip: Tool, ctx: Context) -> None:
+    with ctx.sessions.begin() as session:
+        payment = store_payment(session, new_id=ctx.new_id)
+        mined = dict.fromkeys(("nonce", "gas_cost", "mined_tx_hash", "mined_block", "mined_block_hash"))
+        held = {"state": IntentState.HELD, "held_reason": HeldReason.REPEATED_FAILURE}
+        sweep_id = store_sweep(session, payment, new_id=ctx.new_id, **mined, **held)
+    ran = ctrip("sweeps", "resume", sweep_id)
+    assert (ran.code, ran.out) == (0, f"{sweep_id} goes on at the sweeper's next look\n")
+    with ctx.sessions() as session:
+        assert session.scalar(sa.select(sweep_intents.c.state).where(sweep_intents.c.id == sweep_id)) == "planned"
 
 
 # --- loops, queues, dead letters ------------------------------------------------------------------------------------

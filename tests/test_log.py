@@ -21,6 +21,9 @@ SECRETS = {
     "a password with an @": ("at postgresql://u:p@ss@h/db", "at postgresql://[redacted]@h/db"),
     "a token before an @": ("at https://token@h/path", "at https://[redacted]@h/path"),
     "a private key": (f"key {XPRV}", "key [redacted]"),
+    "a bare private key": (f"key {'4c' * 32}.", "key [redacted]."),
+    "a hash": (f"tx 0x{'4c' * 32}", f"tx 0x{'4c' * 32}"),
+    "a name that only ends like a key's": ("task_id_of_it", "task_id_of_it"),
     "nothing secret": (
         "pay_01 at https://h/a@b, sk_ and me@shop.example",
         "pay_01 at https://h/a@b, sk_ and me@shop.example",
@@ -42,6 +45,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     monkeypatch.setattr(sys, "stderr", stream)
     configure_logging(level="DEBUG", process="api", secrets=["hunter2", "pw"])
     yield stream
+    configure_logging(level="DEBUG", process="api")
     structlog.reset_defaults()
     root.handlers[:] = before
     root.setLevel(level)
@@ -84,6 +88,10 @@ def test_a_secret_that_was_told_is_struck_out_everywhere(lines: io.StringIO) -> 
     assert "hunter2" not in lines.getvalue()
     assert lines.getvalue().count("[redacted]") >= 6
     assert all("Traceback" in line["exception"] for line in read(lines)[1:])
+
+
+def test_whoever_redacts_a_text_strikes_out_what_the_process_was_told(lines: io.StringIO) -> None:
+    assert redact("it said hunter2 to whsec_abc") == "it said [redacted] to [redacted]"
 
 
 def test_a_word_of_two_letters_is_no_secret(lines: io.StringIO) -> None:

@@ -51,7 +51,7 @@ def refusal(role: Role = Role.API, **changes: str | None) -> str:
 # --- who reads what -------------------------------------------------------------------------------------------------
 
 HELD = {
-    Role.API: {"wallet_xpub", "secrets_keys", "public_url", "trusted_proxies", "webhook_allow_cidrs"},
+    Role.API: {"wallet_xpub", "secrets_keys", "trusted_proxies", "webhook_allow_cidrs"},
     Role.LISTENER: set(),
     Role.SWEEPER: {"wallet_xpub", "wallet_mnemonic", "gas_key"},
     Role.WEBHOOK: {"secrets_keys", "webhook_allow_cidrs"},
@@ -81,7 +81,7 @@ def test_what_every_role_reads_is_read() -> None:
 
 def test_an_empty_variable_is_one_that_is_not_set() -> None:
     settings = load(Role.API, ENV="", LOG_LEVEL="", PUBLIC_URL="", WEBHOOK_ALLOW_CIDRS="", WEBHOOK_RETRY_SCHEDULE="")
-    assert (settings.env, settings.log_level, settings.public_url) == ("development", "INFO", None)
+    assert (settings.env, settings.log_level) == ("development", "INFO")
     assert settings.webhook_allow_cidrs == ()
     assert settings.webhook_gaps_s == RETRY_GAPS_S
 
@@ -386,4 +386,4 @@ def test_the_shipped_file_is_valid_with_every_row_that_it_shows(tmp_path: Path) 
     shown = (ROOT / "chains.yaml").read_text()
     path = tmp_path / "chains.yaml"
     path.write_text(re.sub(r"^#  ", "  ", shown, flags=re.MULTILINE).replace('"0x…"', f'"{TREASURY}"'))
-    assert [chain.name for chain in read_chains(path)] == ["anvil", "ethereum", "base", "polygon", "bsc"]
+    assert [chain.name for chain in read_chains(path)] == ["anvil", "ethereum", "polygon", "bsc"]

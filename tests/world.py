@@ -45,7 +45,7 @@ class World:
         asset = self.chain.token_at(token)
         assert asset is not None and self.ctx.wallet is not None
         with self.ctx.sessions.begin() as session:
-            index = payments.next_index(session)
+            index, _ = payments.next_index(session)
             payment = Payment(
                 id=self.ctx.new_id(Prefix.PAYMENT),
                 merchant_id=self.merchant_id,

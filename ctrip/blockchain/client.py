@@ -105,7 +105,16 @@ class ChainClient:
         return {receipt.tx_hash: receipt for receipt in (receipt_of(r) for r in receipts if r is not None)}
 
     def balances(self, holders: Sequence[tuple[bytes, bytes]], *, block: int | None = None) -> list[int]:
-        """Return what each (address, token) holds after `block`, or now."""
+        """Return what each (address, token) holds after `block`, or now. Raises NodeRefused where one is not told."""
+        told = self.balances_told(holders, block=block)
+        for (address, token), balance in zip(holders, told, strict=True):
+            if balance is None:
+                where = f"{hex_text(address)} of {hex_text(token)}"
+                raise NodeRefused(f"no balance of {where}", rpc_code=0, rpc_message="the balance is not told")
+        return [balance for balance in told if balance is not None]
+
+    def balances_told(self, holders: Sequence[tuple[bytes, bytes]], *, block: int | None = None) -> list[int | None]:
+        """Return what each (address, token) holds; None where token or node refuse to say, which stops no other."""
         tag = _tag(block)
         calls: list[Call] = [
             ("eth_getBalance", [hex_text(address), tag])
@@ -113,15 +122,12 @@ class ChainClient:
             else ("eth_call", [{"to": hex_text(token), "data": hex_text(balance_of_call(address))}, tag])
             for address, token in holders
         ]
-        return [to_int(_quantity(_read(_TEXT, result))) for result in self._pool.results(calls)]
+        replies = self._pool.ask(calls) if calls else []
+        return [None if reply.error else to_int(_quantity(_read(_TEXT, reply.result))) for reply in replies]
 
     def transaction_count(self, address: bytes, *, block: int | None = None) -> int:
         """Return the nonce that `address` would use next after `block`, or now by mined blocks alone."""
         return to_int(_read(_TEXT, self._one("eth_getTransactionCount", hex_text(address), _tag(block))))
-
-    def has_code(self, address: bytes) -> bool:
-        """True where a contract, or a delegated account (EIP-7702), stands at `address`."""
-        return len(_read(_TEXT, self._one("eth_getCode", hex_text(address), "latest"))) > 2
 
     def fees(self) -> Fees:
         """Return what a transaction costs now. Where the node suggests no tip, the rest of its gas price is one."""
@@ -168,7 +174,7 @@ class ChainClient:
 def _read(decoder: msgspec.json.Decoder[T], result: msgspec.Raw) -> T:
     try:
         return decoder.decode(result)
-    except (msgspec.DecodeError, ValueError) as error:
+    except ValueError as error:  # msgspec's errors, and undecodable text
         raise NodeUnavailable(f"an answer of the wrong form: {error}") from error
 
 

@@ -73,15 +73,19 @@ class Log:
 
 @dataclass(frozen=True)
 class Receipt:
-    """A receipt. `gas_price` is what was paid, in wei per gas; `succeeded` is status 1."""
+    """A receipt. `succeeded` is status 1; `gas_price` is what was paid per gas in wei, None where that is not told."""
 
     tx_hash: bytes
     block_number: int
     block_hash: bytes
     succeeded: bool
     gas_used: int
-    gas_price: int
+    gas_price: int | None
     logs: tuple[Log, ...]
+
+    def gas_cost(self, *, offered: int) -> int:
+        """Return the wei spent on gas. A node from before EIP-1559 does not say: there it is the price `offered`."""
+        return self.gas_used * (offered if self.gas_price is None else self.gas_price)
 
 
 @dataclass(frozen=True)
@@ -114,22 +118,29 @@ class Block:
 
 
 def to_int(quantity: str) -> int:
-    """Read a hex quantity."""
-    return int(quantity, 16)
+    """Read a hex quantity. Raises NodeUnavailable where it is none: a node that writes nonsense is one that fails."""
+    try:
+        return int(quantity, 16)
+    except ValueError as error:
+        raise NodeUnavailable(f"{quantity[:40]!r} is no hex quantity") from error
 
 
 def to_bytes(text: str) -> bytes:
-    """Read hex bytes."""
-    return bytes.fromhex(text[2:])
+    """Read hex bytes. Raises NodeUnavailable where they are none."""
+    try:
+        return bytes.fromhex(text[2:])
+    except ValueError as error:
+        raise NodeUnavailable(f"{text[:40]!r} is no hex text") from error
 
 
 def header_of(block: HeaderJson) -> Header:
-    """Take the header from a block."""
+    """Take the header from a block. Raises NodeUnavailable."""
+    try:
+        time = datetime.fromtimestamp(to_int(block.timestamp), UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise NodeUnavailable(f"block {block.number[:40]} has the time {block.timestamp[:40]}") from error
     return Header(
-        number=to_int(block.number),
-        hash=to_bytes(block.hash),
-        parent_hash=to_bytes(block.parent_hash),
-        time=datetime.fromtimestamp(to_int(block.timestamp), UTC),
+        number=to_int(block.number), hash=to_bytes(block.hash), parent_hash=to_bytes(block.parent_hash), time=time
     )
 
 
@@ -170,7 +181,7 @@ def receipt_of(receipt: ReceiptJson) -> Receipt:
         block_hash=to_bytes(receipt.block_hash),
         succeeded=receipt.status == "0x1",
         gas_used=to_int(receipt.gas_used),
-        gas_price=to_int(receipt.gas_price or "0x0"),
+        gas_price=None if receipt.gas_price is None else to_int(receipt.gas_price),
         logs=tuple(
             Log(
                 address=to_bytes(log.address),

@@ -4,6 +4,8 @@ No server imports this: eth_account costs memory, and only the sweeper's signer 
 """
 
 import hmac
+import re
+from functools import cache
 from hashlib import sha256
 
 from coincurve import PrivateKey
@@ -17,12 +19,31 @@ from ctrip.blockchain.base58 import encode_check
 from ctrip.errors import MisconfiguredError
 
 WORDS = 24
+SHORTEST = 12
+_WORD = re.compile(r"[A-Za-z]+")
 _PURPOSE, _ETHER, _ACCOUNT = HardNode(44), HardNode(60), HardNode(0)
 
 
 def new_mnemonic() -> str:
     """Return 24 English words that carry 256 bits of the operating system's randomness."""
     return Mnemonic(Language.ENGLISH).generate(WORDS)
+
+
+def holds_phrase(text: str) -> bool:
+    """Return whether SHORTEST words of BIP-39's English list stand in a row in `text`, as prose never has them."""
+    in_a_row = last_end = 0
+    for found in _WORD.finditer(text):
+        is_next = in_a_row and text[last_end : found.start()].isspace()
+        in_a_row = (in_a_row + 1 if is_next else 1) if found[0] in _listed() else 0
+        last_end = found.end()
+        if in_a_row == SHORTEST:
+            return True
+    return False
+
+
+@cache
+def _listed() -> frozenset[str]:
+    return frozenset(Mnemonic(Language.ENGLISH).wordlist)
 
 
 def account_xpub(mnemonic: str) -> str:

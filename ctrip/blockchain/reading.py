@@ -40,6 +40,7 @@ def read_step(
     Raises ReorgTooDeep, and BlockVanished where the chain moved while it was read.
     """
     head, base = client.head(), stored[-1]
+    keep_lease()
     blocks = _blocks_after(client, base, head=head)
     keep_lease()
     if not _continues(blocks, base) or _contradicts(head, stored):
@@ -48,8 +49,7 @@ def read_step(
         keep_lease()
         if not _continues(blocks, base):
             raise BlockVanished(f"{client.chain.name} moved while the blocks after {base.number} were read")
-    sightings = _sightings(client, blocks, issued=issued) if blocks else []
-    keep_lease()
+    sightings = _sightings(client, blocks, issued=issued, keep_lease=keep_lease) if blocks else []
     return Reading(
         base=base,
         is_reorg=base != stored[-1],
@@ -87,13 +87,17 @@ def _ancestor(client: ChainClient, stored: Sequence[Header], *, head: Header) ->
     return ancestor
 
 
-def _sightings(client: ChainClient, blocks: Sequence[Block], *, issued: Issued) -> list[Sighting]:
+def _sightings(
+    client: ChainClient, blocks: Sequence[Block], *, issued: Issued, keep_lease: Callable[[], None]
+) -> list[Sighting]:
     """Return every transfer in `blocks` to an issued address: tokens by log, coin by transaction and receipt."""
     tokens = client.token_transfers([block.header for block in blocks])
+    keep_lease()
     candidates = {recipient for block in blocks for recipient in block.recipients()}
     ours = issued(candidates | {sighting.recipient for sighting in tokens})
     coin = [sighting for block in blocks for sighting in block.coin_to(ours)]
     receipts = client.receipts([sighting.tx_hash for sighting in coin])
+    keep_lease()
     for sighting in coin:
         receipt = receipts.get(sighting.tx_hash)
         if receipt is None or receipt.block_hash != sighting.block_hash:

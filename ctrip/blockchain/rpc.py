@@ -4,7 +4,6 @@ An endpoint that fails is left alone for a while. Before its first answer counts
 show the chain id that was configured. A URL may carry a provider's key, so only the host appears in labels and errors.
 """
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
@@ -17,6 +16,8 @@ from ctrip.domain.chains import Chain
 from ctrip.errors import MisconfiguredError, NodeRefused, NodeUnavailable
 
 TIMEOUT_S = 8.0
+"""The most that one request may take, however slowly its answer drips."""
+_SILENCE_S = 4.0
 MAX_BATCH = 100
 MAX_REPLY_BYTES = 64 * 2**20
 REST_S = 5.0
@@ -24,7 +25,7 @@ REST_S = 5.0
 
 Call = tuple[str, list[object]]
 _POOL = urllib3.PoolManager(
-    maxsize=16, retries=False, timeout=urllib3.Timeout(connect=3.0, read=TIMEOUT_S), cert_reqs="CERT_REQUIRED"
+    maxsize=16, retries=False, timeout=urllib3.Timeout(connect=2.0, read=_SILENCE_S), cert_reqs="CERT_REQUIRED"
 )
 
 
@@ -82,7 +83,10 @@ class Endpoint:
         reply = self._exchange([("eth_chainId", [])])[0]
         if reply.error is not None:
             raise NodeUnavailable(f"{self.label} does not tell its chain id: {reply.error.message[:200]}")
-        return int(msgspec.json.decode(reply.result, type=str), 16)
+        try:
+            return int(msgspec.json.decode(reply.result, type=str), 16)
+        except ValueError as error:  # msgspec's own errors are ValueErrors too
+            raise NodeUnavailable(f"{self.label} does not tell its chain id") from error
 
     def _verify(self) -> None:
         chain_id = self.chain_id()
@@ -109,22 +113,28 @@ class Endpoint:
             for number, (method, params) in enumerate(calls)
         ]
         body = msgspec.json.encode(requests if len(requests) > 1 else requests[0])
+        deadline = self._clock() + TIMEOUT_S
         try:
-            response = _POOL.request(
+            with _POOL.request(
                 "POST", self._url, body=body, headers={"Content-Type": "application/json"}, preload_content=False
-            )
-            try:
-                answer = response.read(MAX_REPLY_BYTES + 1)
-            finally:
-                response.drain_conn() if response.status >= 300 else response.release_conn()
+            ) as response:
+                return self._read(response, deadline=deadline)
         except urllib3.exceptions.HTTPError as error:
             # The exception's own text holds the URL's path, where providers put the key.
             raise NodeUnavailable(f"{self.label} did not answer: {type(error).__name__}") from None
+
+    def _read(self, response: urllib3.BaseHTTPResponse, *, deadline: float) -> bytes:
         if response.status >= 300:
             raise NodeUnavailable(f"{self.label} answered HTTP {response.status}")
-        if len(answer) > MAX_REPLY_BYTES:
-            raise NodeUnavailable(f"{self.label} answered with more than {MAX_REPLY_BYTES} bytes")
-        return answer
+        answer = bytearray()
+        while chunk := response.read1(2**20):
+            answer += chunk
+            if len(answer) > MAX_REPLY_BYTES:
+                raise NodeUnavailable(f"{self.label} answered with more than {MAX_REPLY_BYTES} bytes")
+            if self._clock() > deadline:
+                raise NodeUnavailable(f"{self.label} did not answer whole within {TIMEOUT_S:.0f} s")
+        response.release_conn()
+        return bytes(answer)
 
 
 class RpcPool:
@@ -133,7 +143,6 @@ class RpcPool:
     def __init__(self, chain: Chain) -> None:
         self.endpoints = tuple(Endpoint(url, chain=chain) for url in chain.rpc_urls)
         self._chain = chain
-        self._last_good = threading.local()
 
     def verify(self) -> None:
         """Raise MisconfiguredError where a reachable endpoint is on another chain.

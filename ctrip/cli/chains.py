@@ -1,4 +1,4 @@
-"""`ctrip chains`: are the nodes there, on the right chain, and the tokens what chains.yaml says."""
+"""`ctrip chains`: are the nodes there and the tokens as listed, and what to do where a reorg stopped a chain."""
 
 import dataclasses
 import sys
@@ -7,7 +7,7 @@ import click
 
 from ctrip.bootstrap import Role, bootstrap, endpoint_clients
 from ctrip.cli.output import as_json, print_json, print_table
-from ctrip.services import endpoints
+from ctrip.services import endpoints, resuming
 from ctrip.services.endpoints import ChainReport
 
 
@@ -28,6 +28,15 @@ def check(as_json: bool) -> None:
         columns = ("chain", "chain id", "endpoint", "head", "read up to", "finding")
         print_table("chains", columns, [row for report in reports for row in _rows(report)])
     sys.exit(0 if all(report.is_good for report in reports) else 1)
+
+
+@command.command()
+@click.argument("name")
+@click.option("--from", "from_block", type=click.IntRange(min=0), required=True, help="The last block below the fork.")
+def resume(name: str, from_block: int) -> None:
+    """Read a chain that a deep reorg stopped again, from the block after BLOCK. What stood above it is taken back."""
+    resuming.resume_chain(bootstrap(Role.CLI), name, from_block=from_block)
+    click.echo(f"{name} is read on after block {from_block}")
 
 
 def _rows(report: ChainReport) -> list[tuple[object, ...]]:

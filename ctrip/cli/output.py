@@ -43,7 +43,10 @@ def print_pairs(title: str, pairs: Mapping[str, object]) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table; where there are no rows, say so."""
-    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        # Folded, never cut: an id that is not whole finds nothing.
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(clean(value) for value in row))
     if table.row_count == 0:
@@ -60,10 +63,10 @@ def clean(value: object) -> str:
 
 def progress() -> Progress:
     """Return a progress bar on stderr, so that it never gets into what is piped."""
-    return Progress(console=Console(stderr=True), transient=True)
+    return Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def _console() -> Console:
-    # Rich cuts tables to 80 columns where it writes into a pipe, and an id that is cut is of no use.
+    # Rich takes a pipe for a terminal of 80 columns; who reads from one wants a row to be a line.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
     return Console(width=width, markup=False, highlight=False, emoji=False)

@@ -12,7 +12,8 @@ from ctrip.domain.evidence import Evidence, explain
 from ctrip.domain.money import format_amount
 from ctrip.domain.payments import payment_object
 from ctrip.domain.sweeps import Intent, IntentKind
-from ctrip.domain.transfers import timestamp, transfer_object
+from ctrip.domain.times import timestamp
+from ctrip.domain.transfers import transfer_object
 from ctrip.domain.webhooks import delivery_object
 from ctrip.services import evidence
 
@@ -62,10 +63,10 @@ _TABLES = {
 
 
 def _objects(found: Evidence) -> dict[str, Any]:
-    read_block = 0 if found.cursor is None else found.cursor.read_block
+    read_block = found.read_block(found.payment.chain_id)
     return {
         "payment": payment_object(found.payment, read_block=read_block),
-        "transfers": [transfer_object(transfer, read_block=read_block) for transfer in found.transfers],
+        "transfers": [transfer_object(each, read_block=found.read_block(each.chain_id)) for each in found.transfers],
         "events": [event_object(event) for event in found.events],
         "deliveries": [delivery_object(delivery, attempts) for delivery, attempts in found.deliveries],
         "sweeps": _sweeps(found),
@@ -110,7 +111,7 @@ def _amount(found: Evidence, intent: Intent) -> str | None:
         return None
     # A top-up carries the token of the sweep that it is for, and moves coin.
     moved = NATIVE if intent.kind is IntentKind.TOPUP else intent.token
-    token = None if found.chain is None else found.chain.token_at(moved)
+    token = found.assets.get((intent.chain_id, moved))
     if token is None:
         return f"{intent.amount} base units"
     return f"{format_amount(intent.amount, token.decimals)} {token.symbol}"

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ from ctrip.database.models import deposit_addresses, events, payments, sweep_att
 from ctrip.database.payments import payment_of
 from ctrip.database.transfers import transfer_of
 from ctrip.domain.addresses import NATIVE
-from ctrip.domain.audit import SECRET_PATTERN, Violation
+from ctrip.domain.audit import Violation, secret_found
 from ctrip.domain.payments import TRANSITIONS, Payment
 from ctrip.domain.sweeps import IntentKind, IntentState
 from ctrip.domain.transfers import Transfer, TransferStatus
+from ctrip.log import SECRET_PATTERN
 
 MOST_PER_INVARIANT = 100
 """Whoever has more violations of one kind than this knows enough."""
 
+_HEX_KEY = r"(?<![0-9A-Za-z])0x[0-9a-fA-F]{64}(?![0-9A-Za-z])"
+"""A private key as GAS_KEY is written, or a hash: only looked for where no hash may stand."""
+_WORDS = r"(?<![a-z])([a-z]{3,8}\s+){11}[a-z]{3,8}(?![a-z])"
+"""Twelve words that could be a seed phrase by their lengths (BIP-39: 3 to 8 letters), or ordinary prose."""
 _HEADING = re.compile(r"^-- invariant: (\d \w+)$", re.MULTILINE)
 
 
@@ -81,13 +87,30 @@ def invariants() -> Iterator[tuple[str, str]]:
 def broken(session: Session) -> list[Violation]:
     """Return what violates the invariants of invariants.sql, MOST_PER_INVARIANT of each at the most."""
     arrows = [{"before": old, "after": new} for old, targets in TRANSITIONS.items() for new in targets]
-    parameters = {"arrows": json.dumps(arrows), "secrets": SECRET_PATTERN}
+    parameters = {"arrows": json.dumps(arrows)}
     found = []
     for name, query in invariants():
         needed = {key: value for key, value in parameters.items() if f":{key}" in query}
         rows = session.execute(sa.text(f"SELECT * FROM ({query}) AS found LIMIT {MOST_PER_INVARIANT}"), needed)  # noqa: S608 (from our own file)
         found += [Violation(name, tuple(row.ids), row.sentence) for row in rows]
     return found
+
+
+def kept_secrets(session: Session, *, is_phrase: Callable[[str], bool]) -> list[Violation]:
+    """Return the texts that hold a secret, MOST_PER_INVARIANT at the most.
+
+    Postgres cannot know the words of BIP-39: it narrows down, and `is_phrase` says whether a seed phrase is in a text.
+    """
+    texts = Path(__file__).with_name("kept_texts.sql").read_text()
+    query = sa.text(
+        "SELECT place, id, said, said ~ :keys OR (NOT has_hashes AND said ~ :hex_key) AS is_key "  # noqa: S608 (from our own file)
+        f"FROM ({texts}) AS kept "
+        "WHERE said ~ :keys OR (NOT has_hashes AND said ~ :hex_key) OR (is_ours AND said ~ :words)"
+    )
+    patterns = {"keys": SECRET_PATTERN, "hex_key": _HEX_KEY, "words": _WORDS}
+    rows = session.execute(query, patterns, execution_options={"yield_per": MOST_PER_INVARIANT})
+    found = (secret_found(row.place, row.id) for row in rows if row.is_key or is_phrase(row.said))
+    return list(islice(found, MOST_PER_INVARIANT))
 
 
 def payments_after(session: Session, payment_id: str, *, limit: int) -> list[Payment]:

@@ -36,15 +36,18 @@ def start(session: Session, chain_id: int, header: Header) -> None:
     store_headers(session, chain_id, [header])
 
 
-def advance(session: Session, cursor: Cursor, *, to: Header, head_block: int) -> None:
-    """Move a cursor to `to`, forward or, after a reorg, back. The WHERE names where it stood: a late writer loses."""
+def advance(session: Session, cursor: Cursor, *, base: Header, to: Header, head_block: int) -> None:
+    """Move a cursor to `to`, forward or, after a reorg, back. The WHERE names where it stood: a late writer loses.
+
+    The blocks after `base` were read for it, and where a reorg took the first blocks of all, that is a new start.
+    """
     moved = session.execute(
         sa.update(chain_cursors)
         .where(chain_cursors.c.chain_id == cursor.chain_id, chain_cursors.c.read_hash == cursor.read_hash)
         .values(
             read_block=to.number,
             read_hash=to.hash,
-            start_block=sa.func.least(chain_cursors.c.start_block, to.number),
+            start_block=sa.func.least(chain_cursors.c.start_block, base.number),
             head_block=head_block,
             updated_at=sa.func.now(),
         )

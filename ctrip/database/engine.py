@@ -40,6 +40,7 @@ def make_engine(database_url: str, *, process: str, pool_size: int = 8) -> Engin
         max_overflow=4,
         pool_timeout=5,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error in a log must not hold e-mail addresses, or worse
         connect_args={
             "connect_timeout": 5,
             "application_name": f"ctrip-{process}",

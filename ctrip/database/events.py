@@ -9,13 +9,20 @@ from sqlalchemy.orm import Session
 from ctrip.database.models import events, webhook_deliveries
 from ctrip.domain.events import Event, EventType
 from ctrip.domain.ids import Prefix
+from ctrip.domain.payments import Payment
+from ctrip.domain.webhooks import DeliveryStatus
 
 DUE_CHANNEL = "ctrip_due"
 """The NOTIFY channel that tells the relay of due work. A lost notice costs one period of the relay, nothing else."""
 
 
 def append(
-    session: Session, event_type: EventType, *, payment: Any, body: dict[str, object], new_id: Callable[[Prefix], str]
+    session: Session,
+    event_type: EventType,
+    *,
+    payment: Payment,
+    body: dict[str, object],
+    new_id: Callable[[Prefix], str],
 ) -> list[str]:
     """Store the event of the change that made `payment` what it is, with a delivery to each destination it is owed to.
 
@@ -41,7 +48,7 @@ def append(
             merchant_id=payment.merchant_id,
             payment_id=payment.id,
             url=payment.webhook_url,
-            status="pending",
+            status=DeliveryStatus.PENDING,
             next_attempt_at=sa.func.now(),
         )
     )

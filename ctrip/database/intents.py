@@ -134,8 +134,10 @@ def release(session: Session, intent: Intent) -> bool:
     return _step(session, intent, {"state": IntentState.PLANNED, "held_reason": None, "failure": None})
 
 
-def mark_mined(session: Session, intent: Intent, *, attempt: Attempt, block: int, block_hash: bytes) -> bool:
-    """Note the block that an attempt stands in. False where the intent is no longer as it was."""
+def mark_mined(
+    session: Session, intent: Intent, *, attempt: Attempt, block: int, block_hash: bytes, gas_cost: int
+) -> bool:
+    """Note the block that an attempt stands in, and the wei it spent. False where the intent is no longer as it was."""
     return _step(
         session,
         intent,
@@ -146,6 +148,7 @@ def mark_mined(session: Session, intent: Intent, *, attempt: Attempt, block: int
             "mined_tx_hash": attempt.tx_hash,
             "mined_block": block,
             "mined_block_hash": block_hash,
+            "gas_cost": gas_cost,
         },
     )
 
@@ -155,10 +158,10 @@ def unmine(session: Session, intent: Intent) -> bool:
     return _step(session, intent, UNMINED)
 
 
-def finish(session: Session, intent: Intent, *, failure: str | None, gas_cost: int, own_coin: int) -> bool:
+def finish(session: Session, intent: Intent, *, failure: str | None, own_coin: int) -> bool:
     """Close a mined intent whose block is final: done, or failed for the reason `failure`."""
     state = IntentState.DONE if failure is None else IntentState.FAILED
-    return _step(session, intent, {"state": state, "failure": failure, "gas_cost": gas_cost, "own_coin": own_coin})
+    return _step(session, intent, {"state": state, "failure": failure, "own_coin": own_coin})
 
 
 def attempts_of(session: Session, intent_ids: Sequence[str]) -> dict[str, list[Attempt]]:

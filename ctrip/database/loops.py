@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from ctrip.database.models import loops
 from ctrip.errors import LostFence
 
-LEASE = timedelta(seconds=10)
+LEASE = timedelta(seconds=20)
+"""Longer than a request to a node may take, twice over: it is renewed after each."""
 _EARLY = timedelta(milliseconds=50)
 
 
@@ -76,14 +77,17 @@ def renew(session: Session, claim: Claim) -> None:
     )
 
 
-def release(session: Session, claim: Claim, *, again_in: timedelta) -> None:
-    """End the run, in the transaction that stored its work: the loop is due again after `again_in`."""
+def release(session: Session, claim: Claim, *, again_in: timedelta, has_ticked: bool = True) -> None:
+    """End the run, in the transaction that stored its work: the loop is due again after `again_in`.
+
+    Where nothing could be done, `has_ticked` is False: `last_tick_at` stands still, for operators to see.
+    """
+    now = sa.func.clock_timestamp()
+    ticked = {"last_tick_at": now} if has_ticked else {}
     session.execute(
         sa.update(loops)
         .where(loops.c.name == claim.name, loops.c.fence == claim.fence)
-        .values(
-            lease_until=None, next_run_at=sa.func.clock_timestamp() + again_in, last_tick_at=sa.func.clock_timestamp()
-        )
+        .values(lease_until=None, next_run_at=now + again_in, **ticked)
     )
 
 

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ctrip.database import cursors, events, sweeps, transfers
-from ctrip.database.models import chain_cursors, chain_headers, deposit_addresses, payments
+from ctrip.database.deadlines import final_block, final_time
+from ctrip.database.models import chain_cursors, deposit_addresses, payments
 from ctrip.domain.chains import Chain
 from ctrip.domain.events import EventType
 from ctrip.domain.ids import Prefix
@@ -36,9 +37,13 @@ _STANDING = ("status", "received", "amount_status", "timing", "settlement", "com
 _MILESTONES = {Status.DETECTED: "detected_at", Status.CONFIRMED: "confirmed_at", Status.SETTLED: "settled_at"}
 
 
-def next_index(session: Session) -> int:
-    """Take the next BIP-32 child number. It is never given out again, even if this transaction is rolled back."""
-    return int(session.scalar(sa.text("SELECT nextval('deposit_index')")) or 0)
+def next_index(session: Session) -> tuple[int, datetime]:
+    """Take the next BIP-32 child number, and the time by Postgres's clock, in one round trip.
+
+    The number is never given out again, even if this transaction is rolled back.
+    """
+    row = session.execute(sa.text("SELECT nextval('deposit_index'), now()")).one()
+    return int(row[0]), row[1]
 
 
 def add(
@@ -87,26 +92,16 @@ def matching(
     return [payment_of(row) for row in session.execute(query.order_by(payments.c.id.desc()).limit(limit))]
 
 
-def lock(session: Session, payment_ids: Iterable[str]) -> list[Payment]:
-    """Return payments locked for this transaction, in the order of their ids so that two lockers never deadlock."""
-    query = sa.select(payments).where(payments.c.id.in_(list(payment_ids))).order_by(payments.c.id).with_for_update()
-    return [payment_of(row) for row in session.execute(query)]
+def lock(session: Session, payment_ids: Iterable[str], *, keeps_transfers_out: bool = False) -> list[Payment]:
+    """Return payments locked for this transaction, in the order of their ids so that two lockers never deadlock.
 
-
-def past_deadline(session: Session, chain_id: int, *, before: datetime, limit: int) -> list[str]:
-    """Return the pending payments of a chain whose deadline lies before `before`."""
-    query = sa.select(payments.c.id).where(
-        payments.c.chain_id == chain_id, payments.c.status == Status.PENDING, payments.c.expires_at < before
-    )
-    return list(session.scalars(query.order_by(payments.c.expires_at).limit(limit)))
-
-
-def expired_since(session: Session, chain_id: int, *, since: datetime) -> list[str]:
-    """Return the expired payments of a chain whose deadline is `since` or later: a reorg may have taken it back."""
-    query = sa.select(payments.c.id).where(
-        payments.c.chain_id == chain_id, payments.c.status == Status.EXPIRED, payments.c.expires_at >= since
-    )
-    return list(session.scalars(query))
+    A transaction that stored a transfer or an intent of a payment holds that row's key by the foreign key. Two of them
+    may each go on to lock the other's payments, so this lock lets keys be, unless `keeps_transfers_out` says that none
+    may be stored meanwhile: then it waits for all that are.
+    """
+    query = sa.select(payments).where(payments.c.id.in_(list(payment_ids))).order_by(payments.c.id)
+    locking = query.with_for_update(key_share=not keeps_transfers_out)
+    return [payment_of(row) for row in session.execute(locking)]
 
 
 def reassess(session: Session, payment_ids: Iterable[str], *, chains: Mapping[int, Chain], new_id: NewId) -> list[str]:
@@ -132,22 +127,17 @@ def facts_of(session: Session, of: Sequence[Payment], *, chains: Mapping[int, Ch
     """Return what is known of each payment's chain; a payment whose chain was never read is left out."""
     ids = [payment.id for payment in of]
     swept = dict.fromkeys(ids, sweeps.SweepFacts()) | sweeps.facts_of(session, ids)
-    final_block = chain_cursors.c.read_block - payments.c.required + 1
     # One statement, so one snapshot: between two, a listener may move the cursor and drop the header that is meant.
     query = (
-        sa.select(payments.c.id, final_block.label("final_block"), chain_headers.c.time)
+        sa.select(payments.c.id, final_block().label("final_block"), final_time().label("final_block_time"))
         .join(chain_cursors, chain_cursors.c.chain_id == payments.c.chain_id)
-        .outerjoin(
-            chain_headers,
-            sa.and_(chain_headers.c.chain_id == payments.c.chain_id, chain_headers.c.number == final_block),
-        )
         .where(payments.c.id.in_(ids))
     )
     read = {row.id: row for row in session.execute(query)}
     return {
         payment.id: Facts(
             final_block=read[payment.id].final_block,
-            final_block_time=read[payment.id].time,
+            final_block_time=read[payment.id].final_block_time,
             covered=swept[payment.id].covered,
             is_sweep_held=swept[payment.id].is_held,
             threshold=_threshold(payment, chains),

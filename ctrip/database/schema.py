@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from ctrip.errors import Unavailable
+from ctrip.errors import MisconfiguredError, Unavailable
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -39,7 +39,8 @@ def upgrade(engine: sa.Engine) -> tuple[str | None, str | None]:
 
     Any number of processes may do this at once: an advisory lock lets them pass one by one, and all but the first find
     nothing to do. Each revision is one transaction, so after a crash in between the next upgrade goes on from there.
-    Raises Unavailable where another upgrade holds the lock for two minutes.
+    Raises Unavailable where another upgrade holds the lock for two minutes, and MisconfiguredError where the database
+    belongs to a later version of cTrip.
     """
     with engine.connect() as connection:
         # A migration may take longer than any query of a server may.
@@ -52,6 +53,7 @@ def upgrade(engine: sa.Engine) -> tuple[str | None, str | None]:
         try:
             before = stored_revision(connection)
             connection.commit()
+            _refuse_newer(before)
             _run(connection)
             after = stored_revision(connection)
         finally:
@@ -71,6 +73,15 @@ def draft(engine: sa.Engine, name: str) -> Path:
     with engine.connect() as connection:
         command.revision(_config(connection), name, autogenerate=True, rev_id=f"{number:04d}")
     return next((FOLDER / "versions").glob(f"{number:04d}_*.py"))
+
+
+def _refuse_newer(revision: str | None) -> None:
+    shipped = shipped_revision()
+    if revision is not None and shipped is not None and revision > shipped:
+        raise MisconfiguredError(
+            f"DATABASE_URL: the database is at revision {revision}, and this version of cTrip knows none after "
+            f"{shipped}; install the version that it was upgraded with, or a later one"
+        )
 
 
 def _run(connection: sa.Connection) -> None:

@@ -120,10 +120,10 @@ def pot(session: Session, chain_id: int, address: bytes) -> int:
     return max(0, int(session.scalar(_pot(), {"chain_id": chain_id, "address": address}) or 0))
 
 
-def of_payment(session: Session, payment_id: str) -> list[tuple[Intent, tuple[Attempt, ...]]]:
-    """Return all intents at a payment's address, on every chain, with their attempts, oldest first."""
-    query = sa.select(sweep_intents).where(sweep_intents.c.payment_id == payment_id).order_by(sweep_intents.c.id)
-    found = [read_intent(row) for row in session.execute(query)]
+def of_payment(session: Session, payment_id: str, *, limit: int) -> list[tuple[Intent, tuple[Attempt, ...]]]:
+    """Return the intents at a payment's address, on every chain, with their attempts, oldest first."""
+    query = sa.select(sweep_intents).where(sweep_intents.c.payment_id == payment_id)
+    found = [read_intent(row) for row in session.execute(query.order_by(sweep_intents.c.id).limit(limit))]
     attempts = attempts_of(session, [intent.id for intent in found])
     return [(intent, tuple(attempts.get(intent.id, ()))) for intent in found]
 

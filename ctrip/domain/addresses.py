@@ -5,7 +5,6 @@ from eth_utils.crypto import keccak
 from ctrip.errors import InvalidValue
 
 ADDRESS_BYTES = 20
-HASH_BYTES = 32
 NATIVE = bytes(ADDRESS_BYTES)
 """Stands where a token address would, for the chain's own coin."""
 

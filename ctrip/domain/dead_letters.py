@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from ctrip.domain.transfers import timestamp
+from ctrip.domain.times import timestamp
 
 TRACEBACK_CHARACTERS = 20_000
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from ctrip.domain.times import timestamp
+
 
 class EventType(StrEnum):
     """Every type that an integrator can meet."""
@@ -44,6 +46,6 @@ def event_object(event: Event) -> dict[str, object]:
         "type": str(event.type),
         "payment_id": event.payment_id,
         "version": event.version,
-        "created_at": event.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created_at": timestamp(event.created_at),
         "data": event.body,
     }

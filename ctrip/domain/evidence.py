@@ -1,18 +1,19 @@
 """Why a payment is, or is not, paid: everything that is stored of it, and what that means in words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from ctrip.domain.addresses import NATIVE, checksum_address
-from ctrip.domain.chains import Chain
+from ctrip.domain.chains import Chain, Token
 from ctrip.domain.events import Event
 from ctrip.domain.money import format_amount
 from ctrip.domain.payments import Payment, Settlement, Status, Timing
 from ctrip.domain.scanning import Cursor
 from ctrip.domain.sweeps import Attempt as SweepAttempt
 from ctrip.domain.sweeps import Intent, IntentKind, IntentState
-from ctrip.domain.transfers import Reason, Transfer, TransferStatus, timestamp
+from ctrip.domain.times import timestamp
+from ctrip.domain.transfers import Reason, Transfer, TransferStatus
 from ctrip.domain.webhooks import Attempt, Delivery, DeliveryStatus
 
 _REFUSALS = {
@@ -26,18 +27,29 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is stored of one payment. `chain` is None where it is not configured any more, `cursor` before its first
-    block was read; `final_block_time` is that of the newest block with the payment's confirmations.
+    """What is stored of one payment. `chain` is None where it is not configured any more; `cursors` are by chain id,
+    without those of chains never read; `assets` by chain id and token, coin too: money may come on any chain.
+    `final_block_time` is that of the newest block with the payment's confirmations.
     """
 
     payment: Payment
     chain: Chain | None
-    cursor: Cursor | None
+    cursors: Mapping[int, Cursor]
+    assets: Mapping[tuple[int, bytes], Token]
     final_block_time: datetime | None
     transfers: tuple[Transfer, ...]
     events: tuple[Event, ...]
     deliveries: tuple[tuple[Delivery, tuple[Attempt, ...]], ...]
     sweeps: tuple[tuple[Intent, tuple[SweepAttempt, ...]], ...]
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """That of the payment's own chain; None before its first block was read."""
+        return self.cursors.get(self.payment.chain_id)
+
+    def read_block(self, chain_id: int) -> int:
+        """The newest block that was read of a chain; 0 where none was."""
+        return self.cursors[chain_id].read_block if chain_id in self.cursors else 0
 
 
 def explain(evidence: Evidence) -> list[str]:

@@ -12,12 +12,10 @@ class Prefix(StrEnum):
     PAYMENT = "pay"
     TRANSFER = "trf"
     EVENT = "evt"
-    ENDPOINT = "whe"
     DELIVERY = "whd"
     SWEEP = "swp"
     MERCHANT = "mer"
     KEY = "key"
-    JOB = "job"
     DEAD_LETTER = "dlt"
     REQUEST = "req"
 

@@ -20,7 +20,8 @@ from ctrip.domain.standings import (
     Timing,
     steps,
 )
-from ctrip.domain.transfers import Reason, Transfer, TransferStatus, Verdict, judge, timestamp
+from ctrip.domain.times import timestamp
+from ctrip.domain.transfers import Reason, Transfer, TransferStatus, Verdict, judge
 
 __all__ = [
     "TRANSITIONS",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from ctrip.domain.transfers import timestamp
+from ctrip.domain.times import timestamp
 
 
 @dataclass(frozen=True)

@@ -121,10 +121,7 @@ def steps(old: Standing, new: Standing, *, is_accepted: bool = False) -> Iterato
 
 def _between(money: Standing, *, status: Status, settlement: Settlement) -> Standing:
     """Say what stands between two standings: nothing in it contradicts its status."""
-    if status in OPEN:
-        settlement = Settlement.NONE
-    elif status is Status.SETTLED:
-        settlement = Settlement.DONE
+    settlement = Settlement.NONE if status in OPEN else settlement
     was_on_time = status in (Status.PENDING, Status.EXPIRED) and money.timing is Timing.ON_TIME
     return replace(money, status=status, settlement=settlement, timing=None if was_on_time else money.timing)
 

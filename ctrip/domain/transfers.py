@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from ctrip.domain.addresses import NATIVE, checksum_address, hex_text
 from ctrip.domain.money import format_amount
+from ctrip.domain.times import timestamp
 
 NATIVE_LOG_INDEX = -1
 """The log index of a top-level native transfer, which has no log."""
@@ -141,11 +142,6 @@ def transfer_object(transfer: Transfer, *, read_block: int) -> dict[str, object]
         "status": str(transfer.status),
         "confirmations": 0 if orphaned else max(0, read_block - transfer.block_number + 1),
     }
-
-
-def timestamp(moment: datetime) -> str:
-    """Write an aware UTC moment in RFC 3339, to the second."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _why_not(transfer: Transfer, *, chain_id: int, token: bytes) -> Reason | None:

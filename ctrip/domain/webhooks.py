@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from ctrip.domain.events import Event
-from ctrip.domain.transfers import timestamp
+from ctrip.domain.times import timestamp
 
 JITTER = 0.2
 """Each gap is up to a fifth shorter or longer, so that what failed together does not come back together."""

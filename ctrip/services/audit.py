@@ -4,6 +4,7 @@ The rows are read in one snapshot, so a system at work can be audited. The chain
 looked at twice, because the listener may have been about to follow a reorg, and only what stands both times is told.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -12,16 +13,18 @@ from sqlalchemy.orm import Session
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.decoding import Block
+from ctrip.blockchain.mnemonic import holds_phrase
 from ctrip.context import Context
 from ctrip.database import audit as rows
 from ctrip.database import cursors, payments, transfers
 from ctrip.domain.addresses import checksum_address, hex_text
-from ctrip.domain.audit import Violation, find_secrets
+from ctrip.domain.audit import Violation, secret_found
 from ctrip.domain.chains import Chain
 from ctrip.domain.payments import Facts, Payment, Settlement, Standing, assess, payment_object
 from ctrip.domain.scanning import BlockRange, Cursor, Header, is_linked
 from ctrip.domain.transfers import Sighting, Transfer
 from ctrip.errors import BlockVanished
+from ctrip.log import SECRET_PATTERN
 
 BATCH = 500
 BLOCKS_AT_ONCE = 50
@@ -40,11 +43,12 @@ def audit(
     are looked through for secrets: logs, or what Redis holds, each with a name.
     Raises ChainError where a node cannot be read, and Unavailable.
     """
-    chains = {chain.chain_id: chain for chain in ctx.settings.chains}
+    chains = ctx.settings.chains_by_id
     found: list[Violation] = []
     with ctx.sessions.begin() as session:
         rows.take_snapshot(session)
         found += rows.broken(session)
+        found += rows.kept_secrets(session, is_phrase=holds_phrase)
         found += _check_payments(session, chains, on_progress)
         found += _check_addresses(ctx, session, on_progress)
         found += _check_signed(session, on_progress)
@@ -52,6 +56,14 @@ def audit(
     for client in ctx.clients.values():
         found += _standing_both_times(ctx, client, on_progress)
     return found + list(find_secrets(texts))
+
+
+def find_secrets(texts: Iterable[tuple[str, str]]) -> Iterator[Violation]:
+    """Look for secrets in texts that each have a name, such as a log's lines or what Redis holds. None is repeated."""
+    pattern = re.compile(SECRET_PATTERN)
+    for name, text in texts:
+        if pattern.search(text) or holds_phrase(text):
+            yield secret_found(name, name)
 
 
 # --- from the rows --------------------------------------------------------------------------------------------------

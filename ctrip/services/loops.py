@@ -6,7 +6,7 @@ from ctrip import metrics
 from ctrip.context import Context
 from ctrip.database import loops
 from ctrip.domain.loops import LoopKind
-from ctrip.domain.transfers import timestamp
+from ctrip.domain.times import timestamp
 from ctrip.log import get_logger
 
 GRACE = timedelta(seconds=1.5)

@@ -22,6 +22,7 @@ class ChainProgress:
     live_sweeps: int
     gas_balance: int | None
     coin_decimals: int
+    is_stopped: bool
 
     @property
     def lag_blocks(self) -> int:
@@ -59,6 +60,7 @@ def take(ctx: Context) -> Overview:
                     live_sweeps=live_sweeps.get(chain.chain_id, 0),
                     gas_balance=gas_balances.get(chain.chain_id),
                     coin_decimals=chain.native.decimals,
+                    is_stopped=read[chain.chain_id].stopped_reason is not None,
                 )
                 for chain in ctx.settings.chains
                 if chain.chain_id in read

@@ -122,7 +122,7 @@ def accept(ctx: Context, merchant_id: str, payment_id: str) -> dict[str, object]
         if amount == 0:
             raise Conflict("no final transfer in the asset asked for has reached the payment's address")
         payments.store_acceptance(session, payment_id, amount=amount, at=ctx.now())
-        chains = {chain.chain_id: chain for chain in ctx.settings.chains}
+        chains = ctx.settings.chains_by_id
         payments.reassess(session, [payment_id], chains=chains, new_id=ctx.new_id)
         accepted = _find(session, merchant_id, payment_id)
         if accepted.standing.status in _ENDED:
@@ -175,7 +175,7 @@ def _create(ctx: Context, session: Session, *, merchant_id: str, request: Paymen
     if cursor is None:
         raise ChainNotReady(f"chain {chain.name} has no start block yet; try again in a moment", param="chain")
     tolerance = request.tolerance_bps
-    index, now = payments.next_index(session), ctx.now()
+    index, now = payments.next_index(session)
     payment = Payment(
         id=ctx.new_id(Prefix.PAYMENT),
         merchant_id=merchant_id,
@@ -252,7 +252,7 @@ def _find(session: Session, merchant_id: str, payment_id: str) -> Payment:
 
 def _lock(session: Session, merchant_id: str, payment_id: str) -> Payment:
     _find(session, merchant_id, payment_id)
-    return payments.lock(session, [payment_id])[0]
+    return payments.lock(session, [payment_id], keeps_transfers_out=True)[0]
 
 
 def _shown(session: Session, payment: Payment) -> dict[str, object]:

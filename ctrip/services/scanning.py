@@ -15,14 +15,15 @@ from ctrip import metrics
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.reading import Reading, read_step
 from ctrip.context import Context
-from ctrip.database import cursors, loops, payments, sweeps, transfers
+from ctrip.database import cursors, deadlines, payments, sweeps, transfers
 from ctrip.domain.chains import Chain
 from ctrip.domain.ids import Prefix
 from ctrip.domain.loops import LoopKind, Tick
 from ctrip.domain.scanning import Cursor, is_linked
 from ctrip.domain.transfers import NATIVE_LOG_INDEX, Reason, Sighting, Source, Transfer, TransferStatus
-from ctrip.errors import BlockVanished, ChainError, LostFence, ReorgTooDeep
+from ctrip.errors import BlockVanished, ReorgTooDeep
 from ctrip.log import get_logger
+from ctrip.runs import Run, run_loop
 
 DEADLINES_PER_STEP = 1000
 STOPPED_RETRY = timedelta(seconds=30)
@@ -35,98 +36,67 @@ def scan_chain(ctx: Context, chain_id: int) -> Tick:
     What the node does (silence, errors, a moving head) is an outcome: the loop is released and tried again. A reorg
     below every stored header stops the chain until an operator looks; statuses stay as they are.
     """
-    name = loops.loop_name(LoopKind.LISTENER, chain_id)
-    with ctx.sessions.begin() as session:
-        claim = loops.claim(session, name)
-    metrics.LOOP_CLAIMS.labels(loop=name, outcome="lost" if claim is None else "won").inc()
-    if claim is None:
-        return Tick()
-    chain = _configured(ctx, chain_id)
-    try:
-        return _run(ctx, claim, chain=chain)
-    except ReorgTooDeep as error:
-        return _stop(ctx, claim, chain=chain, error=error)
-    except ChainError as error:
-        log.warning("chain_unreadable", chain=chain.name, error=error.detail, code=error.code)
-        return _release(ctx, claim, again_in=max(chain.poll, timedelta(seconds=1)))
-    except LostFence:
-        metrics.LOOP_CLAIMS.labels(loop=name, outcome="fenced_out").inc()
-        log.warning("loop_fenced_out", loop=name, fence=claim.fence)
-        return Tick()
+    return run_loop(ctx, LoopKind.LISTENER, chain_id, work=_scan)
 
 
-def _run(ctx: Context, claim: loops.Claim, *, chain: Chain) -> Tick:
-    client = ctx.clients[chain.chain_id]
-    with ctx.sessions() as session:
-        cursor = cursors.find(session, chain.chain_id)
-        stored = cursors.headers(session, chain.chain_id)
+def _scan(run: Run) -> timedelta:
+    client, chain_id = run.ctx.clients[run.chain.chain_id], run.chain.chain_id
+    with run.ctx.sessions.begin() as session:
+        cursor = cursors.find(session, chain_id)
+        stored = cursors.headers(session, chain_id)
     if cursor is None:
-        return _start(ctx, claim, client=client)
+        return _start(run, client)
     if cursor.stopped_reason is not None:
-        return _release(ctx, claim, again_in=STOPPED_RETRY)
-    reading = read_step(client, stored, issued=_issued(ctx), keep_lease=_lease_keeper(ctx, claim))
-    return _store(ctx, claim, chain=chain, cursor=cursor, reading=reading)
+        return STOPPED_RETRY
+    try:
+        reading = read_step(client, stored, issued=_issued(run.ctx), keep_lease=run.keep_lease)
+    except ReorgTooDeep as error:
+        return _stop(run, error)
+    return _store(run, cursor=cursor, reading=reading)
 
 
 def _issued(ctx: Context) -> Callable[[set[bytes]], set[bytes]]:
     """Return what asks Postgres which addresses are ours: an address stored before it was shown is always seen."""
 
     def issued(addresses: set[bytes]) -> set[bytes]:
-        with ctx.sessions() as session:
+        with ctx.sessions.begin() as session:
             return set(transfers.owners(session, sorted(addresses)))
 
     return issued
 
 
-def _lease_keeper(ctx: Context, claim: loops.Claim) -> Callable[[], None]:
-    """Return what renews the claim's lease when a good part of it is over: a slow node must not cost the claim."""
-    renewed_at = ctx.now()
-
-    def keep_lease() -> None:
-        nonlocal renewed_at
-        if ctx.now() - renewed_at < loops.LEASE / 4:
-            return
-        with ctx.sessions.begin() as session:
-            loops.renew(session, claim)
-        renewed_at = ctx.now()
-
-    return keep_lease
-
-
-def _start(ctx: Context, claim: loops.Claim, *, client: ChainClient) -> Tick:
+def _start(run: Run, client: ChainClient) -> timedelta:
     """Begin a chain at its head. The headers before it are kept too: a reorg may take the first block at once."""
     head = client.head()
-    window = range(max(0, head.number - client.chain.reorg_window), head.number)
+    window = range(max(0, head.number - run.chain.reorg_window), head.number)
     before = client.headers(window)
     headers = [*(before[number] for number in sorted(before)), head]
     if len(headers) != len(window) + 1 or not is_linked(headers[1:], parent_hash=headers[0].hash):
-        raise BlockVanished(f"the newest blocks of {client.chain.name} moved while they were read")
-    with ctx.sessions.begin() as session:
-        loops.hold(session, claim)
-        cursors.start(session, client.chain.chain_id, head)
-        cursors.store_headers(session, client.chain.chain_id, headers)
-        loops.release(session, claim, again_in=timedelta(0))
-    log.info("chain_started", chain=client.chain.name, block=head.number)
-    return Tick(again_in=timedelta(0))
+        raise BlockVanished(f"the newest blocks of {run.chain.name} moved while they were read")
+    with run.storing() as session:
+        cursors.start(session, run.chain.chain_id, head)
+        cursors.store_headers(session, run.chain.chain_id, headers)
+    log.info("chain_started", chain=run.chain.name, block=head.number)
+    return timedelta(0)
 
 
-def _store(ctx: Context, claim: loops.Claim, *, chain: Chain, cursor: Cursor, reading: Reading) -> Tick:
+def _store(run: Run, *, cursor: Cursor, reading: Reading) -> timedelta:
     """Store a reading and everything that follows from it, in one fenced transaction."""
+    ctx, chain = run.ctx, run.chain
     again_in = timedelta(0) if reading.tip.number < reading.head_block else chain.poll
-    chains = {known.chain_id: known for known in ctx.settings.chains}
-    with ctx.sessions.begin() as session:
-        loops.hold(session, claim)
+    with run.storing() as session:
         touched = _orphan(session, chain, reading=reading) if reading.is_reorg else set()
         found = _transfers(ctx, session, chain=chain, sightings=reading.sightings)
         transfers.store(session, found)
         touched |= {transfer.payment_id for transfer in found}
         _move_cursor(session, chain, cursor=cursor, reading=reading)
         touched |= transfers.settle_finality(session, chain.chain_id, reading.tip.number)
-        touched |= _deadlines(session, chain, reading=reading)
-        delivery_ids = payments.reassess(session, touched, chains=chains, new_id=ctx.new_id)
-        loops.release(session, claim, again_in=again_in)
+        touched |= _deadlines(session, chain)
+        due = payments.reassess(session, touched, chains=ctx.settings.chains_by_id, new_id=ctx.new_id)
+        run.release(session, again_in=again_in)
+    run.delivery_ids += due
     _tell(ctx, chain, cursor=cursor, reading=reading, found=found)
-    return Tick(again_in=again_in, delivery_ids=tuple(delivery_ids))
+    return again_in
 
 
 def _orphan(session: Session, chain: Chain, *, reading: Reading) -> set[str]:
@@ -141,19 +111,13 @@ def _orphan(session: Session, chain: Chain, *, reading: Reading) -> set[str]:
 def _move_cursor(session: Session, chain: Chain, *, cursor: Cursor, reading: Reading) -> None:
     cursors.store_headers(session, chain.chain_id, reading.headers)
     cursors.drop_headers_below(session, chain.chain_id, reading.tip.number - chain.reorg_window)
-    cursors.advance(session, cursor, to=reading.tip, head_block=reading.head_block)
+    cursors.advance(session, cursor, base=reading.base, to=reading.tip, head_block=reading.head_block)
 
 
-def _deadlines(session: Session, chain: Chain, *, reading: Reading) -> set[str]:
+def _deadlines(session: Session, chain: Chain) -> set[str]:
     """Return the payments whose deadline a final block has passed, or that a reorg brought back before it."""
-    final_block = chain.final_block(reading.tip.number)
-    times = cursors.header_times(session, [(chain.chain_id, final_block)])
-    final_time = times.get((chain.chain_id, final_block))
-    if final_time is None:
-        return set()
-    passed = payments.past_deadline(session, chain.chain_id, before=final_time, limit=DEADLINES_PER_STEP)
-    back = payments.expired_since(session, chain.chain_id, since=final_time) if reading.is_reorg else []
-    return {*passed, *back}
+    passed = deadlines.passed(session, chain.chain_id, limit=DEADLINES_PER_STEP)
+    return {*passed, *deadlines.brought_back(session, chain.chain_id, limit=DEADLINES_PER_STEP)}
 
 
 def _transfers(ctx: Context, session: Session, *, chain: Chain, sightings: Sequence[Sighting]) -> list[Transfer]:
@@ -194,21 +158,13 @@ def _transfers(ctx: Context, session: Session, *, chain: Chain, sightings: Seque
     return found
 
 
-def _release(ctx: Context, claim: loops.Claim, *, again_in: timedelta) -> Tick:
-    with ctx.sessions.begin() as session:
-        loops.release(session, claim, again_in=again_in)
-    return Tick(again_in=again_in)
-
-
-def _stop(ctx: Context, claim: loops.Claim, *, chain: Chain, error: ReorgTooDeep) -> Tick:
+def _stop(run: Run, error: ReorgTooDeep) -> timedelta:
     """Stop a chain: nothing that cTrip could do by itself would be right."""
-    with ctx.sessions.begin() as session:
-        loops.hold(session, claim)
-        cursors.stop(session, chain.chain_id, error.detail)
-        loops.release(session, claim, again_in=STOPPED_RETRY)
-    metrics.REORGS.labels(chain=chain.name).inc()
-    log.error("chain_stopped", chain=chain.name, reason=error.detail)
-    return Tick(again_in=STOPPED_RETRY)
+    with run.storing() as session:
+        cursors.stop(session, run.chain.chain_id, error.detail)
+    metrics.REORGS.labels(chain=run.chain.name).inc()
+    log.error("chain_stopped", chain=run.chain.name, reason=error.detail)
+    return STOPPED_RETRY
 
 
 def _tell(ctx: Context, chain: Chain, *, cursor: Cursor, reading: Reading, found: Sequence[Transfer]) -> None:
@@ -226,10 +182,3 @@ def _tell(ctx: Context, chain: Chain, *, cursor: Cursor, reading: Reading, found
             block=transfer.block_number,
             is_own=transfer.is_own,
         )
-
-
-def _configured(ctx: Context, chain_id: int) -> Chain:
-    chain = ctx.settings.chain(chain_id)
-    if chain is None:
-        raise LookupError(f"chain {chain_id} is not configured")
-    return chain

@@ -110,7 +110,7 @@ def advance(ctx: Context, count: int) -> int:
         raise InvalidValue(f"one can skip 1 to {MAX_SKIP} indexes at a time", param="count")
     with ctx.sessions.begin() as session:
         last = wallet.skip_indexes(session, count)
-    log.warning("indexes_skipped", count=count, last=last)
+    log.info("indexes_skipped", count=count, last=last)
     return last
 
 

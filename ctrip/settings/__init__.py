@@ -66,13 +66,10 @@ class Settings:
     chains: tuple[Chain, ...] = field(repr=False)
     wallet_xpub: str | None = field(default=None, repr=False)
     secrets_keys: tuple[str, ...] = field(default=(), repr=False)
-    public_url: str | None = None
     trusted_proxies: int = 0
     webhook_allow_cidrs: tuple[Network, ...] = ()
     webhook_gaps_s: tuple[int, ...] = RETRY_GAPS_S
     smtp_url: str | None = field(default=None, repr=False)
-    mail_from: str | None = None
-    operator_email: str | None = None
     wallet_mnemonic: str | None = field(default=None, repr=False)
     gas_key: str | None = field(default=None, repr=False)
     metrics_host: str = "127.0.0.1"
@@ -81,6 +78,11 @@ class Settings:
     def chain(self, chain_id: int) -> Chain | None:
         """Find a configured chain by its id."""
         return next((chain for chain in self.chains if chain.chain_id == chain_id), None)
+
+    @property
+    def chains_by_id(self) -> dict[int, Chain]:
+        """Every configured chain by its id."""
+        return {chain.chain_id: chain for chain in self.chains}
 
     def chain_named(self, name: str) -> Chain | None:
         """Find a configured chain by its name."""
@@ -115,6 +117,8 @@ def load_settings(role: Role, environment: Mapping[str, str] | None = None) -> S
         read.add_defaults(Path(".env"))
     mode = read.value("ENV", forms.ENV, DEVELOPMENT)
     signs = role is Role.SWEEPER
+    # Told at the start where it is wrong, though nothing here shows it to anybody.
+    read.value("PUBLIC_URL", forms.PUBLIC_URL, None)
     settings = Settings(
         role=role,
         env=mode,
@@ -124,13 +128,10 @@ def load_settings(role: Role, environment: Mapping[str, str] | None = None) -> S
         chains=_chains(read, mode),
         wallet_xpub=read.value("WALLET_XPUB", forms.XPUB, None, required=role in _DERIVES),
         secrets_keys=read.value("SECRETS_KEY", forms.FERNET_KEYS, (), required=role in _ENCRYPTS),
-        public_url=read.value("PUBLIC_URL", forms.PUBLIC_URL, None),
         trusted_proxies=read.value("TRUSTED_PROXIES", forms.COUNT, 0),
         webhook_allow_cidrs=_opened_ranges(read, mode),
         webhook_gaps_s=read.value("WEBHOOK_RETRY_SCHEDULE", forms.GAPS, RETRY_GAPS_S),
         smtp_url=read.value("SMTP_URL", forms.TEXT, None),
-        mail_from=read.value("MAIL_FROM", forms.TEXT, None),
-        operator_email=read.value("OPERATOR_EMAIL", forms.TEXT, None),
         wallet_mnemonic=read.value("WALLET_MNEMONIC", forms.MNEMONIC, None, required=signs),
         gas_key=read.value("GAS_KEY", forms.GAS_KEY, None, required=signs),
         metrics_host=read.value("METRICS_HOST", forms.LINE, "127.0.0.1"),

@@ -1,6 +1,7 @@
 """A tiny application on the hardened broker, for workers that tests start, stop and kill: it knows nothing of payments.
 
-Its environment: APP_REDIS_URL, APP_METRICS_PORT, APP_HEARTBEAT_MS. What its actors do is noted in Redis.
+Its environment: APP_REDIS_URL, APP_METRICS_PORT, and APP_HEARTBEAT_MS for tests that cannot wait half a minute.
+What its actors do is noted in Redis.
 """
 
 import os
@@ -44,7 +45,10 @@ def make_broker() -> HardenedBroker:
             Retries(max_retries=1, min_backoff=50, max_backoff=100),
         ],
     )
-    broker.heartbeat_timeout = int(os.environ.get("APP_HEARTBEAT_MS", broker.heartbeat_timeout))
+    if "APP_HEARTBEAT_MS" in os.environ:
+        # What a dead worker held is then found at the first poll after that, and not by chance.
+        broker.heartbeat_timeout = int(os.environ["APP_HEARTBEAT_MS"])
+        broker.maintenance_chance = 1_000_000
     return broker
 
 

@@ -10,6 +10,7 @@ from actors.hardened import HardenedBroker
 from actors.queues import Queues
 from ctrip.local.children import spawn, stop
 from ctrip.local.redis import embedded_redis
+from tests.actors.workers import OWN_PORTS
 from tests.waiting import wait_until
 
 NAMESPACE = "test"
@@ -38,7 +39,7 @@ class OwnRedis:
     """A Redis that a test may stop and start; what is in it outlives that."""
 
     def __init__(self, folder: Path) -> None:
-        self._program, self.url = embedded_redis(folder, port=27379)
+        self._program, self.url = embedded_redis(folder, port=OWN_PORTS)
         self._log = folder / "valkey.log"
         self.start()
 

@@ -43,6 +43,7 @@ OF_ROWS = {
     "chain_read_block",
     "chain_final_block",
     "chain_lag_blocks",
+    "chain_stopped",
     "payments",
     "webhook_pending",
     "webhook_oldest_pending_age_seconds",
@@ -115,6 +116,7 @@ def test_the_page_shows_queues_and_rows(ctx, make_broker: MakeBroker, queues: Qu
     heights = {name: shown[f"chain_{name}"]["anvil",] for name in ("head_block", "read_block", "final_block")}
     assert heights == {"head_block": 105, "read_block": 100, "final_block": 98}
     assert shown["chain_lag_blocks"] == {("anvil",): 5}
+    assert shown["chain_stopped"] == {("anvil",): 0}
     assert shown["sweeps_pending"] == {("anvil",): 0}
     assert shown["gas_balance"] == {("anvil",): 1.5}
     name = f"listener:{ctx.settings.chains[0].chain_id}"
@@ -123,6 +125,13 @@ def test_the_page_shows_queues_and_rows(ctx, make_broker: MakeBroker, queues: Qu
     assert shown["redis_memory_bytes"][()] > 100_000
     assert shown["redis_connections"][()] >= 1
     assert shown["build_info"]
+
+
+def test_a_stopped_chain_shows(ctx, queues: Queues, redis_client: Redis) -> None:
+    fill(ctx)
+    with ctx.sessions.begin() as session:
+        cursors.stop(session, ctx.settings.chains[0].chain_id, "a deep reorg")
+    assert page(registry(ctx, queues, names=()))["chain_stopped"] == {("anvil",): 1}
 
 
 def test_without_redis_the_gauges_of_queues_are_absent_and_the_others_stay(ctx, own_redis: OwnRedis) -> None:

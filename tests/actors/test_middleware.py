@@ -186,9 +186,9 @@ def test_an_intended_delay_is_no_waiting(make_broker: MakeBroker) -> None:
     ran = threading.Event()
     actor = declare(broker, ran.set, name="waits")
     with working(broker):
-        actor.send_with_options(delay=1_000)
-        assert ran.wait(5)
-    assert sample("actor_wait_seconds_sum", queue="q", actor="waits") < 0.9
+        actor.send_with_options(delay=5_000)
+        assert ran.wait(30)
+    assert sample("actor_wait_seconds_sum", queue="q", actor="waits") < 4
 
 
 def test_a_worker_is_present_while_it_runs_and_its_completed_messages_count_for_an_hour(

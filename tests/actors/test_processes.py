@@ -16,7 +16,7 @@ from redis import Redis
 from actors.hardened import HardenedBroker
 from actors.queues import Queues
 from ctrip.local.children import free_port
-from tests.actors.workers import Master, running
+from tests.actors.workers import OWN_PORTS, Master, running
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.infra
@@ -27,7 +27,7 @@ class App:
 
     def __init__(self, redis: Redis, url: str, folder: Path) -> None:
         self.redis = redis
-        self.port = free_port(29_100)
+        self.port = free_port(OWN_PORTS)
         self.folder = folder
         self.counters = folder / "counters"
         self.counters.mkdir()
@@ -42,7 +42,9 @@ class App:
         self._broker.connect(url)
 
     def start(self, *, processes: int = 1, threads: int = 2, **environment: str) -> Any:
-        command = ["dramatiq", "tests.actors.app", "--skip-logging", "-p", str(processes), "-t", str(threads)]
+        size = ["-p", str(processes), "-t", str(threads)]
+        # As in worker.sh: else the master does not see for 30 s that a worker has died while it booted.
+        command = ["dramatiq", "tests.actors.app", "--skip-logging", "--worker-fork-timeout", "10", *size]
         return running(*command, environment={**self.environment, **environment}, log=self.folder / "app.log")
 
     def send(self, actor: str, *args: Any) -> None:

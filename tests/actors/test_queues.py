@@ -86,10 +86,13 @@ def test_nonsense_in_redis_does_not_blind_the_snapshot(redis_client: Redis, queu
 # --- dead letters ---------------------------------------------------------------------------------------------------
 
 
-def failing_broker(make_broker: MakeBroker, ctx, queues: Queues) -> HardenedBroker:
+def failing_broker(make_broker: MakeBroker, ctx, queues: Queues, *, retries: int = 0) -> HardenedBroker:
     """A broker whose dead messages are recorded as in the product."""
     return make_broker(
-        TellDeaths(lambda death: record(ctx, queues, death)), StampDue(), PoisonGuard(), Retries(max_retries=0)
+        TellDeaths(lambda death: record(ctx, queues, death)),
+        StampDue(),
+        PoisonGuard(),
+        Retries(max_retries=retries, min_backoff=20, max_backoff=40),
     )
 
 
@@ -127,8 +130,14 @@ def test_a_dead_message_is_recorded_with_its_arguments_byte_for_byte_and_replaye
 def test_a_replayed_message_that_dies_again_is_a_letter_that_tells_of_it(
     ctx, make_broker: MakeBroker, queues: Queues
 ) -> None:
-    broker = failing_broker(make_broker, ctx, queues)
-    actor = declare(broker, lambda _: 1 // 0)
+    broker = failing_broker(make_broker, ctx, queues, retries=1)
+    runs: list[str] = []
+
+    def fail(row_id: str) -> None:
+        runs.append(row_id)
+        raise ValueError("no")
+
+    actor = declare(broker, fail)
     with working(broker):
         actor.send("row")
         wait_until(lambda: dead_letters.matching(ctx, Filter(), limit=9), within_s=5)
@@ -136,6 +145,7 @@ def test_a_replayed_message_that_dies_again_is_a_letter_that_tells_of_it(
         for taken in dead_letters.take_requested(ctx):
             resend(broker, taken)
         wait_until(lambda: len(dead_letters.matching(ctx, Filter(), limit=9)) == 2, within_s=5)
+    assert len(runs) == 4, "each life has its own retries"
     second, first = dead_letters.matching(ctx, Filter(), limit=9)
     assert (first.replays, second.replays) == (1, 1)
     assert second.message_id == first.message_id

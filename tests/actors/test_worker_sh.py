@@ -14,7 +14,7 @@ from actors.broker import NAMESPACE
 from actors.queues import Queues
 from ctrip.context import Context
 from ctrip.local.children import free_port
-from tests.actors.workers import Master, environment_of, running
+from tests.actors.workers import OWN_PORTS, Master, environment_of, running
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.infra
@@ -25,7 +25,7 @@ class Script:
     """How to start worker.sh against the session's parts."""
 
     def __init__(self, environment: dict[str, str], redis: Redis, folder: Path) -> None:
-        self.port = free_port(29_200)
+        self.port = free_port(OWN_PORTS)
         self.environment = {**environment, "METRICS_PORT": str(self.port)}
         self.folder = folder
         self._queues = Queues(redis, namespace=NAMESPACE, heartbeat_timeout_ms=30_000)

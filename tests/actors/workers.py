@@ -12,6 +12,8 @@ import dramatiq
 from dramatiq import Actor, Worker
 from dramatiq.broker import Broker
 
+OWN_PORTS = 30_000 + os.getpid() % 2_000
+"""Where this run of the tests looks for free ports: others may run on the same machine, and stop between two looks."""
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -91,9 +90,9 @@ def test_an_event_is_owed_to_the_payments_own_url(sessions: Sessions, url: str |
 
 def test_an_index_is_not_given_out_again_where_the_payment_was_rolled_back(sessions: Sessions) -> None:
     with sessions() as session:
-        lost = payments.next_index(session)
+        lost, _ = payments.next_index(session)
         session.rollback()
-        assert payments.next_index(session) > lost
+        assert payments.next_index(session)[0] > lost
 
 
 def test_two_payments_never_share_an_address(sessions: Sessions) -> None:
@@ -258,25 +257,6 @@ def test_the_deadline_is_judged_by_the_confirmations_that_the_payment_requires(s
         read_to(session, DEADLINE_BLOCK + 10)
         _reassess(session, asked)
         assert _now(session, asked).standing.status is Status.EXPIRED
-
-
-def test_deadlines_are_found_when_they_pass_and_when_a_reorg_brings_them_back(sessions: Sessions) -> None:
-    with sessions.begin() as session:
-        first, second, far = (
-            store_payment(session, new_id=new_id, expires_at=block_time(block)) for block in (50, 60, 500)
-        )
-        elsewhere = store_payment(session, new_id=new_id, expires_at=block_time(50), chain_id=OTHER_CHAIN_ID)
-
-        def passed(before: datetime, limit: int = 10) -> list[str]:
-            return payments.past_deadline(session, CHAIN_ID, before=before, limit=limit)
-
-        assert passed(block_time(50)) == []
-        assert passed(block_time(61)) == [first.id, second.id]
-        assert passed(block_time(61), limit=1) == [first.id]
-        read_to(session, 70)
-        _reassess(session, first, second, far, elsewhere)
-        assert passed(block_time(61)) == []
-        assert payments.expired_since(session, CHAIN_ID, since=block_time(60)) == [second.id]
 
 
 def test_a_payment_on_a_chain_that_was_never_read_is_left_alone(sessions: Sessions) -> None:

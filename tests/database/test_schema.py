@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from ctrip.database import schema
 from ctrip.database.engine import make_engine
 from ctrip.database.models import metadata
-from ctrip.errors import Unavailable
+from ctrip.errors import MisconfiguredError, Unavailable
 
 pytestmark = pytest.mark.infra
 
@@ -154,3 +154,12 @@ def test_the_names_of_the_files_tell_what_alembic_finds_in_them() -> None:
 def test_no_migration_offers_a_way_down() -> None:
     for path in (schema.FOLDER / "versions").glob("*.py"):
         assert "def downgrade" not in path.read_text(), path
+
+
+def test_a_database_of_a_later_version_is_left_as_it_is(new_database: NewDatabase) -> None:
+    engine = new_database()
+    schema.upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(MisconfiguredError, match="at revision 9999, and this version of cTrip knows none after"):
+        schema.upgrade(engine)

@@ -73,7 +73,8 @@ def evidence(**changes: Any) -> Evidence:
     known = Evidence(
         payment=make_payment(),
         chain=make_chain(),
-        cursor=CURSOR,
+        cursors={CHAIN_ID: CURSOR},
+        assets={},
         final_block_time=block_time(48),
         transfers=(),
         events=(),
@@ -99,14 +100,14 @@ PAID: dict[str, Any] = {
 WORDS: dict[str, tuple[Evidence, str]] = {
     "a removed chain": (evidence(chain=None), "chain anvil is not in CHAINS_FILE any more: nothing on it is read"),
     "a resting chain": (evidence(chain=make_chain(enabled=False)), "chain anvil is switched off (enabled: false)"),
-    "a chain never read": (evidence(cursor=None), "no block of anvil was ever read"),
+    "a chain never read": (evidence(cursors={}), "no block of anvil was ever read"),
     "a chain at its head": (evidence(), "anvil was read up to block 50, the head that the node told of"),
     "a chain behind": (
-        evidence(cursor=replace(CURSOR, head_block=90)),
+        evidence(cursors={CHAIN_ID: replace(CURSOR, head_block=90)}),
         "anvil was read up to block 50, 40 behind the head that the node told of",
     ),
     "a stopped chain": (
-        evidence(cursor=replace(CURSOR, stopped_reason="a reorg deeper than 64")),
+        evidence(cursors={CHAIN_ID: replace(CURSOR, stopped_reason="a reorg deeper than 64")}),
         "reading is stopped until an operator looks: a reorg deeper than 64",
     ),
     "no transfer": (
@@ -254,7 +255,7 @@ def test_what_went_well_takes_no_words() -> None:
 
 @pytest.mark.parametrize("status", Status)
 def test_every_status_has_words_even_where_little_is_known(status: Status) -> None:
-    little = evidence(payment=stands(status), chain=None, cursor=None, final_block_time=None)
+    little = evidence(payment=stands(status), chain=None, cursors={}, final_block_time=None)
     assert len(explain(little)) >= 4
 
 

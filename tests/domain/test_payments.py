@@ -172,6 +172,11 @@ CASES = {
     "a partial payment after the end": Case(
         (read(OVER), read(OVER + 1, t(400, OVER + 1))), "expired partial - none", "created expired partially_paid"
     ),
+    "a partial payment after the end, final when it is first seen: one change": Case(
+        (read(OVER), read(OVER + 5, t(400, OVER + 1))),
+        "expired partial - waiting",
+        "created expired partially_paid",
+    ),
     # --- the merchant's word ----------------------------------------------------------------------------------------
     "canceled": Case((read(5), cancel), "canceled none - none", "created canceled"),
     "canceled, and the deadline passes": Case(

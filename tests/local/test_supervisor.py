@@ -16,20 +16,12 @@ from ctrip.local.children import Program
 from ctrip.local.console import Console
 from ctrip.local.options import plain_environment
 from ctrip.local.supervisor import StartFailed, Supervisor
-from tests.conftest import ROOT
+from tests.stack import ROOT, is_alive
 from tests.waiting import wait_until
 
 
 def shell(name: str, script: str, *, is_ready: Callable[[], bool] = lambda: True, **rest) -> Program:
     return Program(name, ("bash", "-c", script), plain_environment(), is_ready=is_ready, **rest)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return status.rsplit(")", 1)[1].split()[0] != "Z"
 
 
 @pytest.fixture
@@ -102,11 +94,13 @@ def test_forks_of_one_that_was_killed_are_gone_before_it_starts_again(supervisor
 
 
 def test_a_stop_kills_what_does_not_go_and_all_that_was_forked(supervisor: Supervisor, tmp_path: Path) -> None:
-    fork = tmp_path / "fork"
-    stubborn = f"trap '' TERM; sleep 300 & echo $! > {fork}.new; mv {fork}.new {fork}; while true; do wait; done"
-    supervisor.start([shell("stubborn", stubborn, grace_s=0.3), shell("mild", "exec sleep 300")])
-    watch_until(supervisor, fork.exists)
-    pids = [*supervisor.pids().values(), int(fork.read_text())]
+    forks = [tmp_path / "stubborn", tmp_path / "mild"]
+    fork = "sleep 300 & echo $! > {0}.new; mv {0}.new {0}; "
+    stubborn = "trap '' TERM; " + fork.format(forks[0]) + "while true; do wait; done"
+    mild = fork.format(forks[1]) + "exec sleep 300"
+    supervisor.start([shell("stubborn", stubborn, grace_s=0.3), shell("mild", mild)])
+    watch_until(supervisor, lambda: all(fork.exists() for fork in forks))
+    pids = [*supervisor.pids().values(), *(int(fork.read_text()) for fork in forks)]
     supervisor.stop()
     assert supervisor.pids() == {}
     wait_until(lambda: not any(is_alive(pid) for pid in pids), within_s=2, what=f"{pids} are gone")

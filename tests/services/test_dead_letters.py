@@ -9,6 +9,7 @@ from ctrip.context import Context
 from ctrip.database.models import webhook_deliveries as rows
 from ctrip.domain.dead_letters import Count, DeadLetter, Filter, Reason
 from ctrip.errors import NotFound
+from ctrip.log import configure_logging
 from ctrip.services import dead_letters, relay
 from tests.factories import store_payment
 from tests.waiting import wait_until
@@ -77,6 +78,15 @@ def test_no_secret_and_nothing_that_postgres_cannot_hold_gets_into_a_letter(ctx)
         assert "user:pass" not in text and "sk_abc" not in text and "whsec_Zm9v" not in text and "\0" not in text
         assert len(text) <= 20_000
     assert found.traceback and found.traceback.endswith("?"), "the end says what happened"
+
+
+def test_a_secret_that_the_process_was_told_gets_into_no_letter(ctx: Context) -> None:
+    mnemonic = ctx.settings.wallet_mnemonic
+    assert mnemonic is not None
+    configure_logging(level="WARNING", process="tests", secrets=ctx.settings.secrets())
+    dead_letters.record(ctx, letter(exception=f"bad words: {mnemonic}", traceback=f"in f({mnemonic})"))
+    (found,) = stored(ctx)
+    assert (found.exception, found.traceback) == ("bad words: [redacted]", "in f([redacted])")
 
 
 def test_the_delivery_of_a_dead_message_waits_for_a_replay_and_is_then_due_again_with_a_fresh_schedule(ctx) -> None:

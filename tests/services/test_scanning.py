@@ -229,3 +229,30 @@ class _Proxy:
             "empty": (200, msgspec.json.encode([])),
         }
         return answers[self._fault]
+
+
+def test_a_run_that_the_node_failed_is_no_tick(world: World) -> None:
+    with world.ctx.sessions() as session:
+        before = session.scalars(sa.select(loop_rows.c.last_tick_at).where(loop_rows.c.kind == "listener")).one()
+    with _proxy(world, "500") as ctx:
+        world._due()
+        scan_chain(ctx, world.chain.chain_id)
+    with world.ctx.sessions() as session:
+        row = session.execute(sa.select(loop_rows).where(loop_rows.c.kind == "listener")).one()
+    assert (row.last_tick_at, row.lease_until) == (before, None), "operators see that nothing is read; the loop is free"
+
+
+def test_a_fault_that_nobody_expected_leaves_the_loop_free_for_its_retry(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ctrip.services.scanning.read_step", broken)
+    for _ in range(2):
+        world._due()
+        with pytest.raises(ZeroDivisionError):
+            scan_chain(world.ctx, world.chain.chain_id)
+        with world.ctx.sessions() as session:
+            lease = session.scalars(sa.select(loop_rows.c.lease_until).where(loop_rows.c.kind == "listener")).one()
+        assert lease is None, "or the retry would lose the claim and hide the fault"

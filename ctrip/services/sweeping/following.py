@@ -35,7 +35,7 @@ class _Pocket:
 
 def follow(run: Run) -> None:
     """Take every signed intent that is not mined on by one step."""
-    with run.ctx.sessions() as session:
+    with run.ctx.sessions.begin() as session:
         flying = sweep_queues.in_flight(session, run.chain.chain_id, bump_after=run.chain.sweep.bump_after, limit=BATCH)
     if not flying:
         return
@@ -49,16 +49,21 @@ def follow(run: Run) -> None:
     _store_mined(run, flying, receipts)
     rest = [each for each in flying if not _landed(each, receipts)]
     for each in sorted(rest, key=lambda one: (one.intent.sender, one.nonce)):
-        if each.intent.held_reason is not HeldReason.FOREIGN_NONCE:
-            _move(run, each, pocket=pockets[each.intent.id], fees=fees)
+        pocket = pockets.get(each.intent.id)
+        if pocket is not None and each.intent.held_reason is not HeldReason.FOREIGN_NONCE:
+            _move(run, each, pocket=pocket, fees=fees)
             run.keep_lease()
 
 
 def _pockets(run: Run, flying: Sequence[InFlight]) -> dict[str, _Pocket]:
+    """Return what the senders hold, by intent; those are left out whose token does not tell."""
     holders = [(each.intent.sender, token) for each in flying for token in (NATIVE, _moved_token(each))]
-    balances = run.client.balances(holders)
-    pairs = zip(balances[::2], balances[1::2], strict=True)
-    return {each.intent.id: _Pocket(*pair) for each, pair in zip(flying, pairs, strict=True)}
+    told = run.client.balances_told(holders)
+    return {
+        each.intent.id: _Pocket(coin, tokens)
+        for each, coin, tokens in zip(flying, told[::2], told[1::2], strict=True)
+        if coin is not None and tokens is not None
+    }
 
 
 def _moved_token(flying: InFlight) -> bytes:
@@ -76,8 +81,14 @@ def _store_mined(run: Run, flying: Sequence[InFlight], receipts: dict[bytes, Rec
         return
     with run.storing() as session:
         for each, (attempt, receipt) in landed:
-            block, block_hash = receipt.block_number, receipt.block_hash
-            intents.mark_mined(session, each.intent, attempt=attempt, block=block, block_hash=block_hash)
+            intents.mark_mined(
+                session,
+                each.intent,
+                attempt=attempt,
+                block=receipt.block_number,
+                block_hash=receipt.block_hash,
+                gas_cost=receipt.gas_cost(offered=attempt.price.max_fee),
+            )
         run.reassess(session, [each.intent.payment_id for each, _ in landed if each.intent.state is IntentState.HELD])
     for each, (attempt, receipt) in landed:
         run.tell("mined", each.intent, tx_hash=hex_text(attempt.tx_hash), block=receipt.block_number)
@@ -107,7 +118,7 @@ def _move(run: Run, flying: InFlight, *, pocket: _Pocket, fees: Fees) -> None:
     elif move is Move.HOLD_UNCOVERED:
         run.hold(intent, _unfunded(flying))
     elif move is Move.HOLD_FEE_CEILING:
-        run.hold(intent, HeldReason.FEE_CEILING)
+        run.hold(intent, HeldReason.FEE_CEILING if price is None else _too_dear(flying))
 
 
 def _is_covered(flying: InFlight, pocket: _Pocket) -> bool:
@@ -120,6 +131,11 @@ def _is_covered(flying: InFlight, pocket: _Pocket) -> bool:
 def _unfunded(flying: InFlight) -> HeldReason:
     is_topup = flying.intent.kind is IntentKind.TOPUP
     return HeldReason.GAS_WALLET_EMPTY if is_topup else HeldReason.UNCOVERED
+
+
+def _too_dear(flying: InFlight) -> HeldReason:
+    """Name what lacks where a price below the ceiling cannot be paid."""
+    return HeldReason.DUST if flying.intent.kind is IntentKind.SWEEP else HeldReason.GAS_WALLET_EMPTY
 
 
 def _raised_price(run: Run, flying: InFlight, fees: Fees) -> Price | None:

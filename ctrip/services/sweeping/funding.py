@@ -17,9 +17,9 @@ LOOK_EVERY = 30
 def sign_topups(run: Run) -> None:
     """Sign the top-ups that the gas wallet can pay for, and store what it holds for whoever shows it."""
     wallet, chain_id = run.signer.gas_address, run.chain.chain_id
-    with run.ctx.sessions() as session:
+    with run.ctx.sessions.begin() as session:
         waiting = sweep_queues.signable_topups(session, chain_id, sender=wallet, in_flight=IN_FLIGHT)
-    if not waiting and run.claim.fence % LOOK_EVERY != 1:
+    if not waiting and run.loop.claim.fence % LOOK_EVERY != 1:
         return
     balance, used = run.client.balances([(wallet, NATIVE)])[0], run.client.transaction_count(wallet)
     with run.storing() as session:
@@ -36,7 +36,7 @@ def _sign(run: Run, waiting: list[Waiting], *, balance: int, used: int) -> None:
     gas_limit = gas_limit_for(run.client.estimate_gas(sender=wallet, recipient=waiting[0].intent.recipient))
     for each in waiting:
         run.keep_lease()
-        with run.ctx.sessions() as session:
+        with run.ctx.sessions.begin() as session:
             free_coin = balance - sweep_queues.reserved(session, run.chain.chain_id, wallet)
         decided = plan_topup(amount=each.intent.amount or 0, free_coin=free_coin, gas_limit=gas_limit, price=price)
         match decided:

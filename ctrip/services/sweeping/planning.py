@@ -15,7 +15,7 @@ def plan(run: Run) -> None:
             session,
             run.chain,
             read_block=run.cursor.read_block,
-            turn=run.claim.fence,
+            turn=run.loop.claim.fence,
             new_id=run.ctx.new_id,
         )
         held = [each for each in planned if each.is_held]

@@ -1,17 +1,16 @@
 """What the steps of one tick share."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
-from ctrip import metrics
+from ctrip import metrics, runs
 from ctrip.blockchain.client import ChainClient
 from ctrip.context import Context
-from ctrip.database import intents, loops, payments
+from ctrip.database import intents, payments
 from ctrip.domain.chains import Chain
 from ctrip.domain.scanning import Cursor
 from ctrip.domain.sweeps import HeldReason, Intent
@@ -23,50 +22,51 @@ if TYPE_CHECKING:
 BATCH = 50
 """The most intents that one step of one tick looks at."""
 
+DETAIL_CHARACTERS = 200
 _FOR_A_HUMAN = (HeldReason.FOREIGN_NONCE, HeldReason.REPEATED_FAILURE, HeldReason.SIGNING_REFUSED)
 log = get_logger()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
     """One claimed tick of one chain. `cursor` is how far the listener had read when it began."""
 
-    ctx: Context
-    claim: loops.Claim
-    chain: Chain
+    loop: runs.Run
     client: ChainClient
     signer: "Signer"
     cursor: Cursor
-    delivery_ids: list[str]
-    _renewed_at: datetime | None = field(default=None, repr=False)
 
-    @contextmanager
-    def storing(self) -> Iterator[Session]:
+    @property
+    def ctx(self) -> Context:
+        """The context of the run."""
+        return self.loop.ctx
+
+    @property
+    def chain(self) -> Chain:
+        """The chain that is swept."""
+        return self.loop.chain
+
+    def storing(self) -> AbstractContextManager[Session]:
         """Open a transaction that writes only while this run still owns the loop. Raises LostFence."""
-        with self.ctx.sessions.begin() as session:
-            loops.hold(session, self.claim)
-            yield session
+        return self.loop.storing()
 
     def keep_lease(self) -> None:
-        """Renew the claim's lease when a good part of it is over: a slow node must not cost the claim."""
-        now = self.ctx.now()
-        if self._renewed_at is None:
-            self._renewed_at = now
-        if now - self._renewed_at < loops.LEASE / 4:
-            return
-        with self.ctx.sessions.begin() as session:
-            loops.renew(session, self.claim)
-        self._renewed_at = now
+        """Renew the claim's lease when a good part of it is over. Raises LostFence."""
+        self.loop.keep_lease()
 
     def reassess(self, session: Session, payment_ids: Iterable[str]) -> None:
         """Let payments follow from what this transaction stored about their sweeps."""
-        chains = {chain.chain_id: chain for chain in self.ctx.settings.chains}
-        self.delivery_ids += payments.reassess(session, set(payment_ids), chains=chains, new_id=self.ctx.new_id)
+        chains, new_id = self.ctx.settings.chains_by_id, self.ctx.new_id
+        self.loop.delivery_ids += payments.reassess(session, set(payment_ids), chains=chains, new_id=new_id)
 
     def hold(self, intent: Intent, reason: HeldReason, *, detail: str | None = None) -> None:
-        """Hold an intent, and tell its payment. Nothing happens where it is held for that reason already."""
+        """Hold an intent, and tell its payment. Nothing happens where it is held for that reason already.
+
+        `detail` may be a stranger's words; DETAIL_CHARACTERS of it are kept.
+        """
         if intent.held_reason is reason:
             return
+        detail = None if detail is None else detail[:DETAIL_CHARACTERS]
         with self.storing() as session:
             if not intents.hold(session, intent, reason, detail=detail):
                 return

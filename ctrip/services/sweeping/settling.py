@@ -18,7 +18,7 @@ def settle(run: Run) -> None:
     An intent whose block is not the one that the listener read at its height goes back to sent.
     """
     final_block = run.chain.final_block(run.cursor.read_block)
-    with run.ctx.sessions() as session:
+    with run.ctx.sessions.begin() as session:
         deep = sweep_queues.mined_until(session, run.chain.chain_id, block=final_block, limit=BATCH)
     if not deep:
         return
@@ -39,7 +39,7 @@ def settle(run: Run) -> None:
                 told.append(("reverted", intent, attempt, None))
             elif receipt is not None:
                 failure = _failure(run, intent, attempt=attempt, receipt=receipt)
-                _finish(session, intent, attempt=attempt, receipt=receipt, failure=failure)
+                _finish(session, intent, attempt=attempt, failure=failure)
                 told.append(("done" if failure is None else "failed", intent, attempt, failure))
         run.reassess(session, [intent.payment_id for _, intent, _, _ in told])
     for outcome, intent, attempt, failure in told:
@@ -73,8 +73,8 @@ def _failure(run: Run, intent: Intent, *, attempt: Attempt, receipt: Receipt) ->
     return "no Transfer of the amount in its logs"
 
 
-def _finish(session: Session, intent: Intent, *, attempt: Attempt, receipt: Receipt, failure: str | None) -> None:
-    gas_cost = receipt.gas_used * receipt.gas_price
+def _finish(session: Session, intent: Intent, *, attempt: Attempt, failure: str | None) -> None:
+    gas_cost = intent.gas_cost or 0
     own_coin = 0
     if intent.kind is IntentKind.SWEEP:
         pot = sweeps.pot(session, intent.chain_id, intent.address)
@@ -83,4 +83,4 @@ def _finish(session: Session, intent: Intent, *, attempt: Attempt, receipt: Rece
             own_coin = pot - (attempt.gas_reserved - gas_cost)
         else:
             own_coin = min(pot, gas_cost)
-    intents.finish(session, intent, failure=failure, gas_cost=gas_cost, own_coin=own_coin)
+    intents.finish(session, intent, failure=failure, own_coin=own_coin)

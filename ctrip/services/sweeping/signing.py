@@ -39,7 +39,7 @@ class Found:
 
 def sign_sweeps(run: Run) -> None:
     """Sign the sweeps that can go on, and plan the gas that they lack."""
-    with run.ctx.sessions() as session:
+    with run.ctx.sessions.begin() as session:
         waiting = sweep_queues.signable(session, run.chain.chain_id, limit=BATCH)
         # Read after them: what is final by these rows is in the balance of the final block, never the other way round.
         read = {header.number: header.hash for header in cursors.headers(session, run.chain.chain_id)}
@@ -67,13 +67,20 @@ def _look(run: Run, waiting: Sequence[Waiting], *, read: dict[int, bytes]) -> It
         if header.hash != read[block]:
             continue  # the node is on another branch than the one that was read: its balances are not what was read
         holders = [(each.intent.address, token) for each in by_block[block] for token in (NATIVE, each.intent.token)]
-        final = run.client.balances(holders, block=block)
-        latest = run.client.balances(holders)
+        final = run.client.balances_told(holders, block=block)
+        latest = run.client.balances_told(holders)
         run.keep_lease()
-        least = [min(pair) for pair in zip(final, latest, strict=True)]
+        least = [_least(*pair) for pair in zip(final, latest, strict=True)]
         for coin, tokens, each in zip(least[::2], least[1::2], by_block[block], strict=True):
+            if coin is None or tokens is None:
+                run.hold(each.intent, HeldReason.REVERTS, detail="its balance is not told")
+                continue
             used = run.client.transaction_count(each.intent.address)
             yield each, Found(coin=coin, tokens=tokens, final_block=block, final_hash=header.hash, used=used)
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else min(one, other)
 
 
 def _decide(run: Run, waiting: Waiting, *, found: Found, fees: Fees) -> Plan:
@@ -94,7 +101,7 @@ def _decide_on_coin(run: Run, waiting: Waiting, *, found: Found, fees: Fees) -> 
     if waiting.last is not None:
         price = raised(waiting.last.price, price, ceiling=ceiling)
     used = run.client.estimate_gas(sender=intent.address, recipient=run.chain.treasury, value=min(1, found.coin))
-    with run.ctx.sessions() as session:
+    with run.ctx.sessions.begin() as session:
         pot = sweeps.pot(session, intent.chain_id, intent.address)
     return plan_coin_sweep(
         owed=waiting.owed + pot,

@@ -7,15 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ctrip.domain.merchants import EMAIL_CHARACTERS, EMAIL_PATTERN
 from ctrip.domain.payments import AmountStatus, Settlement, Status, Timing
 from ctrip.domain.transfers import Reason, Source, TransferStatus
 from ctrip.services.payments import PaymentRequest
 from ctrip.web.schemas import ULID, Incoming, ListOf, Moment, Outgoing, Page, Path, Text, storable
 
 _METADATA_BYTES = 8_192
-_NAMES = r'[^\s@<>(),;:"\[\]\\\x00-\x1f\x7f'
-_EMAIL = rf"^{_NAMES}]{{1,64}}@({_NAMES}.]{{1,63}}\.){{1,8}}{_NAMES}.]{{2,63}}$"
-Email = Annotated[str, Field(max_length=254, pattern=_EMAIL), AfterValidator(storable)]
+Email = Annotated[str, Field(max_length=EMAIL_CHARACTERS, pattern=EMAIL_PATTERN), AfterValidator(storable)]
 _PAYMENT_ID = f"^pay_{ULID}$"
 
 
