@@ -136,6 +136,7 @@ BODIES: list[tuple[str, bytes, int, str]] = [
     ("a comment", b'{"chain":"anvil" /* main */}', 400, "malformed_request"),
     ("a raw control character", b'{"chain":"an\x01vil"}', 400, "malformed_request"),
     ("60,000 brackets", b"[" * 60_000, 400, "malformed_request"),
+    ("33 lists in each other", b'{"metadata": ' + b"[" * 32 + b"]" * 32 + b"}", 400, "malformed_request"),
     ("10,000 objects in each other", b'{"a":' * 10_000 + b"1" + b"}" * 10_000, 400, "malformed_request"),
     ("100,000 brackets", b"[" * 100_000, 413, "payload_too_large"),
     ("a byte too many", b"{" + b" " * 65_535 + b"}", 413, "payload_too_large"),
@@ -151,6 +152,12 @@ BODIES: list[tuple[str, bytes, int, str]] = [
     (
         "500 brackets of metadata",
         b'{"chain":"anvil","amount":"1","metadata":' + b"[" * 500 + b"]" * 500 + b"}",
+        400,
+        "malformed_request",
+    ),
+    (
+        "31 brackets of metadata",
+        b'{"chain":"anvil","amount":"1","metadata":' + b"[" * 31 + b"]" * 31 + b"}",
         422,
         "invalid_value",
     ),

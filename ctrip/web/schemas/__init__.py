@@ -17,30 +17,50 @@ ULID = "[0-7][0-9A-HJKMNP-TV-Z]{25}"
 _LONGEST_NUMBER = 309
 """Digits. Whole numbers that a double cannot even come near are of no use to a client, and cost time to read."""
 
+MAX_DEPTH = 32
+"""Levels of objects and lists. Python's own limit is one that any library in the process may move."""
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
     """Read a request body as one JSON object (RFC 8259, in UTF-8 without a byte order mark).
 
-    Raises MalformedRequest, also for a key that occurs twice in an object, and for nesting that Python cannot follow.
+    Raises MalformedRequest, also for a key that occurs twice in an object, and for nesting deeper than MAX_DEPTH.
     """
     try:
+        text = raw.decode("utf-8")
+        if _depth(text) > MAX_DEPTH:
+            raise MalformedRequest(f"the body is nested deeper than {MAX_DEPTH} levels")
         parsed = json.loads(
-            raw.decode("utf-8"),
+            text,
             object_pairs_hook=_object,
             parse_int=lambda digits: int(digits) if len(digits) <= _LONGEST_NUMBER else math.inf,
             parse_constant=_refuse_constant,
         )
     except UnicodeDecodeError as error:
         raise MalformedRequest("the body is not in UTF-8") from error
-    except RecursionError as error:
-        raise MalformedRequest("the body is nested too deeply") from error
     except ValueError as error:
         raise MalformedRequest(f"the body is no JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise MalformedRequest("the body is no JSON object")
     return parsed
+
+
+def _depth(text: str) -> int:
+    """Return how deep the brackets of a JSON text are nested; an upper bound where there are few."""
+    brackets = text.count("[") + text.count("{")
+    if brackets <= MAX_DEPTH:
+        return brackets
+    level = deepest = 0
+    for char in _STRINGS.sub("", text):
+        if char in "[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif char in "]}":
+            level -= 1
+    return deepest
 
 
 def storable(text: str) -> str:
