@@ -1,5 +1,6 @@
 """A payment's world in a test's hands: listener and sweeper called directly, and what became of it all."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,13 @@ STEPS = 60
 
 
 class World:
-    """One chain, one merchant; time passes only where blocks are mined."""
+    """One chain, one merchant; time passes only where blocks are mined.
+
+    Each world has deposit addresses of its own: no two tests sign the same transaction, so that nothing that the dev
+    chain remembers of one, under a hash, can be taken for another's.
+    """
+
+    _worlds = itertools.count(1)
 
     def __init__(self, ctx: Context, anvil: DevChain) -> None:
         self.ctx = ctx
@@ -33,8 +40,10 @@ class World:
         self.chain = ctx.settings.chains[0]
         with ctx.sessions.begin() as session:
             self.merchant_id = session.scalars(sa.select(merchants.c.id)).first() or ""
+            session.execute(sa.text("SELECT setval('deposit_index', :index)"), {"index": 1000 * next(self._worlds)})
             for kind in LoopKind:
                 loops.ensure(session, kind=kind, chain_id=self.chain.chain_id, every=timedelta(0))
+        anvil.mine()  # the head is as old as the session; deadlines are told by its time
         self.scan()
 
     # --- what people do ---------------------------------------------------------------------------------------------
