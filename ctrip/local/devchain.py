@@ -51,7 +51,9 @@ def anvil(
     url = f"http://127.0.0.1:{port}"
     where = url if block_time_s is None else f"{url}, a block every {block_time_s:g} s"
     argv = [str(binary), "--port", str(port), "--chain-id", str(CHAIN_ID), "--mnemonic", MNEMONIC, "--silent"]
-    argv += ["--no-mining"] if block_time_s is None else ["--block-time", str(block_time_s)]
+    # Told when to mine it is a test's, forked and turned back again and again: from states that it wrote to its disk
+    # cache it comes back without the code of contracts, so as many as a session makes stay in memory.
+    argv += ["--no-mining", "--prune-history", "5000"] if block_time_s is None else ["--block-time", str(block_time_s)]
     if state is not None:
         argv += ["--state", str(state), "--state-interval", "1"]
     return Program("anvil", tuple(argv), plain_environment(), is_ready=lambda: answers(url), where=where), url
