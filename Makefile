@@ -31,10 +31,18 @@ check: $(STAMP)
 	PYTHONPATH=. $(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -q -m "not infra and not chaos"
 
-## test         the gate, on real parts (TESTS=path for some of them)
+## test         the gate, on real parts, in two halves side by side (TESTS=path for some of them, one after the other)
 test: $(STAMP)
+ifdef TESTS
 	$(BIN)/pytest -q -m "not chaos" $(TESTS)
+else
+	@mkdir -p .data && $(BIN)/pytest -q -m "not chaos" $(PROCESS_TESTS) > .data/test-processes.log 2>&1 & processes=$$!; \
+	TEST_PORTS=2000 $(BIN)/pytest -q -m "not chaos" $(PROCESS_TESTS:%=--ignore=%); rest=$$?; \
+	wait $$processes; status=$$?; cat .data/test-processes.log; exit $$(( rest | status ))
+endif
 
+# These start and kill whole processes and wait for them; the others keep a core busy meanwhile. Ports of their own.
+PROCESS_TESTS = tests/actors tests/local tests/test_walk.py tests/test_faults.py tests/test_startup_refusals.py
 ## test-chaos   faults for minutes, with printed seeds (SEEDS=1,2,3 MINUTES=10)
 test-chaos: $(STAMP)
 	SEEDS="$(SEEDS)" MINUTES="$(MINUTES)" $(BIN)/pytest -q -s --timeout=0 -m chaos $(TESTS)

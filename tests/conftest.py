@@ -1,6 +1,7 @@
 """Real parts for the tests: an embedded Postgres and Valkey, a dev chain, and a Context on an emptied database."""
 
 import dataclasses
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from tests.stack import RunningStack, is_alive
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
+PORTS = int(os.environ.get("TEST_PORTS", "0"))
+"""Added to the ports of the parts, so that two sessions side by side never try for the same ones."""
 
 MNEMONIC = "legal winner thank year wave sausage worth useful legal winner thank yellow"
 """A test vector of BIP-39. Not the dev chain's own: its unlocked accounts would be our deposit addresses."""
@@ -94,7 +97,7 @@ def _empty(engine: sa.Engine) -> None:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("valkey")
-    program, url = embedded_redis(folder, port=26379, durable=False)
+    program, url = embedded_redis(folder, port=26379 + PORTS, durable=False)
     with running(program, folder):
         yield url
 
@@ -119,7 +122,7 @@ def anvil_binary() -> Path:
 def anvil_node(anvil_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevChain]:
     """The session's dev chain. Tests take `anvil`, which starts each of them at the same block."""
     folder = tmp_path_factory.mktemp("anvil")
-    program, url = devchain.anvil(anvil_binary, port=28545, block_time_s=None)
+    program, url = devchain.anvil(anvil_binary, port=28545 + PORTS, block_time_s=None)
     with running(program, folder):
         yield DevChain(url)
 
