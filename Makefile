@@ -36,6 +36,8 @@ test: $(STAMP)
 ifdef TESTS
 	$(BIN)/pytest -q -m "not chaos" $(TESTS)
 else
+	@$(BIN)/python -c 'from pathlib import Path; from ctrip.local import devchain as chain; \
+	  folder = Path(".data/npm"); chain.find_anvil(folder) or chain.install_anvil(folder)'  # once, not by both halves
 	@mkdir -p .data && $(BIN)/pytest -q -m "not chaos" $(PROCESS_TESTS) > .data/test-processes.log 2>&1 & processes=$$!; \
 	TEST_PORTS=2000 $(BIN)/pytest -q -m "not chaos" $(PROCESS_TESTS:%=--ignore=%); rest=$$?; \
 	wait $$processes; status=$$?; cat .data/test-processes.log; exit $$(( rest | status ))
