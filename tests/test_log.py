@@ -83,7 +83,7 @@ def test_a_secret_that_was_told_is_struck_out_everywhere(lines: io.StringIO) -> 
         int("hunter2")
     except ValueError:
         log.exception("failed")
-        logging.getLogger("a.library").exception("it said %s", "hunter2")
+        logging.getLogger("some.package").exception("it said %s", "hunter2")
     assert len(read(lines)) == 3
     assert "hunter2" not in lines.getvalue()
     assert lines.getvalue().count("[redacted]") >= 6
