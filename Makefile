@@ -2,13 +2,14 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo check test test-chaos fmt migrate pins bench-smoke clean
+.PHONY: help run demo check test test-chaos fmt migrate pins bench-smoke bench-queue clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.built-from
 SEEDS ?=
+STOCK ?=
 MINUTES ?=
 
 ## help         print these lines
@@ -31,20 +32,24 @@ check: $(STAMP)
 	PYTHONPATH=. $(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -q -m "not infra and not chaos"
 
-## test         the gate, on real parts, in two halves side by side (TESTS=path for some of them, one after the other)
+## test         the gate, on real parts, in three lanes side by side (TESTS=path for some of them, one after the other)
 test: $(STAMP)
 ifdef TESTS
 	$(BIN)/pytest -q -m "not chaos" $(TESTS)
 else
 	@$(BIN)/python -c 'from pathlib import Path; from ctrip.local import devchain as chain; \
-	  folder = Path(".data/npm"); chain.find_anvil(folder) or chain.install_anvil(folder)'  # once, not by both halves
-	@mkdir -p .data && $(BIN)/pytest -q -m "not chaos" $(PROCESS_TESTS) > .data/test-processes.log 2>&1 & processes=$$!; \
-	TEST_PORTS=2000 $(BIN)/pytest -q -m "not chaos" $(PROCESS_TESTS:%=--ignore=%); rest=$$?; \
-	wait $$processes; status=$$?; cat .data/test-processes.log; exit $$(( rest | status ))
+	  folder = Path(".data/npm"); chain.find_anvil(folder) or chain.install_anvil(folder)'  # once, not by each lane
+	@TEST_PORTS=40 $(LANE) $(WORKER_TESTS) > .data/test-workers.log 2>&1 & workers=$$!; \
+	TEST_PORTS=80 $(LANE) $(STACK_TESTS) > .data/test-stack.log 2>&1 & stack=$$!; \
+	$(LANE) $(WORKER_TESTS:%=--ignore=%) $(STACK_TESTS:%=--ignore=%); rest=$$?; \
+	wait $$workers; workers=$$?; wait $$stack; stack=$$?; \
+	cat .data/test-workers.log .data/test-stack.log; exit $$(( rest | workers | stack ))
 endif
 
+LANE = $(BIN)/pytest -q -m "not chaos"
 # These start and kill whole processes and wait for them; the others keep a core busy meanwhile. Ports of their own.
-PROCESS_TESTS = tests/actors tests/local tests/test_walk.py tests/test_faults.py tests/test_startup_refusals.py
+WORKER_TESTS = tests/actors tests/test_faults.py
+STACK_TESTS = tests/local tests/ops tests/test_walk.py tests/test_startup_refusals.py tests/test_secrets.py tests/test_admin_walk.py
 ## test-chaos   faults for minutes, with printed seeds (SEEDS=1,2,3 MINUTES=10)
 test-chaos: $(STAMP)
 	SEEDS="$(SEEDS)" MINUTES="$(MINUTES)" $(BIN)/pytest -q -s --timeout=0 -m chaos $(TESTS)
@@ -66,6 +71,10 @@ pins: $(STAMP)
 ## bench-smoke  payments per second, seconds to `detected` and to the webhook, memory; last line is JSON
 bench-smoke: $(STAMP)
 	@$(BIN)/python -m bench.smoke
+
+## bench-queue  Dramatiq as it comes against ours, fault by fault; latency, webhooks per second (STOCK=slow: 15 min more)
+bench-queue: $(STAMP)
+	@STOCK=$(STOCK) $(BIN)/python -m bench.queue
 
 ## clean        remove the environment; data in .data stay
 clean:

@@ -8,19 +8,20 @@ import dramatiq
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.middleware import TimeLimit
 
-from actors import Rule, dead_letters
+from actors import Rule, dead_letters, zeros
+from actors.boot import Boot
 from actors.hardened import HEARTBEAT_TIMEOUT_MS, HardenedBroker
-from actors.middleware.boot import Boot
+from actors.measure import Measure
+from actors.middleware.crowds import DropCrowds
 from actors.middleware.dead_letters import Death, TellDeaths
 from actors.middleware.due import StampDue
 from actors.middleware.lifetime import DieWithMaster, StopOnce
-from actors.middleware.measure import Measure
-from actors.middleware.page import ServePage
 from actors.middleware.poison import PoisonGuard
 from actors.middleware.presence import Presence
 from actors.middleware.retries import Retries
+from actors.page import ServePage
 from actors.queues import Queues
-from ctrip.bootstrap import bootstrap
+from ctrip.bootstrap import bootstrap, shut_down
 from ctrip.context import Context
 from ctrip.errors import LostFence, Unavailable
 from ctrip.log import get_logger
@@ -77,7 +78,13 @@ def wake(
 def _start(queue: str) -> Context:
     ctx = bootstrap(Role(queue))
     broker.connect(ctx.settings.redis_url)
+    zeros.of_worker(ctx.settings, queue)
     return ctx
+
+
+def _stop(ctx: Context) -> None:
+    shut_down(ctx)
+    broker.client.close()
 
 
 def _page() -> tuple[str, int]:
@@ -93,7 +100,7 @@ def _milliseconds(span: timedelta) -> int:
     return int(span / timedelta(milliseconds=1))
 
 
-_boot = Boot(_start)
+_boot = Boot(_start, _stop)
 
 # What comes first hears of a start first and of an end last: Retries decides whether a message is dead before Measure
 # and TellDeaths ask, and the time limit is lifted before anything else is done after a run.
@@ -108,6 +115,7 @@ broker = HardenedBroker(
         TellDeaths(_tell),
         Measure(dropped=DROPPED),
         StampDue(),
+        DropCrowds(),
         PoisonGuard(),
         Retries(dropped=DROPPED),
         TimeLimit(),

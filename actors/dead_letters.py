@@ -9,6 +9,7 @@ from dramatiq.errors import DecodeError
 from dramatiq.message import Message
 from redis import RedisError
 
+from actors.messages import read_message
 from actors.middleware.dead_letters import Death
 from actors.queues import DeadMessage, Queues
 from ctrip.context import Context
@@ -49,15 +50,22 @@ def record(ctx: Context, queues: Queues, death: Death) -> None:
 def collect(
     ctx: Context, queues: Queues, *, queue: str, known_actors: set[str], older_than_ms: int = HEAD_START_MS
 ) -> int:
-    """Record the dead messages that no worker could record when they died. Returns how many there were."""
-    found = queues.dead_messages(queue, older_than_ms=older_than_ms, limit=COLLECT_BATCH)
-    for dead in found:
-        letter = letter_of(dead)
-        if letter.reason is Reason.RETRIES and letter.actor not in known_actors:
-            letter = replace(letter, reason=Reason.UNKNOWN_ACTOR)
-        dead_letters.record(ctx, letter)
-        queues.forget_dead(dead)
-    return len(found)
+    """Record the dead messages that no worker could record when they died. Returns how many were recorded.
+
+    One that cannot be stored stays in Redis, is logged, and keeps no other from being recorded.
+    """
+    recorded = 0
+    for dead in queues.dead_messages(queue, older_than_ms=older_than_ms, limit=COLLECT_BATCH):
+        try:
+            dead_letters.record(ctx, _collected(dead, known_actors))
+        except Unavailable:
+            raise
+        except Exception:  # whoever can write to Redis may think of what nobody here did
+            log.exception("dead_message_not_stored", queue=queue, redis_id=dead.redis_id)
+        else:
+            queues.forget_dead(dead)
+            recorded += 1
+    return recorded
 
 
 def resend(broker: Broker, letter: DeadLetter) -> None:
@@ -66,7 +74,7 @@ def resend(broker: Broker, letter: DeadLetter) -> None:
     Raises DecodeError where the message cannot be read: no replay can help such a letter.
     """
     # Read and written in Python alone: Redis' own JSON library makes {} of [] and rounds integers above 2**53.
-    message: Message[object] = Message.decode(letter.message.encode())
+    message = read_message(letter.message.encode())
     options = {name: value for name, value in message.options.items() if name not in _OF_ONE_LIFE}
     options |= {"replays": letter.replays, "first_at": int(letter.first_at.timestamp() * 1000)}
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
@@ -77,9 +85,21 @@ def letter_of(dead: DeadMessage) -> DeadLetter:
     """Read what a dead message says of itself."""
     text = dead.content.decode("utf-8", errors="backslashreplace")
     try:
-        message: Message[object] = Message.decode(dead.content)
-    except DecodeError as error:
+        return _read(dead, read_message(dead.content), text)
+    except (DecodeError, AttributeError, TypeError, ValueError, OverflowError) as error:
+        # It may be JSON, and still not what Dramatiq writes.
         return _unreadable(dead, text, error)
+
+
+def _collected(dead: DeadMessage, known_actors: set[str]) -> DeadLetter:
+    letter = letter_of(dead)
+    is_unknown = letter.reason is Reason.RETRIES and letter.actor not in known_actors
+    return replace(letter, reason=Reason.UNKNOWN_ACTOR) if is_unknown else letter
+
+
+def _read(dead: DeadMessage, message: Message[object], text: str) -> DeadLetter:
+    if not isinstance(message.actor_name, str) or not isinstance(message.message_id, str):
+        raise TypeError("neither an actor's name nor an id is anything but text")
     last_words = str(message.options.get("traceback") or "").strip()
     return DeadLetter(
         queue=dead.queue,
@@ -92,18 +112,18 @@ def letter_of(dead: DeadMessage) -> DeadLetter:
         row_id=str(message.args[0]) if message.args else None,
         first_at=_moment(message.options.get("first_at", message.message_timestamp)),
         died_at=_moment(dead.died_at_ms),
-        replays=message.options.get("replays", 0),
+        replays=int(message.options.get("replays", 0)),
     )
 
 
-def _unreadable(dead: DeadMessage, text: str, error: DecodeError) -> DeadLetter:
+def _unreadable(dead: DeadMessage, text: str, error: Exception) -> DeadLetter:
     return DeadLetter(
         queue=dead.queue,
         actor="",
         message=text,
         message_id=dead.redis_id,
         reason=Reason.UNDECODABLE,
-        exception=f"DecodeError: {error}",
+        exception=f"{type(error).__name__}: {error}",
         traceback=None,
         row_id=None,
         first_at=_moment(dead.died_at_ms),

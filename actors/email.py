@@ -1,5 +1,13 @@
-"""The e-mail queue. It has workers, so that whatever is put there is taken; its actors come with the e-mails."""
+"""The e-mail actor: one attempt of one e-mail."""
 
-from actors.broker import broker
+from actors import SEND_EMAIL
+from actors.broker import actor, context, wake
+from ctrip.services import emails
 
-broker.declare_queue("email")
+
+@actor(SEND_EMAIL)
+def send_email(email_id: str) -> None:
+    """Make an attempt, and come back when the next one is due."""
+    again_in = emails.send(context(), email_id)
+    if again_in is not None:
+        wake(send_email, [email_id], after=again_in)

@@ -19,11 +19,23 @@ from typing import Any
 import redis
 
 WORKER_SEEN_WITHIN_MS = 15_000
-DELAYED_SCANNED = 1_000
-"""More delayed messages than this are not searched for the most overdue one: it would hold Redis up."""
+SCANNED = 1_000
+"""The most messages of a queue and state that are read for the oldest one: reading more would hold Redis up."""
 
 _SNAPSHOT = """
 local ns, this_minute, worker_since, dead_since = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local scanned = tonumber(ARGV[4])
+local function since(message)
+  local read, content = pcall(cjson.decode, message)
+  if not read or type(content) ~= "table" then return nil, nil end
+  local options, sent = content.options, content.message_timestamp
+  if type(sent) ~= "number" then sent = nil end
+  if type(options) ~= "table" then return sent, nil, sent end
+  local due = type(options.due_at) == "number" and options.due_at or sent
+  return sent, type(options.eta) == "number" and options.eta or nil, due
+end
+local function least(a, b) return b and (a < 0 or b < a) and b or a end
+local known = redis.call("zrange", ns .. ":__heartbeats__", 0, -1)
 local gone = redis.call("zrangebyscore", ns .. ":__heartbeats__", "-inf", dead_since)
 local found = {}
 for i = 5, #ARGV do
@@ -32,12 +44,18 @@ for i = 5, #ARGV do
   local head = redis.call("lindex", q, 0)
   local oldest = head and redis.call("hget", q .. ".msgs", head) or false
   local delayed = redis.call("hlen", q .. ".DQ.msgs")
-  local due = -1
-  if delayed > 0 and delayed <= tonumber(ARGV[4]) then
-    for _, message in ipairs(redis.call("hvals", q .. ".DQ.msgs")) do
-      local read, content = pcall(cjson.decode, message)
-      local eta = read and type(content) == "table" and type(content.options) == "table" and content.options.eta
-      if type(eta) == "number" and (due < 0 or eta < due) then due = eta end
+  local due, first_delayed = -1, -1
+  local sample = delayed > 0 and redis.call("hrandfield", q .. ".DQ.msgs", scanned, "withvalues") or {}
+  for place = 2, #sample, 2 do
+    local sent, eta = since(sample[place])
+    due, first_delayed = least(due, eta), least(first_delayed, sent)
+  end
+  local first_taken = -1
+  for _, worker in ipairs(known) do
+    local ids = redis.call("srandmember", ns .. ":__acks__." .. worker .. "." .. name, scanned)
+    for _, message in ipairs(#ids > 0 and redis.call("hmget", q .. ".msgs", unpack(ids)) or {}) do
+      local _, _, was_due = since(message)
+      first_taken = least(first_taken, was_due)
     end
   end
   local completed = 0
@@ -53,6 +71,7 @@ for i = 5, #ARGV do
     redis.call("llen", q), redis.call("hlen", q .. ".msgs"), delayed, redis.call("zcard", q .. ".XQ"),
     oldest, string.format("%.0f", due), stranded,
     redis.call("zcount", ns .. ":__workers__." .. name, worker_since, "+inf"), completed,
+    string.format("%.0f", first_taken), string.format("%.0f", first_delayed),
   }
 end
 return found
@@ -64,7 +83,9 @@ class Depth:
     """One queue in Redis at one moment.
 
     `dead` counts the dead messages that were not copied to Postgres yet, `stranded` those that a worker which is gone
-    had taken. `overdue_s` is how long ago the first delayed message should have run: 0 where none is late.
+    had taken. `overdue_s` is how long ago the first delayed message should have run: 0 where none is late. The ages of
+    messages in flight count from when they were due, those of delayed ones from when they were sent. Of more than
+    SCANNED messages a random sample of so many is looked at.
     """
 
     queue: str
@@ -77,6 +98,17 @@ class Depth:
     completed_1h: int
     oldest_ready_age_s: float | None
     overdue_s: float
+    oldest_in_flight_age_s: float
+    oldest_delayed_age_s: float
+
+
+@dataclass(frozen=True)
+class Server:
+    """Redis itself. `memory_limit_bytes` is its maxmemory, or the machine's memory where it has none."""
+
+    memory_bytes: int
+    memory_limit_bytes: int
+    connections: int
 
 
 @dataclass(frozen=True)
@@ -109,7 +141,7 @@ class Queues:
     def depths(self, queues: Sequence[str]) -> list[Depth]:
         """Look at these queues, all at the same moment."""
         now_ms = self._now_ms()
-        limits = [now_ms - WORKER_SEEN_WITHIN_MS, now_ms - self._heartbeat_timeout_ms, DELAYED_SCANNED]
+        limits = [now_ms - WORKER_SEEN_WITHIN_MS, now_ms - self._heartbeat_timeout_ms, SCANNED]
         found = self._snapshot(keys=[self._ns], args=[now_ms // 60_000, *limits, *queues])
         return [_depth(queue, row, now_ms=now_ms) for queue, row in zip(queues, found, strict=True)]
 
@@ -157,9 +189,14 @@ class Queues:
             pipe.hdel(f"{self._ns}:{message.queue}.XQ.msgs", message.redis_id)
             pipe.execute()
 
-    def server(self) -> tuple[int, int]:
-        """Return the bytes of memory that Redis uses, and its connected clients."""
-        return int(self.client.info("memory")["used_memory"]), int(self.client.info("clients")["connected_clients"])
+    def server(self) -> Server:
+        """Return what Redis says of itself."""
+        memory = self.client.info("memory")
+        return Server(
+            memory_bytes=int(memory["used_memory"]),
+            memory_limit_bytes=int(memory["maxmemory"]) or int(memory["total_system_memory"]),
+            connections=int(self.client.info("clients")["connected_clients"]),
+        )
 
 
 def taken_key(namespace: str, *, broker_id: str, queue: str) -> str:
@@ -167,9 +204,13 @@ def taken_key(namespace: str, *, broker_id: str, queue: str) -> str:
     return f"{namespace}:__acks__.{broker_id}.{queue}"
 
 
+def content_key(namespace: str, *, queue: str) -> str:
+    """Name the hash of a queue's messages by their ids."""
+    return f"{namespace}:{queue}.msgs"
+
+
 def _depth(queue: str, row: list[Any], *, now_ms: int) -> Depth:
-    ready, messages, delayed, dead, oldest, due, stranded, workers, completed = row
-    first_due_ms = int(due)
+    ready, messages, delayed, dead, oldest, due, stranded, workers, completed, taken, sent = row
     return Depth(
         queue=queue,
         ready=ready,
@@ -180,8 +221,14 @@ def _depth(queue: str, row: list[Any], *, now_ms: int) -> Depth:
         workers=workers,
         completed_1h=completed,
         oldest_ready_age_s=None if oldest is None else max(0.0, (now_ms - _due_at_ms(oldest, now_ms)) / 1000),
-        overdue_s=max(0.0, (now_ms - first_due_ms) / 1000) if first_due_ms >= 0 else 0.0,
+        overdue_s=_age_s(int(due), now_ms),
+        oldest_in_flight_age_s=_age_s(int(taken), now_ms),
+        oldest_delayed_age_s=_age_s(int(sent), now_ms),
     )
+
+
+def _age_s(moment_ms: int, now_ms: int) -> float:
+    return max(0.0, (now_ms - moment_ms) / 1000) if moment_ms >= 0 else 0.0
 
 
 def _due_at_ms(content: bytes, now_ms: int) -> int:

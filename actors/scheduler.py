@@ -1,10 +1,11 @@
 """The scheduler's process: it starts and revives loops, sends what is due, looks at the queues, and shows the gauges.
 
-    every second   watchdog: loops that are overdue get a message        relay: deliveries that are due get one
+    every second   watchdog: loops that are overdue get a message        relay: work that is due gets one
                    replay: dead letters that somebody asked for are sent again
     on a ring      the relay and the replay at once (NOTIFY; see ctrip.services.relay.hear)
     every 3 s      queue snapshots for those who do not know Redis
     every 10 s     dead messages that no worker could record
+    every minute   the operator gets an e-mail of dead letters that are new
     every 10 min   what is out of date is forgotten
 
 Any number of schedulers may run: each row that is kicked, taken or replayed goes to one of them. Where Postgres or
@@ -24,23 +25,24 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from dramatiq.errors import BrokerConnectionError, DecodeError
 from redis import RedisError
 
-from actors import QUEUES, SEND_WEBHOOK
+from actors import QUEUES, SEND_EMAIL, SEND_WEBHOOK, zeros
+from actors.boot import MISCONFIGURED
 from actors.broker import broker, queues, wake
 from actors.dead_letters import collect, resend
+from actors.email import send_email  # noqa: F401 (the relay finds the actor by its name)
 from actors.exposition import registry
 from actors.listener import listen_for_payments
-from actors.middleware.boot import MISCONFIGURED
 from actors.queues import Depth, Queues
 from actors.sweeper import sweep_payments
-from actors.webhook import send_webhook
 from ctrip import metrics
 from ctrip.bootstrap import bootstrap
 from ctrip.context import Context
+from ctrip.domain.ids import Prefix
 from ctrip.domain.loops import LoopKind
 from ctrip.domain.queues import QueueSnapshot
 from ctrip.errors import MisconfiguredError, Unavailable
 from ctrip.log import get_logger
-from ctrip.services import dead_letters, idempotency, loops, relay
+from ctrip.services import dead_letters, emails, housekeeping, loops, relay
 from ctrip.services import queues as snapshots
 from ctrip.settings import Role
 
@@ -48,6 +50,8 @@ BACKLOG = 1_000
 """With more ready messages than this the queue is busy, not lost: due rows wait in Postgres instead."""
 ROUNDS = 10
 """How many batches one job sends before it lets others have their turn."""
+FLOODED_BY = {Prefix.DELIVERY: (SEND_WEBHOOK.queue,), Prefix.EMAIL: (SEND_EMAIL.queue,)}
+"""Which queues the rows of a kind may flood. Open jobs are few, and wait for nobody."""
 RING_DELAY_S = 0.15
 """A transaction that made work due often sends the message itself; this is its head start before the relay looks."""
 LOOPS: dict[LoopKind, dramatiq.Actor[[int], None]] = {
@@ -77,6 +81,7 @@ class Patient:
             if self.is_waiting:
                 log.info("job_goes_on", job=self.name)
             self.is_waiting = False
+        metrics.SCHEDULER_TASK_LAST_RUN.labels(task=self.name).set_to_current_time()
 
 
 class Jobs:
@@ -100,22 +105,31 @@ class Jobs:
         self._has_loops = True
 
     def relay_due(self) -> None:
-        """Send a message for each delivery that is due and has none."""
-        for _ in range(ROUNDS):
-            if self._queues.ready(SEND_WEBHOOK.queue) > BACKLOG:
-                return
-            due = relay.claim_due(self._ctx)
-            if not wake(send_webhook, due) or len(due) < relay.BATCH:
-                return
+        """Send a message for each delivery, e-mail and job that is due and has none."""
+        for kind in relay.KINDS:
+            for _ in range(ROUNDS):
+                if not self._relay_some(kind):
+                    break
+
+    def _relay_some(self, kind: Prefix) -> bool:
+        """Send for a batch of due rows. Returns whether there may be more that can be sent."""
+        if any(self._queues.ready(queue) > BACKLOG for queue in FLOODED_BY.get(kind, ())):
+            return False
+        due = relay.claim_due(self._ctx, kind)
+        return all(wake(broker.get_actor(row.actor), [row.row_id]) for row in due) and len(due) == relay.BATCH
 
     def replay_dead_letters(self) -> None:
-        """Send the dead letters again whose replay was asked for."""
+        """Send the dead letters again whose replay was asked for. Those that Redis does not take wait on."""
         self._queues.ready(SEND_WEBHOOK.queue)
-        for letter in dead_letters.take_requested(self._ctx):
+        letters = dead_letters.take_requested(self._ctx)
+        for place, letter in enumerate(letters):
             try:
                 resend(broker, letter)
             except DecodeError as error:
                 log.warning("dead_letter_unreadable", dead_letter_id=letter.id, error=str(error))
+            except BrokerConnectionError:
+                dead_letters.give_back(self._ctx, letters[place:])
+                raise
 
     def take_snapshots(self) -> None:
         """Store what the queues look like."""
@@ -128,10 +142,14 @@ class Jobs:
         for queue in QUEUES:
             collect(self._ctx, self._queues, queue=queue, known_actors=broker.get_declared_actors())
 
+    def write_digest(self) -> None:
+        """Write to the operator of dead letters that are new."""
+        emails.digest(self._ctx)
+
     def forget(self) -> None:
         """Delete what is kept for a limited time."""
         for _ in range(ROUNDS):
-            if idempotency.forget_expired(self._ctx) == 0:
+            if housekeeping.forget(self._ctx) == 0:
                 return
 
 
@@ -151,6 +169,9 @@ class Doorbell(threading.Thread):
                 with closing(relay.hear(self._ctx)) as bell:
                     self._listen(bell.wait)
             except Unavailable:
+                self._stopping.wait(1)
+            except Exception:  # APScheduler's jobs outlive what nobody expects, and so does this
+                log.exception("doorbell_failed")
                 self._stopping.wait(1)
 
     def stop(self) -> None:
@@ -201,6 +222,7 @@ def _make(ctx: Context) -> tuple[BackgroundScheduler, Doorbell]:
         replay: 1,
         Patient("snapshots", jobs.take_snapshots): 3,
         Patient("dead", jobs.collect_dead): 10,
+        Patient("digest", jobs.write_digest): 60,
         Patient("forget", jobs.forget): 600,
     }
     for job, seconds in periods.items():
@@ -217,6 +239,7 @@ def _show_gauges(ctx: Context) -> None:
     settings = ctx.settings
     if not settings.metrics_port:
         return
+    zeros.of_scheduler()
     shown = registry(ctx, queues(), names=QUEUES)
     metrics.serve(host=settings.metrics_host, port=settings.metrics_port, registry=shown)
 

@@ -1,4 +1,4 @@
-"""What a run of a loop asks for, done."""
+"""What a run of a loop or of a job asks for, done."""
 
 import dramatiq
 
@@ -14,4 +14,11 @@ def follow(tick: Tick, *, loop: dramatiq.Actor[[int], None], chain_id: int) -> N
     """
     if tick.again_in is not None:
         wake(loop, [chain_id], after=tick.again_in)
+    wake(send_webhook, tick.delivery_ids)
+
+
+def follow_job(tick: Tick, *, job: dramatiq.Actor[[str], None], job_id: str) -> None:
+    """Send the job's next message where it is not over, and one for each delivery that is due."""
+    if tick.again_in is not None:
+        wake(job, [job_id], after=tick.again_in)
     wake(send_webhook, tick.delivery_ids)

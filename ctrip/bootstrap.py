@@ -1,11 +1,11 @@
 """The only place that constructs: settings, logs, database, clients and keys. Each role gets only what it may hold.
 
-          sessions  clients  wallet  signer  box  poster
+          sessions  clients  wallet  signer  box  poster  mailer
 api           x                x              x     x (to check a URL; it never posts)
 listener      x        x
 sweeper       x        x       x       x
 webhook       x                               x     x
-email         x
+email         x                                             x (where its settings name a server)
 scheduler     x
 cli           x        x       (x)            (x)       (where its settings have them)
 """
@@ -29,6 +29,7 @@ from ctrip.database.engine import make_engine, make_sessions
 from ctrip.domain.addresses import checksum_address
 from ctrip.domain.ids import RANDOM_BYTES, Prefix, make_id
 from ctrip.log import configure_logging, get_logger
+from ctrip.outbound.email import Mailer
 from ctrip.outbound.http import Poster
 from ctrip.services import startup
 from ctrip.settings import Role, Settings, load_settings
@@ -37,7 +38,7 @@ from ctrip.settings.forms import PRODUCTION
 if TYPE_CHECKING:
     from ctrip.blockchain.signer import Signer
 
-__all__ = ["Role", "bootstrap", "endpoint_clients", "open_database"]
+__all__ = ["Role", "bootstrap", "endpoint_clients", "open_database", "shut_down"]
 
 _READS_CHAINS = (Role.LISTENER, Role.SWEEPER, Role.CLI)
 _DIALS = (Role.API, Role.WEBHOOK)
@@ -63,12 +64,18 @@ def bootstrap(role: Role | str, environment: Mapping[str, str] | None = None) ->
         wallet=wallet,
         signer=None if wallet is None else _signer(settings, wallet),
         box=SecretsBox(settings.secrets_keys) if settings.secrets_keys else None,
-        poster=Poster(allow=settings.webhook_allow_cidrs) if role in _DIALS else None,
+        poster=_poster(settings) if role in _DIALS else None,
+        mailer=_mailer(settings),
     )
     startup.check(ctx)
     if settings.env == PRODUCTION and settings.webhook_allow_cidrs:
         log.warning("webhooks_may_reach_private_ranges", ranges=[str(each) for each in settings.webhook_allow_cidrs])
     return ctx
+
+
+def shut_down(ctx: Context) -> None:
+    """Close what a context holds open, before its process ends: Postgres need not find out by itself."""
+    ctx.sessions.kw["bind"].dispose()
 
 
 def open_database(role: Role, environment: Mapping[str, str] | None = None) -> tuple[Settings, Engine]:
@@ -91,6 +98,11 @@ def _clients(settings: Settings) -> dict[int, ChainClient]:
     return {chain.chain_id: ChainClient(chain) for chain in settings.chains if chain.enabled}
 
 
+def _poster(settings: Settings) -> Poster:
+    # Half of the threads at the most, so that slow destinations leave the other half to the rest.
+    return Poster(allow=settings.webhook_allow_cidrs, slow_places=max(1, settings.webhook_threads // 2))
+
+
 def _signer(settings: Settings, wallet: DepositWallet) -> "Signer | None":
     if settings.wallet_mnemonic is None or settings.gas_key is None:
         return None
@@ -99,6 +111,17 @@ def _signer(settings: Settings, wallet: DepositWallet) -> "Signer | None":
     signer = Signer(settings.wallet_mnemonic, settings.gas_key, wallet=wallet, chains=settings.chains)
     log.info("gas_wallet", address=checksum_address(signer.gas_address))
     return signer
+
+
+def _mailer(settings: Settings) -> Mailer | None:
+    """Build who sends e-mails; an e-mail worker that cannot send them all says so here, once."""
+    missing = "SMTP_URL" if settings.smtp_url is None else "OPERATOR_EMAIL" if settings.operator_email is None else None
+    if settings.role is Role.EMAIL and missing is not None:
+        tell = log.warning if settings.env == PRODUCTION else log.info
+        tell("emails_are_skipped", whose="everybody's" if missing == "SMTP_URL" else "the operator's", missing=missing)
+    if settings.smtp_url is None or settings.mail_from is None:
+        return None
+    return Mailer(settings.smtp_url, mail_from=settings.mail_from)
 
 
 def _now() -> datetime:

@@ -9,6 +9,7 @@ from ctrip.blockchain.addresses import DepositWallet
 from ctrip.blockchain.client import ChainClient
 from ctrip.database.engine import Sessions
 from ctrip.domain.ids import Prefix
+from ctrip.outbound.email import Mailer
 from ctrip.outbound.http import Poster
 from ctrip.settings import Settings
 
@@ -47,3 +48,4 @@ class Context:
     signer: "Signer | None" = None
     box: Box | None = None
     poster: Poster | None = None
+    mailer: Mailer | None = None

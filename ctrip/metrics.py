@@ -3,6 +3,9 @@
 Gauges of shared state (queue depths, chain heights, payments by status) are not here: the scheduler reads them from
 rows at each scrape. Workers of one machine share the folder PROMETHEUS_MULTIPROC_DIR, which must be set before this
 module is imported; their counters then add up on one page. No label ever carries an id, an address or a URL's path.
+
+rate() and increase() see the first event of a series only where the series stood at zero before it. So whoever counts
+outcomes shows all of them from its start, or from the first one on; the outcomes are listed here.
 """
 
 import threading
@@ -29,6 +32,15 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 _QUICK_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _REQUEST_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _DETECT_S = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300)
+
+RUN_OUTCOMES = ("success", "retry", "dead", "skipped")
+CLAIM_OUTCOMES = ("won", "lost", "fenced_out")
+RPC_OUTCOMES = ("ok", "refused", "error")
+ATTEMPT_OUTCOMES = ("delivered", "retry", "dead")
+EMAIL_OUTCOMES = ("sent", "retry", "dead", "skipped")
+SWEEP_OUTCOMES = (
+    *("planned", "topup_planned", "signed", "sent", "raised", "mined", "reverted", "done", "failed", "held"),
+)
 
 ACTOR_RUNS = Counter(
     "ctrip_actor_runs_total",
@@ -73,10 +85,17 @@ PAYMENT_DETECT = Histogram(
     buckets=_DETECT_S,
 )
 WEBHOOK_ATTEMPTS = Counter("ctrip_webhook_attempts_total", "Webhook attempts, by outcome.", ["outcome"])
+EMAIL_ATTEMPTS = Counter("ctrip_email_attempts_total", "E-mails that were tried or skipped, by outcome.", ["outcome"])
 SWEEPS = Counter("ctrip_sweeps_total", "Sweeps, by what became of them.", ["chain", "outcome"])
 HTTP_REQUESTS = Counter("ctrip_http_requests_total", "Requests answered by the API.", ["route", "status"])
 HTTP_REQUEST_DURATION = Histogram(
     "ctrip_http_request_duration_seconds", "How long the API took to answer.", ["route"], buckets=_REQUEST_S
+)
+SCHEDULER_TASK_LAST_RUN = Gauge(
+    "ctrip_scheduler_task_last_run_timestamp_seconds",
+    "When a scheduler last ended a run of this task, one that only found Postgres or Redis away included.",
+    ["task"],
+    multiprocess_mode="max",
 )
 BUILD_INFO = Gauge(
     "ctrip_build_info", "Always 1; the label says which version runs.", ["version"], multiprocess_mode="max"

@@ -1,7 +1,6 @@
 """Real parts for the tests: an embedded Postgres and Valkey, a dev chain, and a Context on an emptied database."""
 
 import dataclasses
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -25,12 +24,10 @@ from ctrip.local.postgres import embedded_postgres
 from ctrip.local.redis import embedded_redis
 from ctrip.settings import Role
 from tests.devchain import ETHER, DevChain
-from tests.stack import RunningStack, is_alive
+from tests.stack import PORTS, RunningStack, is_alive
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
-PORTS = int(os.environ.get("TEST_PORTS", "0"))
-"""Added to the ports of the parts, so that two sessions side by side never try for the same ones."""
 
 MNEMONIC = "legal winner thank year wave sausage worth useful legal winner thank yellow"
 """A test vector of BIP-39. Not the dev chain's own: its unlocked accounts would be our deposit addresses."""

@@ -13,8 +13,11 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 START_WITHIN_S = 90
+PORTS = int(os.environ.get("TEST_PORTS", "0"))
+"""Added to the ports of all parts, so that two sessions side by side never try for the same ones."""
 # Far from the ports of a stack that a person runs beside the tests.
-_PORTS = {"PORT": "28000", "REDIS_PORT": "27379", "CHAIN_PORT": "27545", "METRICS_PORT": "29100"}
+_PLACES = {"PORT": 28000, "REDIS_PORT": 27379, "CHAIN_PORT": 27545, "METRICS_PORT": 29100}
+_PORTS = {name: str(port + PORTS) for name, port in _PLACES.items()}
 _OURS = ("DATABASE_URL", "REDIS_URL", "CHAIN_RPC", "DATA_DIR", "NO_DEMO", "NO_NPM", "PORT")
 
 

@@ -91,6 +91,24 @@ def test_the_edges_import_no_database_and_no_chain(path: Path) -> None:
     assert not [name for name in imports(path) if name.startswith(deep)]
 
 
+HARDENED = [
+    *modules("actors/middleware"),
+    *(ROOT / "actors" / f"{name}.py" for name in ("hardened", "consumers", "messages", "queues")),
+]
+
+
+@pytest.mark.parametrize("path", HARDENED, ids=ids)
+def test_what_hardens_the_broker_knows_nothing_of_payments(path: Path) -> None:
+    """It could leave the repository as a library of its own."""
+    own = {name_of(each) for each in HARDENED}
+    foreign = [
+        name
+        for name in imports(path)
+        if name not in own and name.partition(".")[0] not in {*sys.stdlib_module_names, "dramatiq", "redis"}
+    ]
+    assert not foreign
+
+
 IMPORT_ALL = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
 
 
@@ -148,6 +166,7 @@ def test_only_bootstrap_constructs() -> None:
         "ChainClient",
         "Signer",
         "Poster",
+        "Mailer",
         "SecretsBox",
         "make_engine",
         "make_sessions",
@@ -164,7 +183,7 @@ def test_only_services_open_transactions() -> None:
     # The embedded stack may look into the database that it has made; the relay's bell takes a connection to LISTEN;
     # what all runs of loops share opens transactions in the services' stead.
     rooms = [ROOT / "ctrip" / "services", ROOT / "ctrip" / "local"]
-    files = [ROOT / "ctrip" / "database" / "relay.py", ROOT / "ctrip" / "runs.py"]
+    files = [ROOT / "ctrip" / "database" / "bell.py", ROOT / "ctrip" / "runs.py"]
     for path in CODE:
         if path in files or any(path.is_relative_to(room) for room in rooms):
             continue
@@ -173,7 +192,7 @@ def test_only_services_open_transactions() -> None:
 
 
 OPENS = re.compile(r"\b(sessions(\.begin)?|storing)\(")
-DIALS = re.compile(r"\bctx\.clients\b|\bclient\.(?!chain\b)|\bposter\.post\b")
+DIALS = re.compile(r"\bctx\.clients\b|\bclient\.(?!chain\b)|\bposter\.post\b|\bmailer\.send\b")
 
 
 def dialled_in_a_transaction(code: str) -> list[int]:
@@ -231,8 +250,12 @@ def test_a_rule_is_lifted_only_with_a_reason(path: Path) -> None:
         assert not re.search(r"# type: ignore(?!\[)", line), f"{path}:{number}: {line.strip()}"
 
 
-def test_the_same_noun_has_the_same_name_on_each_floor() -> None:
-    """`ls **/payments.py` shows a feature."""
-    for name in ("payments", "merchants", "webhooks", "loops", "queues", "dead_letters", "evidence", "audit"):
-        assert (ROOT / "ctrip" / "services" / f"{name}.py").exists()
-        assert (ROOT / "ctrip" / "domain" / f"{name}.py").exists()
+NOUNS = ("payments", "merchants", "webhooks", "webhook_endpoints", "emails", "jobs", "loops", "queues", "dead_letters")
+
+
+@pytest.mark.parametrize("noun", [*NOUNS, "evidence", "audit", "audit_log"])
+def test_the_same_noun_has_the_same_name_on_each_floor(noun: str) -> None:
+    """`ls **/payments.py` shows a feature; one that fills a folder has its name."""
+    for floor in ("services", "domain"):
+        place = ROOT / "ctrip" / floor / noun
+        assert place.with_suffix(".py").exists() or (place / "__init__.py").exists(), place

@@ -1,5 +1,6 @@
 """What each process is built of: only what it may hold, and no library that it does not need."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -25,10 +26,13 @@ HELD = {
     Role.LISTENER: {"clients"},
     Role.SWEEPER: {"clients", "wallet", "signer"},
     Role.WEBHOOK: {"box", "poster"},
-    Role.EMAIL: set[str](),
+    Role.EMAIL: {"mailer"},
     Role.SCHEDULER: set[str](),
     Role.CLI: {"clients", "wallet", "box"},
 }
+
+
+MAIL = {"SMTP_URL": "smtp://127.0.0.1:1", "MAIL_FROM": "shop@example.com", "OPERATOR_EMAIL": "operator@example.com"}
 
 
 def built(role: Role | str, environment: dict[str, str]) -> Context:
@@ -39,11 +43,26 @@ def built(role: Role | str, environment: dict[str, str]) -> Context:
 
 @pytest.mark.parametrize("role", Role)
 def test_a_process_gets_only_what_it_may_hold(role: Role, environment: dict[str, str], sessions: Sessions) -> None:
-    ctx = built(role, environment)
-    parts = ("clients", "wallet", "signer", "box", "poster")
+    ctx = built(role, environment | MAIL)
+    parts = ("clients", "wallet", "signer", "box", "poster", "mailer")
     assert {name for name in parts if getattr(ctx, name)} == HELD[role]
     assert ctx.settings.role is role
     assert built(str(role), environment).settings.role is role
+
+
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [(set(), []), ({"OPERATOR_EMAIL"}, ["OPERATOR_EMAIL"]), (set(MAIL), ["SMTP_URL"])],
+)
+def test_a_worker_that_cannot_send_every_e_mail_says_so_once(
+    environment: dict[str, str],
+    sessions: Sessions,
+    capfd: pytest.CaptureFixture[str],
+    left_out: set[str],
+    said: list[str],
+) -> None:
+    built(Role.EMAIL, environment | {name: value for name, value in MAIL.items() if name not in left_out})
+    assert re.findall(r'"missing": "(\w+)", "event": "emails_are_skipped"', capfd.readouterr().err) == said
 
 
 LOADED = "print(*sorted({name.partition('.')[0] for name in sys.modules}))"

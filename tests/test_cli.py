@@ -1,82 +1,42 @@
 """The operator's tool on a real database and chain: what it says, what it writes, and how it exits."""
 
-import json
-import logging
 import os
 import re
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 import yaml
 
-from ctrip.cli import NOUNS, main
+from ctrip.cli import NOUNS
 from ctrip.cli.output import clean
 from ctrip.context import Context
 from ctrip.database import cursors
 from ctrip.database.models import api_keys, deposit_addresses, sweep_intents
 from ctrip.domain.addresses import NATIVE
-from ctrip.domain.dead_letters import Reason, row_died
 from ctrip.domain.merchants import MERCHANT_SCOPES, Scope
 from ctrip.domain.sweeps import HeldReason, IntentState
-from ctrip.services import dead_letters, merchants
+from ctrip.services import merchants
 from tests.conftest import MERCHANT_ID, MNEMONIC, ROOT, XPUB
 from tests.devchain import ETHER, USDC, DevChain
 from tests.factories import CHAIN_ID, header, store_payment, store_sweep, store_transfer
+from tests.tool import Tool, tool
 from tests.world import World
 
 pytestmark = pytest.mark.infra
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a run of the tool left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Tool = Callable[..., Ran]
 
 
 @pytest.fixture
 def ctrip(
     ctx: Context, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Tool]:
-    """Runs `ctrip …` in this process, in the servers' environment but without the keys that only the sweeper has."""
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    for name in ("WALLET_MNEMONIC", "GAS_KEY"):
-        monkeypatch.delenv(name)
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*args: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["ctrip", *args])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as exited:
-            code = int(exited.code or 0)
-        told = capsys.readouterr()
-        return Ran(code, told.out, told.err)
-
-    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
-    yield run
-    logging.getLogger().handlers[:] = handlers
-    logging.getLogger().setLevel(level)
+    """Runs `ctrip …` in this process, on the database of `ctx`."""
+    yield from tool(environment, monkeypatch, capsys)
 
 
 def mode(path: Path) -> int:
@@ -87,7 +47,7 @@ def mode(path: Path) -> int:
 
 
 def test_every_noun_has_a_file_and_helps(ctrip: Tool) -> None:
-    files = {path.stem for path in (ROOT / "ctrip" / "cli").glob("[a-z]*.py")} - {"files", "output"}
+    files = {path.stem.replace("_", "-") for path in (ROOT / "ctrip" / "cli").glob("[a-z]*.py")} - {"files", "output"}
     assert set(NOUNS) == files
     told = ctrip("--help")
     assert told.code == 0
@@ -116,8 +76,6 @@ def test_the_module_runs_from_a_checkout() -> None:
         (["payments", "show", "pay_nothing"], "ctrip: there is no payment 'pay_nothing'"),
         (["merchants", "create", "--name", ""], "ctrip: the name has 1 to 200 printable characters"),
         (["wallet", "advance", "0"], "Invalid value for 'COUNT'"),
-        (["dlq", "replay"], "say which: ids, --queue, --actor, --reason, or --all"),
-        (["dlq", "show", "dlt_nothing"], "ctrip: no dead letter dlt_nothing"),
         (["sweeps", "resume", "swp_nothing"], "ctrip: no sweep swp_nothing is held"),
         (["chains", "resume", "nowhere", "--from", "1"], "ctrip: there is no enabled chain 'nowhere'"),
         (["chains", "resume", "anvil", "--from", "1"], "ctrip: chain anvil is not stopped"),
@@ -133,13 +91,12 @@ def test_a_mistake_is_one_message_and_no_traceback(ctrip: Tool, args: list[str],
 
 
 def test_an_id_is_never_cut(ctrip: Tool, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    key_id, _ = merchants.create_key(ctx, merchant_id=MERCHANT_ID, scopes=["payments:read"])
+    key_id, _ = merchants.create_key(ctx, by="tests", merchant_id=MERCHANT_ID, scopes=["payments:read"])
     assert key_id in ctrip("keys", "list").out
     monkeypatch.setenv("COLUMNS", "60")
     narrow = ctrip("keys", "list").out
     assert max(map(len, narrow.splitlines())) <= 60
-    first_column = [line.split(" ")[0] for line in narrow.splitlines()[2:]]
-    assert "".join(first_column) == key_id
+    assert key_id in narrow, "in one piece, to be copied"
 
 
 def test_what_others_wrote_cannot_steer_the_terminal() -> None:
@@ -205,8 +162,10 @@ def test_where_no_key_could_be_made_no_file_is_left(ctrip: Tool, tmp_path: Path)
 
 
 def test_keys_are_listed_and_revoked(ctrip: Tool, ctx: Context) -> None:
-    first, key = merchants.create_key(ctx, merchant_id=MERCHANT_ID, scopes=["payments:read"])
-    second, _ = merchants.create_key(ctx, merchant_id=None, scopes=["admin"], expires_at=ctx.now() + timedelta(days=1))
+    first, key = merchants.create_key(ctx, by="tests", merchant_id=MERCHANT_ID, scopes=["payments:read"])
+    second, _ = merchants.create_key(
+        ctx, by="tests", merchant_id=None, scopes=["admin"], expires_at=ctx.now() + timedelta(days=1)
+    )
     assert ctrip("keys", "revoke", first).out.startswith(f"{first} is revoked since ")
     assert [row["id"] for row in ctrip("keys", "list", "--json").json] == [second, first]
     table = ctrip("keys", "list").out
@@ -401,6 +360,8 @@ def test_a_stopped_chain_is_resumed(ctrip: Tool, ctx: Context, anvil: DevChain) 
     ran = ctrip("chains", "resume", "anvil", "--from", str(anvil.block_number() - 1))
     assert (ran.code, ran.out) == (0, f"anvil is read on after block {anvil.block_number() - 1}\n")
     assert world.stopped_reason() is None
+    (deed,) = ctrip("audit-log", "--json").json
+    assert (deed["action"], deed["target"]) == ("chains.resume", "anvil")
 
 
 def test_a_held_sweep_is_resumed(ctrip: Tool, ctx: Context) -> None:
@@ -413,6 +374,8 @@ def test_a_held_sweep_is_resumed(ctrip: Tool, ctx: Context) -> None:
     assert (ran.code, ran.out) == (0, f"{sweep_id} goes on at the sweeper's next look\n")
     with ctx.sessions() as session:
         assert session.scalar(sa.select(sweep_intents.c.state).where(sweep_intents.c.id == sweep_id)) == "planned"
+    (deed,) = ctrip("audit-log", "--json").json
+    assert (deed["action"], deed["target"]) == ("sweeps.resume", sweep_id)
 
 
 # --- loops, queues, dead letters ------------------------------------------------------------------------------------
@@ -424,30 +387,6 @@ def test_loops_and_queues_are_listed(ctrip: Tool, ctx: Context, anvil: DevChain)
     World(ctx, anvil)
     assert {row["name"] for row in ctrip("loops", "--json").json} == {"listener:31337", "sweeper:31337"}
     assert "listener:31337" in ctrip("loops").out
-
-
-def test_dead_letters_are_listed_shown_and_asked_for_again(ctrip: Tool, ctx: Context) -> None:
-    for number in range(2):
-        letter = row_died(
-            queue="webhook",
-            actor="send_webhook",
-            row_id=f"whd_{number}",
-            reason=Reason.SCHEDULE,
-            exception="HTTP 500 \x1b[2J",
-            first_at=ctx.now(),
-            died_at=ctx.now(),
-        )
-        dead_letters.record(ctx, letter)
-    newest, oldest = ctrip("dlq", "list", "--queue", "webhook", "--json").json
-    assert "HTTP 500 ·[2J" in ctrip("dlq", "list").out
-    shown = ctrip("dlq", "show", oldest["id"])
-    assert "whd_0" in shown.out
-    assert "\x1b[2J" not in shown.out
-    assert ctrip("dlq", "replay", "--all", "--dry-run").out.startswith("2 match")
-    assert ctrip("dlq", "replay", newest["id"]).out == "1 match, 1 will be sent again\n"
-    asked = {row["id"]: row["replay_requested_at"] for row in ctrip("dlq", "list", "--json").json}
-    assert asked[newest["id"]] is not None
-    assert asked[oldest["id"]] is None
 
 
 # --- audit ----------------------------------------------------------------------------------------------------------

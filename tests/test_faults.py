@@ -2,7 +2,9 @@
 
 import pytest
 
+from tests.chaos.queue_faults import kill, redis_away, send_all_five_fold
 from tests.chaos.story import Story
+from tests.chaos.watch import LoopWatch
 from tests.stack import RunningStack
 
 pytestmark = pytest.mark.infra
@@ -18,3 +20,17 @@ def test_redis_wiped_and_killed_in_the_middle_loses_nothing(stack: RunningStack)
 
 def test_a_node_that_falls_silent_and_comes_back_loses_nothing(stack: RunningStack) -> None:
     Story(stack, seed=3, payments=4, kills=0).live((2, Story.freeze_node))
+
+
+def test_five_fold_messages_and_a_redis_that_goes_away_double_no_run_and_no_webhook(stack: RunningStack) -> None:
+    story = Story(stack, seed=4, payments=6, kills=0)
+    with LoopWatch(stack) as watch:
+        story.live(
+            (1, send_all_five_fold),
+            (2, kill("scheduler")),
+            (3, Story.flush_redis),
+            (4, redis_away(3)),
+            (5, send_all_five_fold),
+        )
+        watch.check()
+    assert set(story.posts.values()) == {1}

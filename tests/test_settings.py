@@ -30,10 +30,12 @@ EVERYTHING = {
     "TRUSTED_PROXIES": "1",
     "WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8, fd00::/8",
     "WEBHOOK_RETRY_SCHEDULE": "0,5,60",
-    "SMTP_URL": "smtp://mail:smtp-word@mail",
+    "SMTP_URL": "smtp://mail:smtp-word%40@mail",
+    "MAIL_FROM": "A shop <shop@example.com>",
+    "OPERATOR_EMAIL": "operator@example.com",
     "METRICS_PORT": "9100",
 }
-SECRETS = (PASSWORD, "redis-word", XPUB, MNEMONIC, GAS_KEY, SECRETS_KEY, "smtp-word")
+SECRETS = (PASSWORD, "redis-word", XPUB, MNEMONIC, GAS_KEY, SECRETS_KEY, "smtp-word%40", "smtp-word@")
 
 
 def load(role: Role = Role.API, **changes: str | None) -> Settings:
@@ -55,7 +57,7 @@ HELD = {
     Role.LISTENER: set(),
     Role.SWEEPER: {"wallet_xpub", "wallet_mnemonic", "gas_key"},
     Role.WEBHOOK: {"secrets_keys", "webhook_allow_cidrs"},
-    Role.EMAIL: {"smtp_url"},
+    Role.EMAIL: {"smtp_url", "operator_email"},
     Role.SCHEDULER: set(),
     Role.CLI: {"wallet_xpub", "secrets_keys"},
 }
@@ -130,12 +132,20 @@ FAULTS: list[tuple[Role, str, str | None, str]] = [
     (Role.API, "PUBLIC_URL", "pay.example", "it is the http(s) address"),
     (Role.API, "PUBLIC_URL", "https://me:word@pay.example", "it is the http(s) address"),
     (Role.API, "TRUSTED_PROXIES", "-1", "it is a whole number"),
+    (Role.SCHEDULER, "DEAD_LETTERS_KEPT_DAYS", "36501", "it is a whole number of days"),
     (Role.API, "TRUSTED_PROXIES", "\uff11", "it is a whole number"),
     (Role.API, "WEBHOOK_ALLOW_CIDRS", "127.0.0.1/8", "it is a comma-separated list of networks"),
     (Role.API, "WEBHOOK_ALLOW_CIDRS", "everywhere", "it is a comma-separated list of networks"),
     (Role.WEBHOOK, "WEBHOOK_RETRY_SCHEDULE", "0,soon", "it is a comma-separated list of 1 to 20 gaps"),
     (Role.WEBHOOK, "WEBHOOK_RETRY_SCHEDULE", ",".join("1" * 21), "1 to 20 gaps"),
     (Role.WEBHOOK, "WEBHOOK_RETRY_SCHEDULE", "604801", "1 to 20 gaps"),
+    (Role.EMAIL, "SMTP_URL", "https://mail:smtp-word@mail", "its value is wrong; it is smtp://"),
+    (Role.EMAIL, "SMTP_URL", "smtp://mail@mail", "its value is wrong; it is smtp://"),
+    (Role.EMAIL, "SMTP_URL", "smtp://mail:smtp-word@@mail", "percent-encoded"),
+    (Role.EMAIL, "SMTP_URL", "smtp://mail:smtp-wörd@mail", "in ASCII"),
+    (Role.EMAIL, "MAIL_FROM", None, "is missing; it is an e-mail address, or A Shop <shop@example.com>"),
+    (Role.EMAIL, "MAIL_FROM", "A shop", "'A shop' is wrong; it is an e-mail address"),
+    (Role.EMAIL, "OPERATOR_EMAIL", "operator", "'operator' is wrong; it is an e-mail address"),
     (Role.API, "METRICS_PORT", "65536", "it is a port"),
     (Role.API, "CHAINS_FILE", "/nowhere/chains.yaml", "cannot read /nowhere/chains.yaml"),
 ]
@@ -164,6 +174,12 @@ def test_the_tool_for_operators_needs_no_wallet_and_no_secrets_key() -> None:
 
 
 # --- secrets from files ---------------------------------------------------------------------------------------------
+
+
+def test_without_a_mail_server_nobody_need_write_in_our_name() -> None:
+    settings = load(Role.EMAIL, SMTP_URL=None, MAIL_FROM=None, OPERATOR_EMAIL=None)
+    assert (settings.smtp_url, settings.mail_from, settings.operator_email) == (None, None, None)
+    assert load(Role.WEBHOOK, MAIL_FROM=None).smtp_url is None, "who sends no mail is not asked for its sender"
 
 
 def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dramatiq.middleware import Middleware, SkipMessage
 
 @dataclass(frozen=True)
 class Death:
-    """A message that was rejected just now. `reason` is retries, age, poison or unknown_actor."""
+    """A message that was rejected just now. `reason` is retries, age, poison, unknown_actor or undecodable."""
 
     queue: str
     redis_id: str
@@ -42,6 +42,8 @@ class TellDeaths(Middleware):
 
 
 def _reason(message: MessageProxy) -> str:
+    if "undecodable" in message.options:
+        return "undecodable"
     if "starts_without_end" in message.options:
         return "poison"
     if isinstance(message._exception, ActorNotFound):

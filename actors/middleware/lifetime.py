@@ -11,6 +11,7 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
 
 _PR_SET_PDEATHSIG = 1
+_STOPS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class DieWithMaster(Middleware):
@@ -31,10 +32,10 @@ class DieWithMaster(Middleware):
 
 
 class StopOnce(Middleware):
-    """Dramatiq takes a second SIGTERM for "now", and drops what runs.
+    """Dramatiq takes a second SIGTERM or SIGHUP for "now", and drops what runs.
 
-    A SIGTERM to the whole process group, as systemd and `docker stop` with `tini -g` send it, comes twice: once by
-    itself and once from the master. Here the first one counts. Who means "now" sends SIGKILL.
+    One to the whole process group, as systemd, a closed terminal and `docker stop` with `tini -g` send it, comes twice:
+    once by itself and once from the master. Here the first one counts. Who means "now" sends SIGKILL.
     """
 
     def after_process_boot(self, broker: Broker) -> None:
@@ -44,7 +45,9 @@ class StopOnce(Middleware):
             return
 
         def stop_once(signum: int, frame: FrameType | None) -> None:
-            signal.signal(signum, signal.SIG_IGN)
+            for number in _STOPS:
+                signal.signal(number, signal.SIG_IGN)
             stop(signum, frame)
 
-        signal.signal(signal.SIGTERM, stop_once)
+        for number in _STOPS:
+            signal.signal(number, stop_once)

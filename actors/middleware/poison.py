@@ -1,5 +1,6 @@
 """A message that kills its worker stops after three starts."""
 
+import threading
 from typing import Any
 
 import redis
@@ -8,6 +9,7 @@ from dramatiq.middleware import Middleware, SkipMessage
 
 STARTS = 3
 _KEPT_S = 72 * 3600
+_LONGEST_TURN_S = 300
 
 
 class PoisonGuard(Middleware):
@@ -15,13 +17,25 @@ class PoisonGuard(Middleware):
 
     Each kill takes the whole worker master down. Here each start is counted before the actor runs and the count is
     dropped when the run has ended, however it ended; a message that was started STARTS times without an end fails.
+
+    Whatever ran beside a message that kills was started without an end as well. So a message that comes again is a
+    suspect, and a process runs one suspect at a time: the next kill is counted for the one that ran alone, and those
+    that wait for their turn are not counted as started. Several processes under one master have a suspect each.
     """
 
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._of_this_thread = threading.local()
+
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Count a start. Raises SkipMessage where there were too many."""
-        key = _key(broker, message)
+        """Count a start, a suspect's when it is its turn. Raises SkipMessage where there were too many."""
+        key, client = _key(broker, message), _client(broker)
         try:
-            with _client(broker).pipeline() as pipe:
+            if client.set(key, 1, nx=True, ex=_KEPT_S):
+                return
+            # The suspect before it runs under the time limit of its actor; this wait ends whatever becomes of that.
+            self._of_this_thread.has_turn = self._turn.acquire(timeout=_LONGEST_TURN_S)
+            with client.pipeline(transaction=False) as pipe:
                 pipe.incr(key)
                 pipe.expire(key, _KEPT_S)
                 starts = pipe.execute()[0]
@@ -45,11 +59,15 @@ class PoisonGuard(Middleware):
         self.after_skip_message(broker, message)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Forget the starts: a dead letter that is replayed begins anew."""
+        """Forget the starts: a dead letter that is replayed begins anew. Then it is the next suspect's turn."""
         try:
             _client(broker).delete(_key(broker, message))
         except redis.RedisError:
             return
+        finally:
+            if getattr(self._of_this_thread, "has_turn", False):
+                self._of_this_thread.has_turn = False
+                self._turn.release()
 
 
 def _client(broker: Broker) -> redis.Redis:

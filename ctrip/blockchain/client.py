@@ -13,6 +13,7 @@ from ctrip.blockchain.decoding import (
     BlockJson,
     HeaderJson,
     LogJson,
+    LogPlaceJson,
     Receipt,
     ReceiptJson,
     header_of,
@@ -20,7 +21,7 @@ from ctrip.blockchain.decoding import (
     to_int,
     token_sighting,
 )
-from ctrip.blockchain.erc20 import TRANSFER_TOPIC, balance_of_call, decimals_call
+from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word, balance_of_call, decimals_call
 from ctrip.blockchain.rpc import Call, RpcPool
 from ctrip.domain.addresses import NATIVE, hex_text
 from ctrip.domain.chains import Chain
@@ -34,6 +35,7 @@ T = TypeVar("T")
 _BLOCK = msgspec.json.Decoder(BlockJson | None)
 _HEADER = msgspec.json.Decoder(HeaderJson | None)
 _LOGS = msgspec.json.Decoder(list[LogJson])
+_PLACES = msgspec.json.Decoder(list[LogPlaceJson])
 _RECEIPT = msgspec.json.Decoder(ReceiptJson | None)
 _TEXT = msgspec.json.Decoder(str)
 
@@ -62,11 +64,9 @@ class ChainClient:
         blocks = (_read(_HEADER, result) for result in self._pool.results(calls))
         return {header.number: header for header in (header_of(block) for block in blocks if block is not None)}
 
-    def blocks(self, wanted: BlockRange) -> list[Block]:
-        """Return whole blocks, oldest first. Raises BlockVanished where the node lacks one of them."""
-        calls: list[Call] = [
-            ("eth_getBlockByNumber", [hex(number), True]) for number in range(wanted.first, wanted.last + 1)
-        ]
+    def blocks(self, numbers: Iterable[int]) -> list[Block]:
+        """Return whole blocks in the order of `numbers`. Raises BlockVanished where the node lacks one of them."""
+        calls: list[Call] = [("eth_getBlockByNumber", [hex(number), True]) for number in numbers]
         blocks = []
         for call, result in zip(calls, self._pool.results(calls), strict=True):
             block = _read(_BLOCK, result)
@@ -97,6 +97,22 @@ class ChainClient:
             sightings = (token_sighting(log, header) for log in _read(_LOGS, result))
             found += [sighting for sighting in sightings if sighting is not None]
         return found
+
+    def blocks_with_transfers_to(self, address: bytes, among: BlockRange) -> set[int]:
+        """Return the blocks that hold Transfers of listed tokens to an address.
+
+        Raises NodeRefused, also where the node does not look through so many blocks at once.
+        """
+        tokens = [hex_text(token.address) for token in self.chain.tokens if not token.is_native]
+        if not tokens:
+            return set()
+        wanted = {
+            "fromBlock": hex(among.first),
+            "toBlock": hex(among.last),
+            "address": tokens,
+            "topics": [hex_text(TRANSFER_TOPIC), None, hex_text(address_word(address))],
+        }
+        return {to_int(place.block_number) for place in _read(_PLACES, self._one("eth_getLogs", wanted))}
 
     def receipts(self, tx_hashes: Sequence[bytes]) -> dict[bytes, Receipt]:
         """Return the receipts of mined transactions; hashes that the node does not know are left out."""

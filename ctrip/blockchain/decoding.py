@@ -49,6 +49,12 @@ class LogJson(msgspec.Struct):
     removed: bool = False
 
 
+class LogPlaceJson(msgspec.Struct):
+    """The block of a log, where nothing else of it is needed."""
+
+    block_number: str = msgspec.field(name="blockNumber")
+
+
 class ReceiptJson(msgspec.Struct):
     """A transaction's receipt. `status` is missing before Byzantium (EIP-658)."""
 

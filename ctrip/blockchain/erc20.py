@@ -16,12 +16,12 @@ _WORD = 32
 
 def transfer_call(recipient: bytes, amount: int) -> bytes:
     """Return the call data of `transfer(recipient, amount)`."""
-    return _TRANSFER + _address_word(recipient) + amount.to_bytes(_WORD)
+    return _TRANSFER + address_word(recipient) + amount.to_bytes(_WORD)
 
 
 def balance_of_call(holder: bytes) -> bytes:
     """Return the call data of `balanceOf(holder)`."""
-    return _BALANCE_OF + _address_word(holder)
+    return _BALANCE_OF + address_word(holder)
 
 
 def decimals_call() -> bytes:
@@ -29,14 +29,15 @@ def decimals_call() -> bytes:
     return _DECIMALS
 
 
-def moved(logs: Iterable[Log], *, token: bytes, sender: bytes, recipient: bytes) -> int | None:
-    """Return how much of `token` went from `sender` to `recipient` by these logs; None where no log says so."""
-    topics = (TRANSFER_TOPIC, _address_word(sender), _address_word(recipient))
-    amounts = [int.from_bytes(log.payload[:_WORD]) for log in logs if (log.address, log.topics) == (token, topics)]
-    return sum(amounts) if amounts else None
-
-
-def _address_word(address: bytes) -> bytes:
+def address_word(address: bytes) -> bytes:
+    """Return an address as an argument or a topic: 32 bytes."""
     if len(address) != ADDRESS_BYTES:
         raise ValueError(f"an address has {ADDRESS_BYTES} bytes, not {len(address)}")
     return address.rjust(_WORD, b"\0")
+
+
+def moved(logs: Iterable[Log], *, token: bytes, sender: bytes, recipient: bytes) -> int | None:
+    """Return how much of `token` went from `sender` to `recipient` by these logs; None where no log says so."""
+    topics = (TRANSFER_TOPIC, address_word(sender), address_word(recipient))
+    amounts = [int.from_bytes(log.payload[:_WORD]) for log in logs if (log.address, log.topics) == (token, topics)]
+    return sum(amounts) if amounts else None

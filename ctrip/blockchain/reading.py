@@ -1,6 +1,6 @@
 """Reading a chain: the next blocks after what was read, or after the common ancestor where a reorg took some of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ctrip.blockchain.client import ChainClient
@@ -57,6 +57,25 @@ def read_step(
         headers=tuple(block.header for block in blocks),
         sightings=tuple(sightings),
     )
+
+
+def read_blocks(
+    client: ChainClient, numbers: Iterable[int], *, issued: Issued, keep_lease: Callable[[], None]
+) -> tuple[list[Header], list[Sighting]]:
+    """Read single blocks whole, wherever they stand, and return their headers and what they hold for issued addresses.
+
+    Raises BlockVanished where the chain moved while they were read.
+    """
+    headers: list[Header] = []
+    sightings: list[Sighting] = []
+    rest = sorted(numbers)
+    while rest:
+        now, rest = rest[:BLOCKS_PER_STEP], rest[BLOCKS_PER_STEP:]
+        blocks = client.blocks(now)
+        keep_lease()
+        headers += [block.header for block in blocks]
+        sightings += _sightings(client, blocks, issued=issued, keep_lease=keep_lease)
+    return headers, sightings
 
 
 def _blocks_after(client: ChainClient, base: Header, *, head: Header) -> list[Block]:

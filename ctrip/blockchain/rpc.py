@@ -104,6 +104,8 @@ class Endpoint:
             return replies
         finally:
             labels = {"chain": self._chain.name, "endpoint": self.label, "method": method}
+            for possible in metrics.RPC_OUTCOMES:
+                metrics.RPC_REQUESTS.labels(**labels, outcome=possible)
             metrics.RPC_REQUESTS.labels(**labels, outcome=outcome).inc()
             metrics.RPC_REQUEST_DURATION.labels(**labels).observe(self._clock() - started)
 
@@ -140,9 +142,10 @@ class Endpoint:
 class RpcPool:
     """The endpoints of one chain, in order of preference. Threads may share it."""
 
-    def __init__(self, chain: Chain) -> None:
-        self.endpoints = tuple(Endpoint(url, chain=chain) for url in chain.rpc_urls)
+    def __init__(self, chain: Chain, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.endpoints = tuple(Endpoint(url, chain=chain, clock=clock) for url in chain.rpc_urls)
         self._chain = chain
+        self._clock = clock
 
     def verify(self) -> None:
         """Raise MisconfiguredError where a reachable endpoint is on another chain.
@@ -170,6 +173,7 @@ class RpcPool:
         """Send calls in batches of MAX_BATCH, all to one endpoint; the next one is asked where it fails."""
         ready = [endpoint for endpoint in self.endpoints if not endpoint.is_resting]
         failures: list[str] = []
+        started = self._clock()
         for endpoint in ready or self.endpoints:
             try:
                 replies: list[Reply] = []
@@ -177,6 +181,9 @@ class RpcPool:
                     replies += endpoint.ask(calls[first : first + MAX_BATCH])
             except NodeUnavailable as error:
                 failures.append(error.detail)
+                if self._clock() - started > TIMEOUT_S:
+                    # Whoever asks holds a lease, which would end. Those that failed rest, so the others are asked next.
+                    break
             else:
                 return replies
         raise NodeUnavailable("; ".join(failures))

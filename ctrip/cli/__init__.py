@@ -18,8 +18,10 @@ NOUNS = {
     "sweeps": "resume one that is held",
     "wallet": "init, xpub, check, advance",
     "queues": "how full they are",
-    "loops": "when each ran last",
-    "dlq": "dead letters: list, show, replay",
+    "loops": "when each ran last; pause, resume, run",
+    "jobs": "what operators asked for: list, show",
+    "dlq": "dead letters: list, show, replay, purge",
+    "audit-log": "who did what",
     "audit": "check every invariant",
     "secrets": "make a SECRETS_KEY",
 }
@@ -34,7 +36,7 @@ class _Nouns(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
         if cmd_name not in NOUNS:
             return None
-        return cast("click.Command", import_module(f"ctrip.cli.{cmd_name}").command)
+        return cast("click.Command", import_module(f"ctrip.cli.{cmd_name.replace('-', '_')}").command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (click's signature)
         with formatter.section("Commands"):

@@ -6,7 +6,7 @@ import sys
 import click
 
 from ctrip.bootstrap import Role, bootstrap, endpoint_clients
-from ctrip.cli.output import as_json, print_json, print_table
+from ctrip.cli.output import as_json, print_json, print_table, who
 from ctrip.services import endpoints, resuming
 from ctrip.services.endpoints import ChainReport
 
@@ -35,7 +35,7 @@ def check(as_json: bool) -> None:
 @click.option("--from", "from_block", type=click.IntRange(min=0), required=True, help="The last block below the fork.")
 def resume(name: str, from_block: int) -> None:
     """Read a chain that a deep reorg stopped again, from the block after BLOCK. What stood above it is taken back."""
-    resuming.resume_chain(bootstrap(Role.CLI), name, from_block=from_block)
+    resuming.resume_chain(bootstrap(Role.CLI), name, from_block=from_block, by=who())
     click.echo(f"{name} is read on after block {from_block}")
 
 

@@ -7,7 +7,7 @@ import click
 
 from ctrip.bootstrap import Role, bootstrap
 from ctrip.cli.files import new_secret_file
-from ctrip.cli.output import as_json, print_json, print_pairs, print_table
+from ctrip.cli.output import as_json, print_json, print_pairs, print_table, who
 from ctrip.domain.merchants import MERCHANT_SCOPES, OPERATOR_SCOPES, ApiKey, key_object
 from ctrip.services import merchants
 
@@ -53,6 +53,7 @@ def create(
     with new_secret_file(out) as keep:
         key_id, key = merchants.create_key(
             bootstrap(Role.CLI),
+            by=who(),
             merchant_id=merchant_id,
             scopes=OPERATOR_SCOPES if operator else scopes or MERCHANT_SCOPES,
             expires_at=expires_at and expires_at.replace(tzinfo=UTC),
@@ -81,7 +82,7 @@ def list_(merchant_id: str | None, limit: int, after: str | None, as_json: bool)
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
     """End a key, from the next request on."""
-    key = merchants.revoke_key(bootstrap(Role.CLI), key_id)
+    key = merchants.revoke_key(bootstrap(Role.CLI), key_id, by=who())
     click.echo(f"{key.id} is revoked since {key.revoked_at:%Y-%m-%d %H:%M:%S} UTC")
 
 

@@ -3,7 +3,7 @@
 import click
 
 from ctrip.bootstrap import Role, bootstrap
-from ctrip.cli.output import as_json, print_json, print_pairs
+from ctrip.cli.output import as_json, print_json, print_pairs, who
 from ctrip.services import merchants
 
 
@@ -26,7 +26,7 @@ def command() -> None:
 def create(name: str, email: str | None, tolerance_bps: int, as_json: bool) -> None:
     """Make a merchant. Its webhook secret is shown this once."""
     merchant_id, webhook_secret = merchants.create_merchant(
-        bootstrap(Role.CLI), name=name, email=email, tolerance_bps=tolerance_bps
+        bootstrap(Role.CLI), by=who(), name=name, email=email, tolerance_bps=tolerance_bps
     )
     made = {"id": merchant_id, "webhook_secret": webhook_secret}
     print_json(made) if as_json else print_pairs("merchant created", made)

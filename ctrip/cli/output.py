@@ -1,5 +1,6 @@
 """How answers look: tables for people, JSON for programs, and nothing in either that could steer a terminal."""
 
+import getpass
 import json
 import os
 import sys
@@ -45,8 +46,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     """Write a table; where there are no rows, say so."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        # Folded, never cut: an id that is not whole finds nothing.
-        table.add_column(column, overflow="fold")
+        # Folded, never cut: an id that is not whole finds nothing. That of the row stays in one piece, to be copied.
+        table.add_column(column, overflow="fold", no_wrap=column == "id")
     for row in rows:
         table.add_row(*(clean(value) for value in row))
     if table.row_count == 0:
@@ -70,3 +71,8 @@ def _console() -> Console:
     # Rich takes a pipe for a terminal of 80 columns; who reads from one wants a row to be a line.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
     return Console(width=width, markup=False, highlight=False, emoji=False)
+
+
+def who() -> str:
+    """Name whoever runs this command, for the audit log."""
+    return f"cli:{getpass.getuser()}"

@@ -3,6 +3,7 @@
 import click
 
 from ctrip.bootstrap import Role, bootstrap
+from ctrip.cli.output import who
 from ctrip.services import sweeping
 
 
@@ -15,5 +16,5 @@ def command() -> None:
 @click.argument("sweep_id")
 def resume(sweep_id: str) -> None:
     """Let a held sweep go on, because you have looked at why it is held (`ctrip payments show`)."""
-    sweeping.resume_sweep(bootstrap(Role.CLI), sweep_id)
+    sweeping.resume_sweep(bootstrap(Role.CLI), sweep_id, by=who())
     click.echo(f"{sweep_id} goes on at the sweeper's next look")

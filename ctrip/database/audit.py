@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from ctrip.database.models import deposit_addresses, events, payments, sweep_attempts, sweep_intents, transfers
 from ctrip.database.payments import payment_of
 from ctrip.database.transfers import transfer_of
+from ctrip.database.work import JOB_DIED
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.audit import Violation, secret_found
 from ctrip.domain.payments import TRANSITIONS, Payment
@@ -87,7 +88,7 @@ def invariants() -> Iterator[tuple[str, str]]:
 def broken(session: Session) -> list[Violation]:
     """Return what violates the invariants of invariants.sql, MOST_PER_INVARIANT of each at the most."""
     arrows = [{"before": old, "after": new} for old, targets in TRANSITIONS.items() for new in targets]
-    parameters = {"arrows": json.dumps(arrows)}
+    parameters = {"arrows": json.dumps(arrows), "job_died": JOB_DIED}
     found = []
     for name, query in invariants():
         needed = {key: value for key, value in parameters.items() if f":{key}" in query}

@@ -1,55 +1,42 @@
-"""Dead letters, and the rows that they spoke of."""
+"""Dead letters."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, replace
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
-from ctrip.database.events import DUE_CHANNEL
-from ctrip.database.models import dead_letters, webhook_deliveries
-from ctrip.domain.dead_letters import DeadLetter, Filter, Reason
-from ctrip.domain.webhooks import DeliveryStatus
+from ctrip.database import work
+from ctrip.database.models import dead_letters
+from ctrip.domain.dead_letters import (
+    MOST_REPLAYS,
+    NAME_CHARACTERS,
+    TRACEBACK_CHARACTERS,
+    DeadLetter,
+    Filter,
+    Forgotten,
+    Reason,
+    State,
+)
+from ctrip.log import redact
 
 
-def add(session: Session, letter: DeadLetter, *, letter_id: str) -> bool:
-    """Store a letter under this id. Returns False where the same death is stored already."""
-    values = asdict(letter) | {"id": letter_id}
-    statement = (
-        pg.insert(dead_letters).values(**values).on_conflict_do_nothing(index_elements=["message_id", "died_at"])
-    )
-    return session.scalar(statement.returning(dead_letters.c.id)) is not None
+def add(session: Session, letter: DeadLetter, *, letter_id: str) -> DeadLetter | None:
+    """Store a letter under this id, its secrets struck out.
 
-
-def fail_row(session: Session, row_id: str) -> None:
-    """Let the work row of a dead message wait for a replay, so that the relay does not wake it again and again."""
-    session.execute(
-        sa.update(webhook_deliveries)
-        .where(webhook_deliveries.c.id == row_id, webhook_deliveries.c.status == DeliveryStatus.PENDING)
-        .values(status=DeliveryStatus.FAILED, next_attempt_at=None, lease_until=None)
-    )
-
-
-def revive_rows(session: Session, row_ids: Sequence[str]) -> None:
-    """Make the work rows of replayed letters due again, with a fresh schedule.
-
-    They count as kicked, because the replay sends their messages; should those be lost, the relay sends them again.
+    Returns the letter as it is stored; None where the same death is stored already.
     """
-    ended = (DeliveryStatus.FAILED, DeliveryStatus.DEAD)
-    session.execute(
-        sa.update(webhook_deliveries)
-        .where(webhook_deliveries.c.id.in_(list(row_ids)), webhook_deliveries.c.status.in_(ended))
-        .values(
-            status=DeliveryStatus.PENDING,
-            next_attempt_at=sa.func.now(),
-            kicked_at=sa.func.clock_timestamp(),
-            dead_reason=None,
-            lease_until=None,
-            attempts_before_schedule=webhook_deliveries.c.attempts,
-        )
+    stored = replace(_storable(letter), id=letter_id)
+    statement = (
+        pg.insert(dead_letters)
+        .values(**asdict(stored))
+        .on_conflict_do_nothing(index_elements=["message_id", "died_at"])
     )
+    return None if session.scalar(statement.returning(dead_letters.c.id)) is None else stored
 
 
 def find(session: Session, letter_id: str) -> DeadLetter | None:
@@ -66,37 +53,38 @@ def matching(session: Session, wanted: Filter, *, limit: int, after: str | None 
     return [_letter(row) for row in session.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))]
 
 
-def count_replayable(session: Session, wanted: Filter) -> int:
-    """Count the letters that a replay of this filter would send."""
-    query = sa.select(sa.func.count()).select_from(dead_letters).where(*_conditions(wanted), *_is_replayable())
-    return session.scalar(query) or 0
+def count(session: Session, wanted: Filter) -> tuple[int, int]:
+    """Count the letters that a bulk action on this filter concerns; and those of them that nobody can read."""
+    of = dead_letters.c
+    unreadable = sa.func.count().filter(of.reason == Reason.UNDECODABLE)
+    query = sa.select(sa.func.count(), unreadable).where(*_conditions(wanted), *_is_untouched())
+    row = session.execute(query.select_from(dead_letters)).one()
+    return row[0], row[1]
 
 
-def request_replay(session: Session, wanted: Filter, *, limit: int) -> int:
-    """Mark up to `limit` letters for replay, oldest first, and ring. Returns how many; none is marked twice."""
-    batch = (
-        sa.select(dead_letters.c.id)
-        .where(*_conditions(wanted), *_is_replayable())
-        .order_by(dead_letters.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("batch")  # which runs once; the planner may run a plain subquery again for each row and pass the limit
-    )
-    marked = session.execute(
-        sa.update(dead_letters)
-        .where(dead_letters.c.id.in_(sa.select(batch.c.id)))
-        .values(replay_requested_at=sa.func.now())
-        .returning(dead_letters.c.id)
-    ).all()
-    session.execute(sa.select(sa.func.pg_notify(DUE_CHANNEL, "replay")))
-    return len(marked)
+def request_replay(session: Session, wanted: Filter, *, after: str, limit: int) -> list[str]:
+    """Mark up to `limit` readable letters for replay, oldest first, from the id `after` on, and ring.
+
+    Returns their ids; none is marked twice.
+    """
+    marked = _close(session, wanted, {"replay_requested_at": sa.func.now()}, after=after, limit=limit, readable=True)
+    work.ring(session)
+    return marked
+
+
+def purge(session: Session, wanted: Filter, *, after: str, limit: int) -> list[str]:
+    """Close up to `limit` letters whose replay nobody asked for, oldest first, from the id `after` on.
+
+    Returns their ids; none is purged twice.
+    """
+    return _close(session, wanted, {"purged_at": sa.func.now()}, after=after, limit=limit, readable=False)
 
 
 def take_requested(session: Session, *, limit: int) -> list[DeadLetter]:
     """Close up to `limit` letters whose replay was asked for and return them: whoever gets a letter sends it."""
     batch = (
         sa.select(dead_letters.c.id)
-        .where(dead_letters.c.replay_requested_at.is_not(None), dead_letters.c.replayed_at.is_(None))
+        .where(dead_letters.c.replay_requested_at.is_not(None), _is_state(State.OPEN))
         .order_by(dead_letters.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -111,32 +99,129 @@ def take_requested(session: Session, *, limit: int) -> list[DeadLetter]:
     return [_letter(row) for row in rows]
 
 
-def count_open(session: Session) -> dict[tuple[str, str], int]:
-    """Count the letters that were not replayed, by (queue, actor)."""
+def give_back(session: Session, letter_ids: Collection[str]) -> None:
+    """Undo `take_requested` for letters that could not be sent."""
     of = dead_letters.c
-    query = sa.select(of.queue, of.actor, sa.func.count().label("n")).where(of.replayed_at.is_(None))
+    values = {"replayed_at": None, "replays": of.replays - 1}
+    session.execute(sa.update(dead_letters).where(of.id.in_(letter_ids), _is_state(State.REPLAYED)).values(values))
+
+
+def close_rows(session: Session, row_ids: Collection[str]) -> None:
+    """Close the open letters of work rows that are made due again without them: they count as replayed."""
+    of = dead_letters.c
+    values = {
+        "replay_requested_at": sa.func.coalesce(of.replay_requested_at, sa.func.now()),
+        "replayed_at": sa.func.now(),
+        "replays": of.replays + 1,
+    }
+    session.execute(sa.update(dead_letters).where(of.row_id.in_(row_ids), _is_state(State.OPEN)).values(values))
+
+
+def count_open(session: Session) -> dict[tuple[str, str], int]:
+    """Count the open letters by (queue, actor)."""
+    of = dead_letters.c
+    query = sa.select(of.queue, of.actor, sa.func.count().label("n")).where(_is_state(State.OPEN))
     return {(row.queue, row.actor): row.n for row in session.execute(query.group_by(of.queue, of.actor))}
 
 
-def _is_replayable() -> tuple[sa.ColumnElement[bool], ...]:
-    return dead_letters.c.replay_requested_at.is_(None), dead_letters.c.replayed_at.is_(None)
+def forget(session: Session, *, older_than: timedelta, limit: int) -> Forgotten:
+    """Delete up to `limit` letters that died longer ago than that, the oldest first, whatever became of them.
+
+    `before` is a whole second, so that it can be told as it is.
+    """
+    of = dead_letters.c
+    before = session.execute(sa.select(sa.func.date_trunc("second", sa.func.now() - older_than))).scalar_one()
+    oldest = (
+        sa.select(of.id)
+        .where(of.died_at < before)
+        .order_by(of.died_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("oldest")
+    )
+    is_open = _is_state(State.OPEN).label("is_open")
+    deleted = session.scalars(sa.delete(dead_letters).where(of.id.in_(sa.select(oldest.c.id))).returning(is_open)).all()
+    return Forgotten(before=before, deleted=len(deleted), open=sum(deleted))
+
+
+def _close(
+    session: Session, wanted: Filter, change: dict[str, Any], *, after: str, limit: int, readable: bool
+) -> list[str]:
+    conditions = [*_conditions(wanted), *_is_untouched(), dead_letters.c.id > after]
+    if readable:
+        conditions.append(dead_letters.c.reason != Reason.UNDECODABLE)
+    batch = (
+        sa.select(dead_letters.c.id)
+        .where(*conditions)
+        .order_by(dead_letters.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("batch")  # which runs once; the planner may run a plain subquery again for each row and pass the limit
+    )
+    closed = sa.update(dead_letters).where(dead_letters.c.id.in_(sa.select(batch.c.id))).values(change)
+    return sorted(session.scalars(closed.returning(dead_letters.c.id)))
+
+
+def _is_untouched() -> tuple[sa.ColumnElement[bool], ...]:
+    """Say that a letter is open, and that no replay of it is on its way: a purge must not overtake one."""
+    return _is_state(State.OPEN), dead_letters.c.replay_requested_at.is_(None)
+
+
+def _is_state(state: State | None) -> sa.ColumnElement[bool]:
+    of = dead_letters.c
+    if state is State.PURGED:
+        return of.purged_at.is_not(None)
+    if state is None:
+        return of.purged_at.is_(None)
+    is_replayed = of.replayed_at.is_not(None) if state is State.REPLAYED else of.replayed_at.is_(None)
+    return sa.and_(is_replayed, of.purged_at.is_(None))
 
 
 def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     of = dead_letters.c
-    conditions: list[sa.ColumnElement[bool]] = []
-    for name in ("queue", "actor", "reason"):
-        value = getattr(wanted, name)
-        if value is not None:
-            conditions.append(of[name] == value)
+    conditions = [_is_state(wanted.state)]
+    conditions += [of[name] == value for name in ("queue", "actor", "reason") if (value := getattr(wanted, name))]
     if wanted.exception is not None:
         conditions.append(of.exception.startswith(wanted.exception, autoescape=True))
+    if wanted.older_than is not None:
+        conditions.append(of.died_at <= sa.func.now() - wanted.older_than)
+    if wanted.newer_than is not None:
+        conditions.append(of.died_at > sa.func.now() - wanted.newer_than)
     if wanted.q is not None:
-        places = (of.exception, of.message, of.row_id)
-        conditions.append(sa.or_(*(place.icontains(wanted.q, autoescape=True) for place in places)))
+        conditions.append(sa.or_(*_says(wanted.q)))
     if wanted.ids:
         conditions.append(of.id.in_(wanted.ids))
     return conditions
+
+
+def _says(text: str) -> Iterator[sa.ColumnElement[bool]]:
+    of = dead_letters.c
+    for place in (of.exception, of.message, of.message_id, of.row_id, of.id):
+        yield place.icontains(text, autoescape=True)
+    # A message is JSON, which writes other letters than ASCII as \u00fc and a quote as \".
+    yield of.message.icontains(json.dumps(text)[1:-1], autoescape=True)
+
+
+def _storable(letter: DeadLetter) -> DeadLetter:
+    """Strike secrets out of what an exception said, and what Postgres' text cannot hold out of everything.
+
+    Whoever can write to Redis chooses the names and ids of a message: they are cut to what an index takes.
+    """
+    return replace(
+        letter,
+        actor=_plain(letter.actor)[:NAME_CHARACTERS],
+        message_id=_plain(letter.message_id)[:NAME_CHARACTERS],
+        replays=min(max(0, letter.replays), MOST_REPLAYS),
+        message=_plain(letter.message),
+        exception=None if letter.exception is None else _plain(redact(letter.exception))[:TRACEBACK_CHARACTERS],
+        # The end of a traceback says what happened; its beginning is the same every time.
+        traceback=None if letter.traceback is None else _plain(redact(letter.traceback))[-TRACEBACK_CHARACTERS:],
+        row_id=None if letter.row_id is None else _plain(letter.row_id)[:NAME_CHARACTERS],
+    )
+
+
+def _plain(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
 def _letter(row: sa.Row[Any]) -> DeadLetter:

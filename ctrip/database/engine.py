@@ -1,12 +1,21 @@
 """The engine and the session factory."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Engine, create_engine, exc
+import psycopg2
+from sqlalchemy import Engine, create_engine, event, exc
 from sqlalchemy.orm import Session, sessionmaker
 
 from ctrip.errors import Unavailable
+
+IDLE_S = 1.0
+"""A connection that was idle for longer is asked whether it lives; to ask each time costs a sixth of a transaction."""
+
+_BEYOND_LIMITS = "54"
+"""The class of SQLSTATEs for rows and statements that are too large: trying them again would help nobody."""
 
 
 class Sessions(sessionmaker[Session]):
@@ -17,11 +26,14 @@ class Sessions(sessionmaker[Session]):
         """Open a transaction that commits at the end of the block, or is rolled back by what leaves it.
 
         Raises Unavailable where Postgres is away, too busy, or ended the connection: nothing is known to be stored.
+        What Postgres can never store is no such case, whatever psycopg2 calls it.
         """
         try:
             with super().begin() as session:
                 yield session
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+            if _is_beyond_limits(error):
+                raise
             raise Unavailable("the database cannot be reached just now") from error
         except exc.DBAPIError as error:
             if not error.connection_invalidated:
@@ -29,17 +41,21 @@ class Sessions(sessionmaker[Session]):
             raise Unavailable("the database ended the connection") from error
 
 
+def _is_beyond_limits(error: exc.SQLAlchemyError) -> bool:
+    state = getattr(getattr(error, "orig", None), "pgcode", None)
+    return isinstance(state, str) and state.startswith(_BEYOND_LIMITS)
+
+
 def make_engine(database_url: str, *, process: str, pool_size: int = 8) -> Engine:
     """Build an engine whose connections fail fast and name their process to the server.
 
     A full pool raises sqlalchemy.exc.TimeoutError after 5 s, which is no OperationalError.
     """
-    return create_engine(
+    engine = create_engine(
         database_url,
         pool_size=pool_size,
         max_overflow=4,
         pool_timeout=5,
-        pool_pre_ping=True,
         hide_parameters=True,  # an error in a log must not hold e-mail addresses, or worse
         connect_args={
             "connect_timeout": 5,
@@ -48,8 +64,29 @@ def make_engine(database_url: str, *, process: str, pool_size: int = 8) -> Engin
             " -c idle_in_transaction_session_timeout=60000",
         },
     )
+    event.listen(engine, "checkin", _note_idle)
+    event.listen(engine, "checkout", _ask_idle)
+    return engine
 
 
 def make_sessions(engine: Engine) -> Sessions:
     """Build the factory behind `with ctx.sessions.begin() as session:`."""
     return Sessions(engine, expire_on_commit=False)
+
+
+def _note_idle(_: Any, record: Any) -> None:
+    record.info["idle_since"] = time.monotonic()
+
+
+def _ask_idle(connection: Any, record: Any, _: Any) -> None:
+    """Raise InvalidatePoolError for a connection that died while nobody used it; the pool then makes new ones."""
+    idle_since = record.info.get("idle_since")
+    if idle_since is None or time.monotonic() - idle_since < IDLE_S:
+        return
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        connection.autocommit = False
+    except psycopg2.Error as error:
+        raise exc.InvalidatePoolError from error

@@ -6,14 +6,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from ctrip.database.models import events, webhook_deliveries
+from ctrip.database import emails, webhooks
+from ctrip.database.models import events
+from ctrip.domain.emails import TOLD
 from ctrip.domain.events import Event, EventType
 from ctrip.domain.ids import Prefix
 from ctrip.domain.payments import Payment
-from ctrip.domain.webhooks import DeliveryStatus
-
-DUE_CHANNEL = "ctrip_due"
-"""The NOTIFY channel that tells the relay of due work. A lost notice costs one period of the relay, nothing else."""
 
 
 def append(
@@ -38,22 +36,25 @@ def append(
         "body": body,
     }
     session.execute(sa.insert(events), event)
-    if payment.webhook_url is None:
-        return []
-    delivery_id = new_id(Prefix.DELIVERY)
-    session.execute(
-        sa.insert(webhook_deliveries).values(
-            id=delivery_id,
-            event_id=event_id,
-            merchant_id=payment.merchant_id,
-            payment_id=payment.id,
-            url=payment.webhook_url,
-            status=DeliveryStatus.PENDING,
-            next_attempt_at=sa.func.now(),
-        )
+    if event_type in TOLD:
+        emails.owe_confirmed(session, payment, new_id=new_id)
+    return webhooks.owe(
+        session,
+        event_id=event_id,
+        event_type=event_type,
+        merchant_id=payment.merchant_id,
+        payment_id=payment.id,
+        webhook_url=payment.webhook_url,
+        new_id=new_id,
     )
-    session.execute(sa.select(sa.func.pg_notify(DUE_CHANNEL, "webhook")))
-    return [delivery_id]
+
+
+def append_test(session: Session, merchant_id: str, *, new_id: Callable[[Prefix], str]) -> str:
+    """Store an event that tells of nothing, owed to nobody yet. Returns its id."""
+    event_id = new_id(Prefix.EVENT)
+    values = {"id": event_id, "merchant_id": merchant_id, "type": EventType.WEBHOOK_TEST, "body": {}}
+    session.execute(sa.insert(events), values)
+    return event_id
 
 
 def of_payment(session: Session, payment_id: str, *, limit: int, after: str | None = None) -> list[Event]:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from ctrip.database.models import sweep_attempts, sweep_intents
 from ctrip.domain.gas import Price
 from ctrip.domain.sweeps import Attempt, HeldReason, Intent, IntentKind, IntentState
+from ctrip.errors import NotFound
 
 UNSPENT = (IntentState.SIGNED, IntentState.SENT, IntentState.HELD)
 """The states in which an intent's nonce, if it has one, is not known to be spent."""
@@ -42,6 +43,21 @@ def lock(session: Session, intent_ids: Iterable[str]) -> dict[str, Intent]:
 def touch(session: Session, intent_ids: Sequence[str]) -> None:
     """Note that intents were looked at now: the others come first at the next look."""
     session.execute(sa.update(sweep_intents).where(sweep_intents.c.id.in_(intent_ids)).values(looked_at=sa.func.now()))
+
+
+def find(session: Session, intent_id: str) -> tuple[Intent, list[Attempt]]:
+    """Return an intent and its attempts, oldest first. Raises NotFound."""
+    row = session.execute(sa.select(sweep_intents).where(sweep_intents.c.id == intent_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no sweep {intent_id}")
+    return read_intent(row), attempts_of(session, [intent_id]).get(intent_id, [])
+
+
+def count_open(session: Session, chain_id: int) -> dict[str, int]:
+    """Count the intents of a chain that are not over, by state."""
+    of = sweep_intents.c
+    query = sa.select(of.state, sa.func.count()).where(of.chain_id == chain_id, of.state.not_in(OVER))
+    return {state: count for state, count in session.execute(query.group_by(of.state).order_by(of.state))}
 
 
 def spends(session: Session, chain_id: int, sender: bytes) -> bool:

@@ -1,5 +1,6 @@
 -- What must always hold of the rows, each as a query that returns what violates it: `ids` and a `sentence`.
--- The numbers are those of the invariants in docs/MAP.md. `:arrows` is TRANSITIONS as JSON.
+-- The numbers are those of the invariants in docs/MAP.md. `:arrows` is TRANSITIONS as JSON,
+-- `:job_died` what stands in a job that ended by an exception.
 -- That of secrets is kept_texts.sql.
 
 -- invariant: 1 transfer_is_canonical_once
@@ -101,15 +102,36 @@ WHERE type IN ('payment.detected', 'payment.confirmed', 'payment.settled', 'paym
   AND type <> 'payment.' || (body #>> '{payment,status}');
 
 -- invariant: 3 event_owed_has_a_delivery
+-- An endpoint may have been made, changed or disabled since: which events were owed to it nobody can say any more.
+-- To a payment's own URL that has answered 410 about an event, later ones are owed no more.
 SELECT ARRAY[e.id, p.id] AS ids,
        format('event %s is owed to the URL of payment %s and has no delivery there', e.id, p.id) AS sentence
 FROM events e
 JOIN payments p ON p.id = e.payment_id
 WHERE p.webhook_url IS NOT NULL
-  AND NOT EXISTS (SELECT FROM webhook_deliveries d WHERE d.event_id = e.id AND d.url = p.webhook_url);
+  AND NOT EXISTS (
+      SELECT FROM webhook_deliveries d WHERE d.event_id = e.id AND d.url = p.webhook_url AND d.endpoint_id IS NULL)
+  AND NOT EXISTS (
+      SELECT FROM webhook_deliveries d
+      JOIN webhook_attempts a ON a.delivery_id = d.id AND a.status_code = 410
+      JOIN events before ON before.id = d.event_id AND before.version < e.version
+      WHERE d.payment_id = p.id AND d.url = p.webhook_url AND d.endpoint_id IS NULL);
+
+-- invariant: 3 delivery_is_its_events_own
+SELECT array_remove(ARRAY[d.id, e.id, w.id], NULL) AS ids,
+       format('delivery %s is of merchant %s and payment %s, its event of %s and %s, its endpoint of %s', d.id,
+              d.merchant_id, d.payment_id, e.merchant_id, e.payment_id, coalesce(w.merchant_id, 'nobody')) AS sentence
+FROM webhook_deliveries d
+LEFT JOIN events e ON e.id = d.event_id
+LEFT JOIN webhook_endpoints w ON w.id = d.endpoint_id
+WHERE (e.id IS NOT NULL AND (d.merchant_id, d.payment_id) IS DISTINCT FROM (e.merchant_id, e.payment_id))
+   OR (w.id IS NOT NULL AND d.merchant_id IS DISTINCT FROM w.merchant_id);
 
 -- invariant: 3 delivery_is_made_scheduled_or_a_dead_letter
-SELECT ARRAY[d.id, d.event_id] AS ids,
+-- A row that was given up has a letter that was not replayed, open or purged; or the scheduler told of forgetting all
+-- letters of that time. A row is kicked before its message can die. What ended with an endpoint that its owner closed
+-- has no letter, and it may be open again by now: unless the delivery itself was answered 410, it is believed.
+SELECT array_remove(ARRAY[d.id, d.event_id], NULL) AS ids,
        format('delivery %s is %s, and %s', d.id, d.status,
               CASE d.status WHEN 'pending' THEN 'not scheduled'
                             WHEN 'delivered' THEN 'no attempt of it succeeded'
@@ -120,7 +142,36 @@ WHERE CASE d.status
           WHEN 'delivered' THEN NOT EXISTS (
               SELECT FROM webhook_attempts a WHERE a.delivery_id = d.id AND a.status_code BETWEEN 200 AND 299)
           ELSE NOT EXISTS (SELECT FROM dead_letters l WHERE l.row_id = d.id AND l.replayed_at IS NULL)
+           AND NOT (d.endpoint_id IS NOT NULL AND d.dead_reason IS NOT DISTINCT FROM 'endpoint_disabled'
+                    AND (d.attempts = d.attempts_before_schedule OR d.last_status_code IS DISTINCT FROM 410))
+           AND NOT EXISTS (
+              SELECT FROM audit_log f
+              WHERE f.action = 'dead_letters.forget'
+                AND CAST(f.detail ->> 'died_before' AS timestamptz) > greatest(d.created_at, d.kicked_at, (
+                    SELECT max(a.at) FROM webhook_attempts a WHERE a.delivery_id = d.id)))
       END;
+
+-- invariant: 3 email_is_sent_scheduled_or_a_dead_letter
+SELECT ARRAY[m.id] AS ids,
+       format('e-mail %s is %s, and no dead letter tells of it', m.id, m.status) AS sentence
+FROM emails m
+WHERE m.status IN ('dead', 'failed')
+  AND NOT EXISTS (SELECT FROM dead_letters l WHERE l.row_id = m.id AND l.replayed_at IS NULL)
+  AND NOT EXISTS (
+      SELECT FROM audit_log f
+      WHERE f.action = 'dead_letters.forget'
+        AND CAST(f.detail ->> 'died_before' AS timestamptz) > greatest(m.created_at, m.kicked_at));
+
+-- invariant: 3 job_that_died_is_a_dead_letter
+SELECT ARRAY[j.id] AS ids,
+       format('job %s ended by an exception, and no dead letter tells of it', j.id) AS sentence
+FROM jobs j
+WHERE j.error = :job_died
+  AND NOT EXISTS (SELECT FROM dead_letters l WHERE l.row_id = j.id AND l.replayed_at IS NULL)
+  AND NOT EXISTS (
+      SELECT FROM audit_log f
+      WHERE f.action = 'dead_letters.forget'
+        AND CAST(f.detail ->> 'died_before' AS timestamptz) > greatest(j.created_at, j.kicked_at));
 
 -- invariant: 4 address_belongs_to_one_payment
 SELECT array_agg(payment_id ORDER BY payment_id) AS ids,

@@ -18,3 +18,16 @@ UNION ALL
 SELECT 'a stored answer', key, false, true,
        (response::jsonb #- '{metadata}' #- '{order_id}' #- '{webhook_url}')::text
 FROM idempotency_keys
+UNION ALL
+SELECT 'a custom webhook', id, true, false, payload FROM webhook_deliveries
+UNION ALL
+-- What the merchant called the order stands in the e-mail too.
+SELECT 'an e-mail', m.id, true, true, replace(concat_ws(E'\n', m.subject, m.text, m.html), coalesce(p.order_id, ''), '')
+FROM emails m
+LEFT JOIN payments p ON p.id = m.payment_id
+UNION ALL
+-- The evidence in a result repeats what the merchant wrote into the payment.
+SELECT 'a job', id, true, kind <> 'custom-webhook',
+       concat_ws(E'\n', params, progress, result::jsonb - 'evidence', error) FROM jobs
+UNION ALL
+SELECT 'the audit log', id, true, true, concat_ws(E'\n', by, action, target, detail) FROM audit_log

@@ -6,6 +6,7 @@ The fence is the claim's number. Every storing transaction of the run locks the 
 finds no row and writes nothing. The database's clock decides, so workers on several machines agree.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -91,6 +92,43 @@ def release(session: Session, claim: Claim, *, again_in: timedelta, has_ticked: 
     )
 
 
+def bring_forward(session: Session, name: str, *, to: datetime | None = None) -> Loop | None:
+    """Make a loop due at `to`, now unless given, or earlier where it is. Returns the row as it was, locked."""
+    row = session.execute(sa.select(loops).where(loops.c.name == name).with_for_update()).one_or_none()
+    if row is None:
+        return None
+    due_at = sa.func.least(loops.c.next_run_at, sa.func.now() if to is None else to)
+    session.execute(sa.update(loops).where(loops.c.name == name).values(next_run_at=due_at))
+    return _loop(row)
+
+
+def set_enabled(session: Session, name: str, *, enabled: bool) -> Loop | None:
+    """Let a loop run, or not. Returns its row; None where there is no such loop."""
+    change = sa.update(loops).where(loops.c.name == name).values(enabled=enabled)
+    row = session.execute(change.returning(loops)).one_or_none()
+    return None if row is None else _loop(row)
+
+
+def make_overdue(session: Session, name: str, *, by: timedelta) -> Loop | None:
+    """Make a loop so overdue, and never kicked, that the watchdog sends its message at its next look. Returns its row.
+
+    A paused loop stays as it is.
+    """
+    overdue = sa.update(loops).where(loops.c.name == name, loops.c.enabled)
+    row = session.execute(
+        overdue.values(next_run_at=sa.func.least(loops.c.next_run_at, sa.func.now() - by), kicked_at=None).returning(
+            loops
+        )
+    ).one_or_none()
+    return None if row is None else _loop(row)
+
+
+def find(session: Session, name: str) -> Loop | None:
+    """Return a loop's row."""
+    row = session.execute(sa.select(loops).where(loops.c.name == name)).one_or_none()
+    return None if row is None else _loop(row)
+
+
 def ensure(session: Session, *, kind: str, chain_id: int, every: timedelta) -> None:
     """Make a loop exist with this period. Any number of schedulers may do it at once."""
     name = loop_name(kind, chain_id)
@@ -103,12 +141,18 @@ def ensure(session: Session, *, kind: str, chain_id: int, every: timedelta) -> N
     )
 
 
-def kick_overdue(session: Session, *, grace: timedelta, again_after: timedelta) -> list[Loop]:
-    """Return the loops whose message must have been lost: due for `grace`, unleased, not kicked for `again_after`."""
+def kick_overdue(
+    session: Session, *, chain_ids: Collection[int], grace: timedelta, again_after: timedelta
+) -> list[Loop]:
+    """Return the loops of these chains whose message must have been lost.
+
+    They are due for `grace`, unleased, and not kicked for `again_after`.
+    """
     rows = session.execute(
         sa.update(loops)
         .where(
             loops.c.enabled,
+            loops.c.chain_id.in_(chain_ids),
             loops.c.next_run_at < sa.func.now() - grace,
             sa.or_(loops.c.lease_until.is_(None), loops.c.lease_until < sa.func.now()),
             sa.or_(loops.c.kicked_at.is_(None), loops.c.kicked_at < sa.func.now() - again_after),

@@ -86,15 +86,17 @@ def keys(session: Session, *, merchant_id: str | None, limit: int, after: str | 
     return [_key(row) for row in session.execute(query.order_by(api_keys.c.id.desc()).limit(limit))]
 
 
-def revoke_key(session: Session, key_id: str) -> ApiKey | None:
-    """End a key, once: the first revocation's time stays. Returns it; None where there is no such key."""
-    row = session.execute(
-        sa.update(api_keys)
-        .where(api_keys.c.id == key_id)
-        .values(revoked_at=sa.func.coalesce(api_keys.c.revoked_at, sa.func.now()))
-        .returning(api_keys)
-    ).one_or_none()
+def find_key(session: Session, key_id: str) -> ApiKey | None:
+    """Return one key."""
+    row = session.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
     return None if row is None else _key(row)
+
+
+def revoke_key(session: Session, key_id: str) -> bool:
+    """End a key. Returns False where there is no such key, or it was revoked before: the first time stays."""
+    is_live = sa.and_(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+    revoked = sa.update(api_keys).where(is_live).values(revoked_at=sa.func.now()).returning(api_keys.c.id)
+    return session.scalar(revoked) is not None
 
 
 def _key(row: sa.Row[Any]) -> ApiKey:

@@ -10,9 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.types import TypeDecorator
 
+from ctrip.domain.emails import EmailKind, EmailStatus
+from ctrip.domain.jobs import JobKind, JobStatus
 from ctrip.domain.payments import AmountStatus, Settlement, Status, Timing
 from ctrip.domain.sweeps import HeldReason, IntentKind, IntentState
 from ctrip.domain.transfers import Reason, Source, TransferStatus
+from ctrip.domain.webhook_endpoints import DisabledReason, EndpointStatus
 from ctrip.domain.webhooks import DeadReason, DeliveryStatus
 
 metadata = sa.MetaData(
@@ -58,6 +61,24 @@ def _bytes(name: str, length: int, *, required: bool = True) -> tuple[sa.Column[
 def _amount(name: str, *, least: int = 0, required: bool = True) -> tuple[sa.Column[Any], sa.CheckConstraint]:
     check = sa.CheckConstraint(f"{name} >= {least} AND {name} < 2::numeric^256", name=f"{name}_range")
     return sa.Column(name, Uint256, nullable=not required), check
+
+
+def _work() -> tuple[sa.Column[Any] | sa.CheckConstraint, ...]:
+    """Return what every row of work has: when it is due (null: it is over), and who is at it. See database/work.py."""
+    return (
+        _moment("next_attempt_at"),
+        _moment("kicked_at"),
+        _moment("lease_until"),
+        sa.Column("fence", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+        # A replay begins a new schedule, and the attempts go on counting.
+        sa.Column("attempts_before_schedule", sa.Integer, nullable=False, server_default="0"),
+        sa.CheckConstraint("attempts_before_schedule BETWEEN 0 AND attempts", name="attempts_range"),
+    )
+
+
+def _due(table: str) -> sa.Index:
+    return sa.Index(f"ix_{table}_due", "next_attempt_at", postgresql_where=sa.text("next_attempt_at IS NOT NULL"))
 
 
 def _one_of(name: str, values: Any) -> sa.CheckConstraint:
@@ -224,23 +245,53 @@ events = sa.Table(
     sa.Index("ix_events_merchant", "merchant_id", sa.text("id DESC")),
 )
 
+webhook_endpoints = sa.Table(
+    "webhook_endpoints",
+    metadata,
+    _id(),
+    _reference("merchant_id", "merchants.id"),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("events", pg.ARRAY(sa.Text), nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("disabled_reason", sa.Text),
+    sa.Column("secret", sa.LargeBinary, nullable=False, comment="encrypted with SECRETS_KEY"),
+    sa.Column("former_secret", sa.LargeBinary, comment="encrypted; signs beside the newer one until former_until"),
+    _moment("former_until"),
+    # Since its last success nothing but failures came: null while all is well.
+    _moment("failing_since"),
+    _moment("created_at", now=True),
+    # Its deliveries speak of it for ever, so it is never taken away.
+    _moment("deleted_at"),
+    _one_of("status", EndpointStatus),
+    _one_of("disabled_reason", DisabledReason),
+    sa.CheckConstraint("(status = 'disabled') = (disabled_reason IS NOT NULL)", name="disabled_has_a_reason"),
+    sa.CheckConstraint("(former_secret IS NULL) = (former_until IS NULL)", name="former_secret_ends"),
+    sa.CheckConstraint("cardinality(events) >= 1", name="some_events"),
+    sa.Index("ix_webhook_endpoints_merchant", "merchant_id", "id", postgresql_where=sa.text("deleted_at IS NULL")),
+)
+
+webhook_origins = sa.Table(
+    "webhook_origins",
+    metadata,
+    sa.Column("origin", sa.Text, primary_key=True),
+    # Set while its newest attempt was a slow one: it is tried in the slow lane then.
+    _moment("slow_since"),
+)
+
 webhook_deliveries = sa.Table(
     "webhook_deliveries",
     metadata,
     _id(),
-    _reference("event_id", "events.id"),
-    _reference("merchant_id", "merchants.id"),
+    _reference("event_id", "events.id", required=False),
+    _reference("merchant_id", "merchants.id", required=False),
     _reference("payment_id", "payments.id", required=False),
-    sa.Column("endpoint_id", sa.Text),
+    _reference("endpoint_id", "webhook_endpoints.id", required=False),
+    sa.Column("payload", sa.Text, comment="a custom webhook's body, byte for byte; it tells of no event"),
     sa.Column("url", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    # A replay begins a new schedule, and the attempts go on counting.
-    sa.Column("attempts_before_schedule", sa.Integer, nullable=False, server_default="0"),
-    _moment("next_attempt_at"),
-    _moment("kicked_at"),
-    _moment("lease_until"),
-    sa.Column("fence", sa.BigInteger, nullable=False, server_default="0"),
+    *_work(),
     sa.Column("last_status_code", sa.Integer),
     sa.Column("dead_reason", sa.Text),
     _moment("created_at", now=True),
@@ -250,11 +301,20 @@ webhook_deliveries = sa.Table(
     sa.CheckConstraint("(status = 'pending') = (next_attempt_at IS NOT NULL)", name="pending_is_scheduled"),
     sa.CheckConstraint("(status = 'dead') = (dead_reason IS NOT NULL)", name="dead_has_a_reason"),
     sa.CheckConstraint("(status = 'delivered') = (delivered_at IS NOT NULL)", name="delivered_has_a_moment"),
-    sa.CheckConstraint("attempts_before_schedule BETWEEN 0 AND attempts", name="attempts_range"),
-    sa.Index("ix_webhook_deliveries_due", "next_attempt_at", postgresql_where=sa.text("status = 'pending'")),
+    sa.CheckConstraint("(event_id IS NULL) = (payload IS NOT NULL)", name="event_or_payload"),
+    sa.CheckConstraint("event_id IS NULL OR merchant_id IS NOT NULL", name="event_has_a_merchant"),
+    _due("webhook_deliveries"),
+    sa.Index(
+        "ix_webhook_deliveries_origin",
+        "origin",
+        "next_attempt_at",
+        postgresql_where=sa.text("next_attempt_at IS NOT NULL"),
+    ),
+    sa.Index("ix_webhook_deliveries_leased", "origin", postgresql_where=sa.text("lease_until IS NOT NULL")),
     sa.Index("ix_webhook_deliveries_event", "event_id"),
     sa.Index("ix_webhook_deliveries_payment", "payment_id", "id"),
     sa.Index("ix_webhook_deliveries_merchant", "merchant_id", sa.text("id DESC")),
+    sa.Index("ix_webhook_deliveries_endpoint", "endpoint_id", sa.text("id DESC")),
 )
 
 webhook_attempts = sa.Table(
@@ -417,6 +477,58 @@ queue_snapshots = sa.Table(
     _moment("taken_at", now=True),
 )
 
+emails = sa.Table(
+    "emails",
+    metadata,
+    _id(),
+    sa.Column("kind", sa.Text, nullable=False),
+    _reference("merchant_id", "merchants.id", required=False),
+    _reference("payment_id", "payments.id", required=False),
+    sa.Column("recipient", sa.Text, comment="null: the operator, whose address the e-mail worker knows"),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("html", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    *_work(),
+    sa.Column("last_error", sa.Text),
+    _moment("created_at", now=True),
+    _moment("sent_at"),
+    _one_of("kind", EmailKind),
+    _one_of("status", EmailStatus),
+    sa.CheckConstraint("(status = 'pending') = (next_attempt_at IS NOT NULL)", name="pending_is_scheduled"),
+    sa.CheckConstraint("(status = 'sent') = (sent_at IS NOT NULL)", name="sent_has_a_moment"),
+    # A reorg may confirm a payment twice; it is told once.
+    sa.UniqueConstraint("payment_id", "kind"),
+    _due("emails"),
+    sa.Index("ix_emails_created_at", "created_at"),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    _id(),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("params", pg.JSON, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    *_work(),
+    sa.Column("progress", pg.JSON(none_as_null=True)),
+    sa.Column("result", pg.JSON(none_as_null=True)),
+    sa.Column("error", sa.Text),
+    sa.Column("requested_by", sa.Text, nullable=False),
+    _moment("created_at", now=True),
+    _moment("started_at"),
+    _moment("ended_at"),
+    _one_of("kind", JobKind),
+    _one_of("status", JobStatus),
+    sa.CheckConstraint(
+        "(status IN ('scheduled', 'running')) = (next_attempt_at IS NOT NULL)", name="open_is_scheduled"
+    ),
+    sa.CheckConstraint("(status IN ('done', 'failed')) = (ended_at IS NOT NULL)", name="ended_has_a_moment"),
+    sa.CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="failed_has_an_error"),
+    _due("jobs"),
+    sa.Index("ix_jobs_ended_at", "ended_at", postgresql_where=sa.text("ended_at IS NOT NULL")),
+)
+
 dead_letters = sa.Table(
     "dead_letters",
     metadata,
@@ -434,9 +546,33 @@ dead_letters = sa.Table(
     sa.Column("replays", sa.Integer, nullable=False, server_default="0"),
     _moment("replay_requested_at"),
     _moment("replayed_at"),
+    _moment("purged_at"),
+    _reference("digest_id", "emails.id", required=False),
     sa.UniqueConstraint("message_id", "died_at"),
-    sa.Index("ix_dead_letters_open", "queue", "actor", "died_at", postgresql_where=sa.text("replayed_at IS NULL")),
+    sa.Index(
+        "ix_dead_letters_open",
+        "queue",
+        "actor",
+        "died_at",
+        postgresql_where=sa.text("replayed_at IS NULL AND purged_at IS NULL"),
+    ),
     sa.Index("ix_dead_letters_row", "row_id"),
+    sa.Index("ix_dead_letters_died_at", "died_at"),
+    sa.Index("ix_dead_letters_untold", "died_at", postgresql_where=sa.text("digest_id IS NULL")),
+    # An e-mail may go when no letter names it.
+    sa.Index("ix_dead_letters_digest", "digest_id", postgresql_where=sa.text("digest_id IS NOT NULL")),
+)
+
+# A trigger refuses to change or delete its rows.
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    _id(),
+    _moment("at", now=True),
+    sa.Column("by", sa.Text, nullable=False, comment="an API key's id, or cli:USER"),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("target", sa.Text),
+    sa.Column("detail", pg.JSON, nullable=False),
 )
 
 idempotency_keys = sa.Table(

@@ -3,8 +3,9 @@
 Statements are built once and executed with parameters: building one takes longer than running it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from typing import Any
 
@@ -23,6 +24,15 @@ from ctrip.domain.transfers import TransferStatus
 PLANNED_AT_ONCE = 200
 SLICES = 256
 """All addresses of a chain are looked at once in so many ticks, by their first byte."""
+
+
+class _Where(StrEnum):
+    """Where to look for money that is owed a sweep."""
+
+    LATELY = "lately"
+    IN_SLICE = "in_slice"
+    AT_ONE = "at_one"
+
 
 _ZERO = sa.literal(0, sa.Numeric(78, 0))
 
@@ -75,33 +85,43 @@ def plan(
     Looks where a transfer became final lately, and at one of SLICES of all addresses, chosen by `turn`: whatever is
     missed by the first (a backfill, a long outage) is found by the second. What is below its threshold is left alone.
     """
-    made: list[Planned] = []
     first = (turn % SLICES).to_bytes(1)
     places = {
         "after_block": read_block - 2 * chain.reorg_window,
         "first_address": first,
         "last_address": first + b"\xff" * ADDRESS_BYTES,
     }
-    for in_slice in (False, True):
-        for row in session.execute(_owed_a_sweep(chain, in_slice=in_slice), places):
-            is_held = row.failures >= MAX_FAILURES
-            statement = pg.insert(sweep_intents).values(
-                id=new_id(Prefix.SWEEP),
-                kind=IntentKind.SWEEP,
-                chain_id=chain.chain_id,
-                address=row.address,
-                token=row.token,
-                payment_id=row.payment_id,
-                state=IntentState.HELD if is_held else IntentState.PLANNED,
-                held_reason=HeldReason.REPEATED_FAILURE if is_held else None,
-                sender=row.address,
-                recipient=chain.treasury,
-            )
-            # The index of unsigned intents decides: whoever plans the same money a second time plans nothing.
-            added = session.scalar(statement.on_conflict_do_nothing().returning(sweep_intents.c.id))
-            if added is not None:
-                made.append(Planned(added, row.payment_id, owed=int(row.owed), is_held=is_held))
+    made: list[Planned] = []
+    for where in (_Where.LATELY, _Where.IN_SLICE):
+        made += _plan(session, chain, session.execute(_owed_a_sweep(chain, where=where), places), new_id=new_id)
     return made
+
+
+def plan_one(
+    session: Session, chain: Chain, *, address: bytes, token: bytes, new_id: Callable[[Prefix], str]
+) -> list[Planned]:
+    """Plan a sweep of one token at one address, also below its threshold: somebody asked for it."""
+    place = {"address": address, "token": token}
+    return _plan(session, chain, session.execute(_owed_a_sweep(chain, where=_Where.AT_ONE), place), new_id=new_id)
+
+
+def under_way(session: Session, chain_id: int, *, address: bytes, token: bytes) -> Intent | None:
+    """Return the newest sweep of a token at an address that is not over."""
+    of = sweep_intents.c
+    query = (
+        sa.select(sweep_intents)
+        .where(
+            of.chain_id == chain_id,
+            of.address == address,
+            of.token == token,
+            of.kind == IntentKind.SWEEP,
+            of.state.not_in(OVER),
+        )
+        .order_by(of.id.desc())
+        .limit(1)
+    )
+    row = session.execute(query).one_or_none()
+    return None if row is None else read_intent(row)
 
 
 def owed(chain_id: Any, address: Any, token: Any) -> sa.ColumnElement[Any]:
@@ -174,18 +194,48 @@ def _covered(chain_id: Any, address: Any, token: Any) -> sa.ScalarSelect[Any]:
     )
 
 
+def _plan(
+    session: Session, chain: Chain, found: Iterable[sa.Row[Any]], *, new_id: Callable[[Prefix], str]
+) -> list[Planned]:
+    made: list[Planned] = []
+    for row in found:
+        is_held = row.failures >= MAX_FAILURES
+        statement = pg.insert(sweep_intents).values(
+            id=new_id(Prefix.SWEEP),
+            kind=IntentKind.SWEEP,
+            chain_id=chain.chain_id,
+            address=row.address,
+            token=row.token,
+            payment_id=row.payment_id,
+            state=IntentState.HELD if is_held else IntentState.PLANNED,
+            held_reason=HeldReason.REPEATED_FAILURE if is_held else None,
+            sender=row.address,
+            recipient=chain.treasury,
+        )
+        # The index of unsigned intents decides: whoever plans the same money a second time plans nothing.
+        added = session.scalar(statement.on_conflict_do_nothing().returning(sweep_intents.c.id))
+        if added is not None:
+            made.append(Planned(added, row.payment_id, owed=int(row.owed), is_held=is_held))
+    return made
+
+
 @cache
-def _owed_a_sweep(chain: Chain, *, in_slice: bool) -> sa.Select[Any]:
-    thresholds = {token.address: max(1, token.threshold) for token in chain.tokens}
-    in_slice_ = transfers.c.recipient.between(sa.bindparam("first_address"), sa.bindparam("last_address"))
-    where = in_slice_ if in_slice else transfers.c.block_number > sa.bindparam("after_block")
+def _owed_a_sweep(chain: Chain, *, where: _Where) -> sa.Select[Any]:
+    # What somebody asks for is swept whatever it is worth.
+    thresholds = {token.address: 1 if where is _Where.AT_ONE else max(1, token.threshold) for token in chain.tokens}
+    at_one = (transfers.c.recipient == sa.bindparam("address"), transfers.c.token == sa.bindparam("token"))
+    there = {
+        _Where.LATELY: transfers.c.block_number > sa.bindparam("after_block"),
+        _Where.IN_SLICE: transfers.c.recipient.between(sa.bindparam("first_address"), sa.bindparam("last_address")),
+        _Where.AT_ONE: sa.and_(*at_one),
+    }[where]
     places = (
         sa.select(
             transfers.c.recipient.label("address"),
             transfers.c.token,
             sa.func.min(transfers.c.payment_id).label("payment_id"),
         )
-        .where(transfers.c.chain_id == chain.chain_id, transfers.c.token.in_(thresholds), _is_final(transfers), where)
+        .where(transfers.c.chain_id == chain.chain_id, transfers.c.token.in_(thresholds), _is_final(transfers), there)
         .group_by(transfers.c.recipient, transfers.c.token)
         .subquery()
     )

@@ -1,6 +1,6 @@
 """Transfers: stored once per block that holds them, orphaned with it, final when it is deep enough."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,9 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
 from ctrip.database.models import payments, sweep_attempts, transfers
-from ctrip.domain.transfers import Reason, Source, Transfer, TransferStatus, Verdict
+from ctrip.domain.chains import Chain
+from ctrip.domain.ids import Prefix
+from ctrip.domain.transfers import NATIVE_LOG_INDEX, Reason, Sighting, Source, Transfer, TransferStatus, Verdict
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,27 @@ def store(session: Session, new: Iterable[Transfer]) -> None:
         ),
         rows,
     )
+
+
+def store_sightings(
+    session: Session, chain: Chain, sightings: Sequence[Sighting], *, new_id: Callable[[Prefix], str]
+) -> list[Transfer]:
+    """Store what was sighted in canonical blocks: whose it is, and whether it is our own doing. Returns all of it."""
+    owned = owners(session, sorted({sighting.recipient for sighting in sightings}))
+    ours = own_hashes(session, sorted({sighting.tx_hash for sighting in sightings}))
+    found = [
+        _sighted(
+            chain, each, owner=owned[each.recipient], is_own=each.tx_hash in ours, transfer_id=new_id(Prefix.TRANSFER)
+        )
+        for each in sightings
+    ]
+    store(session, found)
+    return found
+
+
+def orphan(session: Session, transfer_ids: Sequence[str]) -> None:
+    """Mark transfers as orphaned: their blocks do not hold them."""
+    session.execute(sa.update(transfers).where(transfers.c.id.in_(transfer_ids)).values(status=TransferStatus.ORPHANED))
 
 
 def orphan_after(session: Session, chain_id: int, number: int) -> set[str]:
@@ -154,6 +177,35 @@ def store_verdicts(session: Session, verdicts: Iterable[Verdict]) -> None:
 def mark_announced(session: Session, transfer_id: str) -> None:
     """Note that the merchant was told of an unexpected transfer."""
     session.execute(sa.update(transfers).where(transfers.c.id == transfer_id).values(is_announced=True))
+
+
+def _sighted(chain: Chain, sighting: Sighting, *, owner: Owner, is_own: bool, transfer_id: str) -> Transfer:
+    token = chain.token_at(sighting.token) or chain.native
+    return Transfer(
+        id=transfer_id,
+        payment_id=owner.payment_id,
+        chain_id=chain.chain_id,
+        chain=chain.name,
+        token=sighting.token,
+        symbol=token.symbol,
+        decimals=token.decimals,
+        amount=sighting.amount,
+        sender=sighting.sender,
+        recipient=sighting.recipient,
+        tx_hash=sighting.tx_hash,
+        log_index=sighting.log_index,
+        block_number=sighting.block_number,
+        block_hash=sighting.block_hash,
+        block_time=sighting.block_time,
+        source=Source.NATIVE if sighting.log_index == NATIVE_LOG_INDEX else Source.ERC20,
+        status=TransferStatus.SEEN,
+        required=owner.required if owner.chain_id == chain.chain_id else chain.confirmations,
+        is_own=is_own,
+        is_payable=not token.fee_on_transfer and not token.rebasing,
+        counts=not is_own,
+        reason=Reason.OWN_TRANSACTION if is_own else None,
+        is_announced=False,
+    )
 
 
 def _values(transfer: Transfer) -> dict[str, Any]:

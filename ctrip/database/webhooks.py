@@ -1,145 +1,112 @@
-"""Delivery rows: who may attempt one now, what its attempts brought, and who may look at it.
+"""Deliveries: to which destinations an event is owed, and what became of each.
 
-    UPDATE … SET fence = fence + 1, lease_until = … WHERE pending AND due AND not leased RETURNING fence
-
-The fence is the claim's number: a run that was overtaken records nothing. The database's clock decides what is due. A
-process that dies between the POST and the record leaves the lease to end; the delivery is then tried again.
+An event is owed to its payment's `webhook_url`, unless that has said that it is gone, and to every enabled endpoint of
+its merchant that wants events of its type: one delivery each, even where two of them have the same URL, because each
+signs with a secret of its own.
 """
 
 from collections import defaultdict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from ctrip.database import events
-from ctrip.database.models import events as events_table
-from ctrip.database.models import merchants, webhook_attempts, webhook_deliveries
-from ctrip.domain.events import Event
-from ctrip.domain.webhooks import Attempt, DeadReason, Delivery, DeliveryStatus, Outcome
-from ctrip.errors import LostFence
+from ctrip.database import work
+from ctrip.database.models import events, payments, webhook_attempts, webhook_deliveries, webhook_endpoints
+from ctrip.domain.events import EventType
+from ctrip.domain.ids import Prefix
+from ctrip.domain.webhook_endpoints import Endpoint, EndpointStatus, filters_of
+from ctrip.domain.webhooks import Attempt, Delivery, DeliveryStatus, origin
 
-LEASE = timedelta(seconds=30)
-"""Twice the longest attempt. It must end after the attempt, or two processes would post at once."""
-
+NewId = Callable[[Prefix], str]
 Told = tuple[Delivery, list[Attempt]]
 """A delivery and its attempts, oldest first."""
 
-_EARLY = timedelta(milliseconds=50)
 _of = webhook_deliveries.c
-_is_unleased = sa.or_(_of.lease_until.is_(None), _of.lease_until < sa.func.now())
 
 
 @dataclass(frozen=True)
-class Claim:
-    """The right to attempt a delivery once, and all that is needed for it. `attempt` counts from the schedule's start.
+class _Destination:
+    """Where something is to go: an endpoint, or a URL without one."""
 
-    `secret` is the merchant's, encrypted; `delivery` is the row as it was claimed.
+    url: str
+    endpoint_id: str | None = None
+
+
+# --- owed -----------------------------------------------------------------------------------------------------------
+
+
+def owe(
+    session: Session,
+    *,
+    event_id: str,
+    event_type: EventType,
+    merchant_id: str,
+    payment_id: str | None,
+    webhook_url: str | None,
+    new_id: NewId,
+) -> list[str]:
+    """Store a delivery of an event to each destination that it is owed to now, due at once. Returns their ids."""
+    destinations: list[_Destination] = []
+    if webhook_url is not None and payment_id is not None and not _is_gone(session, payment_id, webhook_url):
+        destinations.append(_Destination(webhook_url))
+    destinations += _subscribed(session, merchant_id, event_type)
+    owed = [
+        {
+            "id": new_id(Prefix.DELIVERY),
+            "event_id": event_id,
+            "merchant_id": merchant_id,
+            "payment_id": payment_id,
+            "endpoint_id": destination.endpoint_id,
+        }
+        | _to(destination.url)
+        for destination in destinations
+    ]
+    return _add(session, owed)
+
+
+def owe_again(session: Session, *, event_id: str, new_id: NewId) -> list[str]:
+    """Store fresh deliveries of a stored event, beside those that it has, to every destination that it is owed to now.
+
+    Returns their ids; none for an event that there is not.
     """
-
-    delivery: Delivery
-    fence: int
-    attempt: int
-    claimed_at: datetime
-    event: Event
-    secret: bytes
-
-
-def claim(session: Session, delivery_id: str) -> Claim | None:
-    """Claim a pending delivery that is due and not leased; None where it is not, and then the caller must die."""
-    row = session.execute(
-        sa.update(webhook_deliveries)
-        .where(
-            _of.id == delivery_id,
-            _of.status == DeliveryStatus.PENDING,
-            _of.next_attempt_at <= sa.func.now() + _EARLY,
-            _is_unleased,
-        )
-        .values(fence=_of.fence + 1, lease_until=sa.func.now() + LEASE)
-        .returning(webhook_deliveries, sa.func.clock_timestamp().label("claimed_at"))
-    ).one_or_none()
-    if row is None:
-        return None
-    event = events.find(session, row.event_id)
-    secret = session.scalar(sa.select(merchants.c.webhook_secret).where(merchants.c.id == row.merchant_id))
-    if event is None or secret is None:
-        raise LookupError(f"delivery {delivery_id} has no event, or its merchant no secret")
-    attempt = row.attempts - row.attempts_before_schedule + 1
-    return Claim(_delivery(row), row.fence, attempt, row.claimed_at, event, secret)
-
-
-def hold(session: Session, claim: Claim) -> datetime:
-    """Lock the claimed row for this transaction and return the database's time. Raises LostFence."""
-    query = sa.select(sa.func.clock_timestamp()).where(_of.id == claim.delivery.id, _of.fence == claim.fence)
-    held_at: datetime | None = session.scalar(query.with_for_update())
-    if held_at is None:
-        raise LostFence(f"delivery {claim.delivery.id} was claimed again after fence {claim.fence}")
-    return held_at
-
-
-def record(session: Session, claim: Claim, *, attempt: Attempt, outcome: Outcome) -> None:
-    """Store an attempt and what it makes of the delivery, and end the claim. The caller holds it."""
-    session.execute(
-        sa.insert(webhook_attempts).values(
-            delivery_id=claim.delivery.id,
-            number=attempt.number,
-            at=attempt.at,
-            status_code=attempt.status_code,
-            duration_ms=attempt.duration_ms,
-            error=attempt.error,
-            response=attempt.response,
-        )
+    query = (
+        sa.select(events.c.type, events.c.merchant_id, events.c.payment_id, payments.c.webhook_url)
+        .outerjoin(payments, payments.c.id == events.c.payment_id)
+        .where(events.c.id == event_id)
     )
-    is_delivered = outcome.status is DeliveryStatus.DELIVERED
-    session.execute(
-        sa.update(webhook_deliveries)
-        .where(_of.id == claim.delivery.id, _of.fence == claim.fence)
-        .values(
-            status=outcome.status,
-            attempts=attempt.number,
-            next_attempt_at=outcome.next_attempt_at,
-            lease_until=None,
-            last_status_code=attempt.status_code,
-            dead_reason=outcome.dead_reason,
-            delivered_at=sa.func.clock_timestamp() if is_delivered else None,
-        )
+    event = session.execute(query).one_or_none()
+    if event is None:
+        return []
+    return owe(
+        session,
+        event_id=event_id,
+        event_type=EventType(event.type),
+        merchant_id=event.merchant_id,
+        payment_id=event.payment_id,
+        webhook_url=event.webhook_url,
+        new_id=new_id,
     )
 
 
-def release(session: Session, claim: Claim) -> None:
-    """Give a claim back without an attempt, so that the next run need not wait for the lease to end."""
-    session.execute(
-        sa.update(webhook_deliveries)
-        .where(_of.id == claim.delivery.id, _of.fence == claim.fence)
-        .values(lease_until=None)
-    )
+def owe_test(session: Session, *, event_id: str, endpoint: Endpoint, new_id: NewId) -> str:
+    """Store a delivery of an event to one endpoint, whatever it subscribed to, due at once. Returns its id."""
+    delivery_id = new_id(Prefix.DELIVERY)
+    values = {"id": delivery_id, "event_id": event_id, "merchant_id": endpoint.merchant_id, "endpoint_id": endpoint.id}
+    _add(session, [values | _to(endpoint.url)])
+    return delivery_id
 
 
-def disable(session: Session, delivery: Delivery) -> list[Delivery]:
-    """End the payment's other pending deliveries to a URL that is gone. Those in an attempt will hear it themselves.
+def owe_custom(session: Session, *, url: str, payload: str, merchant_id: str | None, new_id: NewId) -> str:
+    """Store a delivery of these bytes to a URL that was checked, due at once; signed where a merchant is named."""
+    delivery_id = new_id(Prefix.DELIVERY)
+    _add(session, [{"id": delivery_id, "payload": payload, "merchant_id": merchant_id} | _to(url)])
+    return delivery_id
 
-    Returns what was ended. SKIP LOCKED lets two runs that hear of it at once share the work.
-    """
-    others = (
-        sa.select(_of.id)
-        .where(
-            _of.payment_id == delivery.payment_id,
-            _of.url == delivery.url,
-            _of.status == DeliveryStatus.PENDING,
-            _of.id != delivery.id,
-            _is_unleased,
-        )
-        .with_for_update(skip_locked=True)
-    )
-    ended = (
-        sa.update(webhook_deliveries)
-        .where(_of.id.in_(others))
-        .values(status=DeliveryStatus.DEAD, dead_reason=DeadReason.ENDPOINT_DISABLED, next_attempt_at=None)
-        .returning(webhook_deliveries)
-    )
-    return [_delivery(row) for row in session.execute(ended)]
+
+# --- told -----------------------------------------------------------------------------------------------------------
 
 
 def find(session: Session, delivery_id: str, *, merchant_id: str) -> Told | None:
@@ -148,11 +115,31 @@ def find(session: Session, delivery_id: str, *, merchant_id: str) -> Told | None
     return next(iter(_told(session, query)), None)
 
 
-def of_merchant(session: Session, merchant_id: str, *, limit: int, after: str | None = None) -> list[Told]:
-    """Return a merchant's deliveries, newest first, those older than the id `after` where one is given."""
+def of_ids(session: Session, delivery_ids: Collection[str]) -> list[Told]:
+    """Return deliveries by their ids, oldest first; unknown ids are left out."""
+    return _told(session, sa.select(webhook_deliveries).where(_of.id.in_(delivery_ids)).order_by(_of.id))
+
+
+def of_merchant(
+    session: Session,
+    merchant_id: str,
+    *,
+    limit: int,
+    after: str | None = None,
+    endpoint_id: str | None = None,
+    event_id: str | None = None,
+    statuses: Collection[DeliveryStatus] = (),
+) -> list[Told]:
+    """Return a merchant's deliveries, newest first, those older than the id `after` and of the filters given."""
     query = sa.select(webhook_deliveries).where(_of.merchant_id == merchant_id)
     if after is not None:
         query = query.where(_of.id < after)
+    if endpoint_id is not None:
+        query = query.where(_of.endpoint_id == endpoint_id)
+    if event_id is not None:
+        query = query.where(_of.event_id == event_id)
+    if statuses:
+        query = query.where(_of.status.in_(statuses))
     return _told(session, query.order_by(_of.id.desc()).limit(limit))
 
 
@@ -161,18 +148,78 @@ def of_payment(session: Session, payment_id: str, *, limit: int, after: str | No
 
     The event's version orders them: ids that were made in the same millisecond sort by chance.
     """
-    joined = webhook_deliveries.join(events_table, events_table.c.id == _of.event_id)
-    place = sa.tuple_(events_table.c.version, _of.id)
+    joined = webhook_deliveries.join(events, events.c.id == _of.event_id)
+    place = sa.tuple_(events.c.version, _of.id)
     query = sa.select(webhook_deliveries).select_from(joined).where(_of.payment_id == payment_id)
     if after is not None:
-        version = session.scalar(sa.select(events_table.c.version).select_from(joined).where(_of.id == after))
+        version = session.scalar(sa.select(events.c.version).select_from(joined).where(_of.id == after))
         query = query.where(place > sa.tuple_(sa.literal(version), sa.literal(after)))
-    return _told(session, query.order_by(events_table.c.version, _of.id).limit(limit))
+    return _told(session, query.order_by(events.c.version, _of.id).limit(limit))
+
+
+def read(row: sa.Row[Any]) -> Delivery:
+    """Make a delivery of its row."""
+    return Delivery(
+        id=row.id,
+        event_id=row.event_id,
+        merchant_id=row.merchant_id,
+        payment_id=row.payment_id,
+        endpoint_id=row.endpoint_id,
+        url=row.url,
+        status=DeliveryStatus(row.status),
+        attempts=row.attempts,
+        next_attempt_at=row.next_attempt_at,
+        last_status_code=row.last_status_code,
+        created_at=row.created_at,
+        payload=row.payload,
+    )
+
+
+def _subscribed(session: Session, merchant_id: str, event_type: EventType) -> list[_Destination]:
+    of = webhook_endpoints.c
+    query = sa.select(of.url, of.id).where(
+        of.merchant_id == merchant_id,
+        of.deleted_at.is_(None),
+        of.status == EndpointStatus.ENABLED,
+        of.events.overlap(list(filters_of(event_type))),
+    )
+    return [_Destination(row.url, row.id) for row in session.execute(query.order_by(of.id))]
+
+
+def _own(payment_id: str, url: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Say that a delivery is one of a payment to its own URL."""
+    return _of.payment_id == payment_id, _of.url == url, _of.endpoint_id.is_(None)
+
+
+def _is_gone(session: Session, payment_id: str, url: str) -> bool:
+    """Return whether a payment's own URL has answered 410 last, and nobody has asked for another try since."""
+    own = webhook_deliveries.join(webhook_attempts, webhook_attempts.c.delivery_id == _of.id)
+    last = (
+        sa.select(webhook_attempts.c.status_code)
+        .select_from(own)
+        .where(*_own(payment_id, url))
+        .order_by(webhook_attempts.c.at.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    pending = sa.exists().where(*_own(payment_id, url), _of.status == DeliveryStatus.PENDING)
+    return bool(session.scalar(sa.select(sa.and_(sa.func.coalesce(last, 0) == 410, ~pending))))
+
+
+def _to(url: str) -> dict[str, object]:
+    return {"url": url, "origin": origin(url), "status": DeliveryStatus.PENDING, "next_attempt_at": sa.func.now()}
+
+
+def _add(session: Session, owed: list[dict[str, object]]) -> list[str]:
+    if owed:
+        session.execute(sa.insert(webhook_deliveries).values(owed))
+        work.ring(session)
+    return [str(each["id"]) for each in owed]
 
 
 def _told(session: Session, query: sa.Select[Any]) -> list[Told]:
     """Read deliveries, and with one more query the attempts of them all."""
-    found = [_delivery(row) for row in session.execute(query)]
+    found = [read(row) for row in session.execute(query)]
     of, history = webhook_attempts.c, defaultdict[str, list[Attempt]](list)
     tried = sa.select(webhook_attempts).where(of.delivery_id.in_([delivery.id for delivery in found]))
     for row in session.execute(tried.order_by(of.delivery_id, of.number)):
@@ -187,19 +234,3 @@ def _told(session: Session, query: sa.Select[Any]) -> list[Told]:
             )
         )
     return [(delivery, history[delivery.id]) for delivery in found]
-
-
-def _delivery(row: sa.Row[Any]) -> Delivery:
-    return Delivery(
-        id=row.id,
-        event_id=row.event_id,
-        merchant_id=row.merchant_id,
-        payment_id=row.payment_id,
-        endpoint_id=row.endpoint_id,
-        url=row.url,
-        status=DeliveryStatus(row.status),
-        attempts=row.attempts,
-        next_attempt_at=row.next_attempt_at,
-        last_status_code=row.last_status_code,
-        created_at=row.created_at,
-    )

@@ -4,17 +4,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from ctrip.domain.addresses import NATIVE, checksum_address
+from ctrip.domain.addresses import NATIVE, checksum_address, hex_text
 from ctrip.domain.chains import Chain, Token
-from ctrip.domain.events import Event
+from ctrip.domain.events import Event, event_object
 from ctrip.domain.money import format_amount
-from ctrip.domain.payments import Payment, Settlement, Status, Timing
+from ctrip.domain.payments import Payment, Settlement, Status, Timing, payment_object
 from ctrip.domain.scanning import Cursor
 from ctrip.domain.sweeps import Attempt as SweepAttempt
 from ctrip.domain.sweeps import Intent, IntentKind, IntentState
 from ctrip.domain.times import timestamp
-from ctrip.domain.transfers import Reason, Transfer, TransferStatus
-from ctrip.domain.webhooks import Attempt, Delivery, DeliveryStatus
+from ctrip.domain.transfers import Reason, Transfer, TransferStatus, transfer_object
+from ctrip.domain.webhooks import Attempt, Delivery, DeliveryStatus, delivery_object
 
 _REFUSALS = {
     Reason.ASSET: "is in another asset than was asked for",
@@ -55,6 +55,29 @@ class Evidence:
 def explain(evidence: Evidence) -> list[str]:
     """Say in sentences where the payment stands and why, from what was read to what was told."""
     return [*_reading(evidence), *_money(evidence), *_status(evidence), *_settlement(evidence), *_webhooks(evidence)]
+
+
+def evidence_object(found: Evidence) -> dict[str, object]:
+    """Render all that is stored of a payment as operators see it."""
+    read_block = found.read_block(found.payment.chain_id)
+    return {
+        "payment": payment_object(found.payment, read_block=read_block),
+        "transfers": [transfer_object(each, read_block=found.read_block(each.chain_id)) for each in found.transfers],
+        "events": [event_object(event) for event in found.events],
+        "deliveries": [delivery_object(delivery, attempts) for delivery, attempts in found.deliveries],
+        "sweeps": _sweeps(found),
+        "read": {}
+        if found.cursor is None
+        else {
+            "chain": found.payment.chain,
+            "start_block": found.cursor.start_block,
+            "read_block": read_block,
+            "head_block": found.cursor.head_block,
+            "final_block": read_block - found.payment.required + 1,
+            "final_block_time": found.final_block_time and timestamp(found.final_block_time),
+            "stopped_reason": found.cursor.stopped_reason,
+        },
+    }
 
 
 def _reading(evidence: Evidence) -> Iterator[str]:
@@ -145,7 +168,7 @@ def _settlement(evidence: Evidence) -> Iterator[str]:
 
 def _webhooks(evidence: Evidence) -> Iterator[str]:
     if not evidence.deliveries:
-        yield "no webhook is owed: the payment has no webhook_url"
+        yield "no webhook is owed: the payment has no webhook_url, and its merchant no endpoint for its events"
         return
     for delivery, attempts in evidence.deliveries:
         if delivery.status is DeliveryStatus.DELIVERED:
@@ -164,3 +187,36 @@ def _units(transfer: Transfer) -> str:
     on = f" on {transfer.chain}" if transfer.reason is Reason.CHAIN else ""
     coin = " (coin)" if transfer.token == NATIVE else ""
     return f"{format_amount(transfer.amount, transfer.decimals)} {transfer.symbol}{coin}{on}"
+
+
+def _sweeps(found: Evidence) -> list[dict[str, object]]:
+    shown: list[dict[str, object]] = []
+    for intent, attempts in found.sweeps:
+        landed = intent.mined_tx_hash or (attempts[-1].tx_hash if attempts else None)
+        shown.append(
+            {
+                "id": intent.id,
+                "kind": str(intent.kind),
+                "state": str(intent.state),
+                "amount": _moved(found, intent),
+                "nonce": intent.nonce,
+                "attempts": len(attempts),
+                "mined_block": intent.mined_block,
+                "held_reason": intent.held_reason and str(intent.held_reason),
+                "failure": intent.failure,
+                "tx_hash": landed and hex_text(landed),
+                "tx_hashes": [hex_text(attempt.tx_hash) for attempt in attempts],
+            }
+        )
+    return shown
+
+
+def _moved(found: Evidence, intent: Intent) -> str | None:
+    if intent.amount is None:
+        return None
+    # A top-up carries the token of the sweep that it is for, and moves coin.
+    moved = NATIVE if intent.kind is IntentKind.TOPUP else intent.token
+    token = found.assets.get((intent.chain_id, moved))
+    if token is None:
+        return f"{intent.amount} base units"
+    return f"{format_amount(intent.amount, token.decimals)} {token.symbol}"

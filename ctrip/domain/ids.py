@@ -12,11 +12,15 @@ class Prefix(StrEnum):
     PAYMENT = "pay"
     TRANSFER = "trf"
     EVENT = "evt"
+    ENDPOINT = "whe"
     DELIVERY = "whd"
+    EMAIL = "eml"
+    JOB = "job"
     SWEEP = "swp"
     MERCHANT = "mer"
     KEY = "key"
     DEAD_LETTER = "dlt"
+    AUDIT = "aud"
     REQUEST = "req"
 
 

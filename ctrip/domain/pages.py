@@ -16,3 +16,8 @@ def list_object(found: Sequence[dict[str, object]], *, limit: int) -> dict[str, 
         "has_more": has_more,
         "next_cursor": shown[-1]["id"] if has_more else None,
     }
+
+
+def whole_list(objects: list[dict[str, object]]) -> dict[str, object]:
+    """Render a list that has one page."""
+    return list_object(objects, limit=len(objects))

@@ -1,9 +1,12 @@
 """Queues as an operator sees them."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ctrip.domain.times import timestamp
+
+OLD_AFTER = timedelta(seconds=15)
+"""The scheduler looks every few seconds: a snapshot so old says nothing of the queue as it is now."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class QueueSnapshot:
     oldest_ready_age_seconds: float | None
     workers: int
     taken_at: datetime
+
+    def age_at(self, now: datetime) -> timedelta:
+        """Return how long ago this was seen."""
+        return now - self.taken_at
 
 
 def snapshot_object(snapshot: QueueSnapshot) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """Which blocks to read next, and what a reorg took: decisions of the listener, over numbers and hashes alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,6 +36,9 @@ class BlockRange:
 
     first: int
     last: int
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.last + 1))
 
     def __len__(self) -> int:
         return self.last - self.first + 1

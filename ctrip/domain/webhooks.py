@@ -2,9 +2,9 @@
 
 pending ──2xx──> delivered
    │ ──anything else──> pending, until the schedule is used up ──> dead (schedule)
-   │ ──410──> dead (endpoint_disabled)
+   │ ──410, or its endpoint is closed──> dead (endpoint_disabled)
    └──an exception that nobody expected──> failed
-dead, failed ──replay──> pending, with a fresh schedule
+dead, failed ──replay──> pending, with a fresh schedule; a merchant may ask for it for one that was delivered, too
 """
 
 import json
@@ -12,12 +12,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from ctrip.domain.events import Event
 from ctrip.domain.times import timestamp
 
+ACTOR = "send_webhook"
+QUEUE = "webhook"
 JITTER = 0.2
 """Each gap is up to a fifth shorter or longer, so that what failed together does not come back together."""
+
+CUSTOM_GAPS_S = (0, 5, 10, 20, 40)
+"""The wait before each attempt at a custom webhook: five of them, from 5 s, doubling."""
+
+AT_ONCE = 2
+"""How many attempts there may be at one origin at any moment, in all processes together."""
+
+SLOW_SHARE = 1 / 3
+"""Of the time that an attempt has. An origin that takes more of it is as bad for the others as a silent one."""
 
 LONGEST_RETRY_AFTER_S = 86_400
 """As long as the longest gap of the schedule: an endpoint may ask for patience, not for silence."""
@@ -33,7 +45,7 @@ class DeliveryStatus(StrEnum):
 
 
 class DeadReason(StrEnum):
-    """schedule: every attempt was made; endpoint_disabled: the other side answered 410 Gone."""
+    """schedule: every attempt was made; endpoint_disabled: nothing is sent there any more."""
 
     SCHEDULE = "schedule"
     ENDPOINT_DISABLED = "endpoint_disabled"
@@ -41,11 +53,14 @@ class DeadReason(StrEnum):
 
 @dataclass(frozen=True)
 class Delivery:
-    """One event on its way to one URL. `attempts` counts all that were made, those before a replay included."""
+    """One event on its way to one URL. `attempts` counts all that were made, those before a replay included.
+
+    A custom webhook carries its own `payload` instead of an event, and may belong to no merchant.
+    """
 
     id: str
-    event_id: str
-    merchant_id: str
+    event_id: str | None
+    merchant_id: str | None
     payment_id: str | None
     endpoint_id: str | None
     url: str
@@ -54,6 +69,12 @@ class Delivery:
     next_attempt_at: datetime | None
     last_status_code: int | None
     created_at: datetime
+    payload: str | None = None
+
+    @property
+    def webhook_id(self) -> str:
+        """What receivers know it by, the same on every attempt."""
+        return self.event_id or self.id
 
 
 @dataclass(frozen=True)
@@ -80,6 +101,14 @@ class Outcome:
     dead_reason: DeadReason | None = None
 
 
+def origin(url: str) -> str:
+    """Return scheme, host and port of a checked URL: what concurrency is counted by."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def body(event: Event) -> bytes:
     """Write an event as it is posted and signed: the same bytes on every attempt.
 
@@ -87,6 +116,11 @@ def body(event: Event) -> bytes:
     """
     content = {"id": event.id, "type": str(event.type), "timestamp": timestamp(event.created_at), "data": event.body}
     return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+
+def is_slow(duration_ms: int, *, timeout_s: float) -> bool:
+    """Say whether an attempt took so long that the next one must not take a thread from other origins."""
+    return duration_ms >= timeout_s * 1000 * SLOW_SHARE
 
 
 def outcome(
@@ -97,15 +131,16 @@ def outcome(
     ended_at: datetime,
     retry_after_s: int | None,
     random: float,
+    is_former: bool = False,
 ) -> Outcome:
     """Say what becomes of a delivery after its `attempt`th try of this schedule ended at `ended_at`.
 
-    Only the status line counts, by the rules of Standard Webhooks 1.0; None means that none came. The other
-    arguments are those of `next_attempt_at`.
+    Only the status line counts, by the rules of Standard Webhooks 1.0; None means that none came. `is_former`: the next
+    try goes elsewhere, so it matters to none that this URL is gone. The other arguments are those of `next_attempt_at`.
     """
     if status_code is not None and 200 <= status_code < 300:
         return Outcome(DeliveryStatus.DELIVERED)
-    if status_code == 410:
+    if status_code == 410 and not is_former:
         return Outcome(DeliveryStatus.DEAD, dead_reason=DeadReason.ENDPOINT_DISABLED)
     due = next_attempt_at(attempt, gaps_s=gaps_s, ended_at=ended_at, retry_after_s=retry_after_s, random=random)
     if due is None:

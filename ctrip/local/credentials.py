@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctrip.context import Context
+from ctrip.domain.audit_log import LOCAL
 from ctrip.domain.merchants import MERCHANT_SCOPES, OPERATOR_SCOPES
 from ctrip.errors import Unauthorized
 from ctrip.local.files import read_json, write_private_json
@@ -28,9 +29,9 @@ def keep_credentials(ctx: Context, path: Path) -> Credentials:
         credentials = Credentials(**kept)
         if _is_known(ctx, credentials):
             return credentials
-    merchant_id, webhook_secret = merchants.create_merchant(ctx, name="Demo shop")
-    _, api_key = merchants.create_key(ctx, merchant_id=merchant_id, scopes=MERCHANT_SCOPES)
-    _, admin_key = merchants.create_key(ctx, merchant_id=None, scopes=OPERATOR_SCOPES)
+    merchant_id, webhook_secret = merchants.create_merchant(ctx, by=LOCAL, name="Demo shop")
+    _, api_key = merchants.create_key(ctx, by=LOCAL, merchant_id=merchant_id, scopes=MERCHANT_SCOPES)
+    _, admin_key = merchants.create_key(ctx, by=LOCAL, merchant_id=None, scopes=OPERATOR_SCOPES)
     credentials = Credentials(merchant_id, api_key, admin_key, webhook_secret)
     write_private_json(path, dataclasses.asdict(credentials))
     return credentials

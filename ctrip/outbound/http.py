@@ -10,46 +10,21 @@ import http.client
 import io
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
-
-import certifi
+from typing import Any
 
 from ctrip.errors import DeliveryFailed, DestinationRefused
 from ctrip.outbound.deadlines import Deadline
 from ctrip.outbound.destinations import Address, Destination, Network, check_addresses, read_address, read_destination
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from ctrip.outbound.dialling import TOO_LONG, Connect, Dialler, Resolve, dial, system_resolve, system_trust, words_of
+from ctrip.outbound.lanes import Lane
+from ctrip.outbound.streams import Capped
 
 MAX_RESPONSE_BYTES = 1024
-MAX_ANSWER_BYTES = 65_536
-MAX_ADDRESSES_TRIED = 4
-MAX_RESOLVING = 32
-CONNECT_TIMEOUT_S = 5.0
-
-Resolve = Callable[[str, int], Sequence[str]]
-"""(host, port) -> addresses as text. Raises OSError where there are none."""
-
-Connect = Callable[[str, int, float], socket.socket]
-"""(address, port, timeout in seconds) -> a connected socket. Raises OSError."""
-
-_WORDS: tuple[tuple[type[Exception], str], ...] = (
-    (TimeoutError, "the destination took too long"),
-    (socket.gaierror, "the host's name could not be resolved"),
-    (ssl.SSLCertVerificationError, "the certificate is expired, for another name or from an unknown authority"),
-    (ssl.SSLError, "TLS could not be agreed on"),
-    (ConnectionRefusedError, "the connection was refused"),
-    (ConnectionError, "the connection was closed before an answer came"),
-    (http.client.HTTPException, "the answer was no HTTP"),
-)
-"""What merchants read of an exception. Its own words could carry anything, a NUL or our network's names included."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +40,11 @@ class Answer:
     retry_after_s: int | None
 
 
-def system_resolve(host: str, port: int) -> list[str]:
-    """Ask the system's resolver for a host's addresses, each once, in its order."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-def dial(address: str, port: int, timeout_s: float) -> socket.socket:
-    """Connect to an address, which is never a name."""
-    sock = socket.create_connection((address, port), timeout_s)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
-
-
 class Poster:
     """Posts to URLs that merchants name. `allow` are the networks that the operator has opened, also for http.
 
-    `timeout_s` bounds an attempt from the name to the last byte read. Safe to share between threads.
+    `timeout_s` bounds an attempt from the name to the last byte read. `slow_lane` has places for `slow_places` threads
+    that post to destinations which were slow before. Safe to share between threads.
     """
 
     def __init__(
@@ -92,14 +55,13 @@ class Poster:
         resolve: Resolve = system_resolve,
         connect: Connect = dial,
         trust: ssl.SSLContext | None = None,
+        slow_places: int = 8,
     ) -> None:
+        self.timeout_s = timeout_s
+        self.slow_lane = Lane(slow_places)
         self._allow = allow
-        self._timeout_s = timeout_s
-        self._resolve = resolve
-        self._connect = connect
+        self._dialler = Dialler(resolve=resolve, connect=connect)
         self._trust = trust
-        # The system's resolver cannot be stopped: a slow name keeps its thread after the attempt was given up.
-        self._resolvers = threading.BoundedSemaphore(MAX_RESOLVING)
 
     def check(self, url: str) -> None:
         """Raise DestinationRefused for a URL that could never be dialled. Names are not resolved: that is `post`'s."""
@@ -115,57 +77,25 @@ class Poster:
         Raises DestinationRefused where the URL leads where it may not, DeliveryFailed where no status line came.
         """
         destination = read_destination(url)
-        deadline = Deadline(self._timeout_s)
+        deadline = Deadline(self.timeout_s)
         try:
             addresses = self._addresses(destination, deadline)
             check_addresses(destination, addresses, allow=self._allow)
+            checked = [str(address) for address in addresses]
             with (
-                closing(self._dial(addresses, destination.port, deadline=deadline)) as plain,
+                closing(self._dialler.connected(checked, destination.port, deadline=deadline)) as plain,
                 deadline.shuts(plain),
                 closing(self._secured(plain, destination)) as sock,
             ):
                 return _exchange(sock, destination, body=body, headers=headers, deadline=deadline)
         except (OSError, http.client.HTTPException) as error:
-            words = next((words for kind, words in _WORDS if isinstance(error, kind)), "the host cannot be reached")
-            raise DeliveryFailed(_WORDS[0][1] if deadline.is_over else words) from error
+            raise DeliveryFailed(TOO_LONG if deadline.is_over else words_of(error)) from error
 
     def _addresses(self, destination: Destination, deadline: Deadline) -> list[Address]:
-        """Resolve the name in a thread of its own, because the system's resolver has no deadline."""
         if destination.literal is not None:
             return [destination.literal]
-        if not self._resolvers.acquire(timeout=deadline.left_s()):
-            raise TimeoutError("all resolver threads are waiting for an answer")
-        answers: SimpleQueue[Sequence[str] | OSError] = SimpleQueue()
-
-        def ask() -> None:
-            try:
-                answers.put(self._resolve(destination.host, destination.port))
-            except OSError as error:
-                answers.put(error)
-            finally:
-                self._resolvers.release()
-
-        threading.Thread(target=ask, name="resolve", daemon=True).start()
-        try:
-            answer = answers.get(timeout=deadline.left_s())
-        except Empty:
-            raise TimeoutError("the name was not resolved in time") from None
-        if isinstance(answer, OSError):
-            raise answer
-        return [read_address(text) for text in answer]
-
-    def _dial(self, addresses: Sequence[Address], port: int, *, deadline: Deadline) -> socket.socket:
-        """Connect to the first address that answers."""
-        failure: OSError | None = None
-        for address in addresses[:MAX_ADDRESSES_TRIED]:
-            try:
-                sock = self._connect(str(address), port, min(deadline.left_s(), CONNECT_TIMEOUT_S))
-            except OSError as error:
-                failure = error
-            else:
-                sock.settimeout(deadline.left_s())
-                return sock
-        raise failure or OSError("no address")
+        found = self._dialler.addresses(destination.host, destination.port, deadline=deadline)
+        return [read_address(text) for text in found]
 
     def _secured(self, sock: socket.socket, destination: Destination) -> socket.socket:
         """Agree on TLS where the URL says https. The certificate must be the host's, not the address's."""
@@ -175,35 +105,17 @@ class Poster:
 
     @cached_property
     def _trusted(self) -> ssl.SSLContext:
-        # The system's authorities may know a company's own; certifi's are there where a slim image has none.
-        if self._trust is not None:
-            return self._trust
-        trusted = ssl.create_default_context()
-        trusted.load_verify_locations(certifi.where())
-        return trusted
+        return self._trust or system_trust()
 
 
-class _Capped(io.RawIOBase):
-    """A stream that ends after its first 64 KiB: http.client reads all there is where a chunk's size is negative."""
+class _WholeLines(io.BufferedReader):
+    """A stream of whole lines: http.client would take a status line that the deadline broke off for all of it."""
 
-    def __init__(self, stream: io.RawIOBase) -> None:
-        super().__init__()
-        self._stream = stream
-        self._left = MAX_ANSWER_BYTES
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        if not self._left:
-            return 0
-        count = self._stream.readinto(memoryview(buffer)[: self._left]) or 0
-        self._left -= count
-        return count
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if line and not line.endswith(b"\n") and len(line) != size:
+            raise http.client.IncompleteRead(line)
+        return line
 
 
 class _StatusFirst(http.client.HTTPResponse):
@@ -211,7 +123,7 @@ class _StatusFirst(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Capped(self.fp.detach()))
+        self.fp = _WholeLines(Capped(self.fp.detach()))
 
     def begin(self) -> None:
         try:

@@ -1,18 +1,19 @@
 """Dead letters: recorded as they happen, looked at, and sent again when somebody asks for it."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 from ctrip import metrics
 from ctrip.context import Context
-from ctrip.database import dead_letters
-from ctrip.domain.dead_letters import TRACEBACK_CHARACTERS, Count, DeadLetter, Filter
+from ctrip.database import audit_log, dead_letters, work
+from ctrip.domain.dead_letters import Action, Count, DeadLetter, Filter, Reason, filter_object
 from ctrip.domain.ids import Prefix
 from ctrip.errors import NotFound
-from ctrip.log import get_logger, redact
+from ctrip.log import get_logger
 
-REQUEST_BATCH = 500
+BATCH = 500
 REPLAY_BATCH = 100
+Progress = Callable[[int, int], None]
+"""Told of long work: how many letters are done, and of how many."""
 log = get_logger()
 
 
@@ -22,22 +23,22 @@ def record(ctx: Context, letter: DeadLetter) -> bool:
     Returns False where this death is stored already: the worker that saw it and the scheduler that finds its trace in
     Redis may both tell of it.
     """
-    letter_id, letter = ctx.new_id(Prefix.DEAD_LETTER), _storable(letter)
     with ctx.sessions.begin() as session:
-        is_new = dead_letters.add(session, letter, letter_id=letter_id)
-        if is_new and letter.row_id is not None:
-            dead_letters.fail_row(session, letter.row_id)
-    if is_new:
-        metrics.DEAD_LETTERS.labels(queue=letter.queue, actor=letter.actor, reason=letter.reason).inc()
-        log.error(
-            "message_died",
-            dead_letter_id=letter_id,
-            queue=letter.queue,
-            actor=letter.actor,
-            reason=str(letter.reason),
-            row_id=letter.row_id,
-        )
-    return is_new
+        stored = dead_letters.add(session, letter, letter_id=ctx.new_id(Prefix.DEAD_LETTER))
+        if stored is not None and stored.row_id is not None:
+            work.fail(session, stored.row_id, killed=stored.reason is Reason.POISON)
+    if stored is None:
+        return False
+    metrics.DEAD_LETTERS.labels(queue=stored.queue, actor=stored.actor, reason=stored.reason).inc()
+    log.error(
+        "message_died",
+        dead_letter_id=stored.id,
+        queue=stored.queue,
+        actor=stored.actor,
+        reason=str(stored.reason),
+        row_id=stored.row_id,
+    )
+    return True
 
 
 def matching(ctx: Context, wanted: Filter, *, limit: int, after: str | None = None) -> list[DeadLetter]:
@@ -55,36 +56,48 @@ def show(ctx: Context, letter_id: str) -> DeadLetter:
     return letter
 
 
-def request_replay(ctx: Context, wanted: Filter, *, dry_run: bool) -> Count:
-    """Ask for the replay of every letter that matches and was not replayed yet; the scheduler sends them.
+def request_replay(
+    ctx: Context,
+    wanted: Filter,
+    *,
+    by: str,
+    dry_run: bool,
+    at_most: int | None = None,
+    on_progress: Progress = lambda _done, _of: None,
+) -> Count:
+    """Ask for the replay of the open letters that match; the scheduler sends them, each once.
 
-    Marks in bounded batches. A letter that two operators ask for at once is marked, and sent, once: the second one's
-    `done` does not count it. A dry run says how many match and marks nothing.
+    A letter that two operators ask for at once is marked, and sent, once: the second one's `done` does not count it.
+    A dry run says how many match and marks nothing. See `_in_batches` for the rest.
     """
-    with ctx.sessions.begin() as session:
-        matched = dead_letters.count_replayable(session, wanted)
-    if dry_run:
-        return Count(matched=matched, done=0)
-    done = 0
-    while True:
-        with ctx.sessions.begin() as session:
-            marked = dead_letters.request_replay(session, wanted, limit=REQUEST_BATCH)
-        done += marked
-        if marked < REQUEST_BATCH:
-            break
-    log.info("replay_requested", matched=matched, done=done)
-    return Count(matched=matched, done=done)
+    return _in_batches(ctx, wanted, Action.REPLAY, by=by, dry_run=dry_run, at_most=at_most, on_progress=on_progress)
+
+
+def purge(
+    ctx: Context,
+    wanted: Filter,
+    *,
+    by: str,
+    dry_run: bool,
+    at_most: int | None = None,
+    on_progress: Progress = lambda _done, _of: None,
+) -> Count:
+    """Close the open letters that match, because somebody has looked at them. What they concerned stays as it is.
+
+    One whose replay was asked for already is left to it. A purged letter can be read until it is forgotten.
+    """
+    return _in_batches(ctx, wanted, Action.PURGE, by=by, dry_run=dry_run, at_most=at_most, on_progress=on_progress)
 
 
 def take_requested(ctx: Context) -> Sequence[DeadLetter]:
     """Close a batch of letters whose replay was asked for, make their rows due, and return them to be sent.
 
-    Exactly one scheduler gets each. A crash before the sending loses the message, not the work: the relay sends for
-    the row that is due again.
+    Exactly one scheduler gets each. One that is killed before the sending loses the messages: the relay sends for the
+    rows that are due again, but a letter that spoke of no such row says that it was replayed and was not.
     """
     with ctx.sessions.begin() as session:
         letters = dead_letters.take_requested(session, limit=REPLAY_BATCH)
-        dead_letters.revive_rows(session, [letter.row_id for letter in letters if letter.row_id is not None])
+        work.revive(session, [letter.row_id for letter in letters if letter.row_id is not None])
     if letters:
         metrics.DEAD_LETTERS_REPLAYED.inc(len(letters))
     for letter in letters:
@@ -92,17 +105,42 @@ def take_requested(ctx: Context) -> Sequence[DeadLetter]:
     return letters
 
 
-def _storable(letter: DeadLetter) -> DeadLetter:
-    """Strike secrets out of what an exception said, and what Postgres' text cannot hold out of everything."""
-    return replace(
-        letter,
-        message=_plain(letter.message),
-        exception=None if letter.exception is None else _plain(redact(letter.exception))[:TRACEBACK_CHARACTERS],
-        # The end of a traceback says what happened; its beginning is the same every time.
-        traceback=None if letter.traceback is None else _plain(redact(letter.traceback))[-TRACEBACK_CHARACTERS:],
-        row_id=None if letter.row_id is None else _plain(letter.row_id),
-    )
+def give_back(ctx: Context, letters: Sequence[DeadLetter]) -> None:
+    """Let letters that were taken and could not be sent wait for their replay as before.
+
+    Their rows stay due: where the relay is faster, the message that comes second finds nothing to do.
+    """
+    with ctx.sessions.begin() as session:
+        dead_letters.give_back(session, [letter.id for letter in letters])
+    log.warning("dead_letters_given_back", count=len(letters))
 
 
-def _plain(text: str) -> str:
-    return text.replace("\0", "�").encode(errors="replace").decode()
+def _in_batches(
+    ctx: Context, wanted: Filter, action: Action, *, by: str, dry_run: bool, at_most: int | None, on_progress: Progress
+) -> Count:
+    """Do it to as many letters as match now, BATCH in a transaction, and to `at_most` of them.
+
+    Each transaction notes in the audit log what it did: after a crash in the middle the log says neither more nor less
+    than what happened. Letters that die meanwhile are not concerned: a replay that fails at once would never end.
+    """
+    act = dead_letters.request_replay if action is Action.REPLAY else dead_letters.purge
+    with ctx.sessions.begin() as session:
+        matched, unreadable = dead_letters.count(session, wanted)
+    unreadable = unreadable if action is Action.REPLAY else 0
+    goal = 0 if dry_run else min(matched - unreadable, matched if at_most is None else at_most)
+    done, last_id = 0, ""
+    while done < goal:
+        limit = min(BATCH, goal - done)
+        with ctx.sessions.begin() as session:
+            ids = act(session, wanted, after=last_id, limit=limit)
+            if ids:
+                detail = {"filter": filter_object(wanted), "matched": matched, "done": len(ids)}
+                audit_log.add(session, by=by, action=action, target=None, detail=detail, new_id=ctx.new_id)
+        done += len(ids)
+        on_progress(done, goal)
+        if len(ids) < limit:  # another operator had the rest
+            break
+        last_id = ids[-1]
+    if not dry_run:
+        log.info("dead_letters_acted_on", action=str(action), by=by, matched=matched, done=done)
+    return Count(matched=matched, done=done, unreadable=unreadable)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from ctrip.context import Context
-from ctrip.database import merchants
+from ctrip.database import audit_log, merchants
 from ctrip.domain.ids import Prefix
 from ctrip.domain.merchants import (
     SECRET_BYTES,
@@ -24,7 +24,9 @@ from ctrip.log import get_logger
 log = get_logger()
 
 
-def create_merchant(ctx: Context, *, name: str, email: str | None = None, tolerance_bps: int = 0) -> tuple[str, str]:
+def create_merchant(
+    ctx: Context, *, by: str, name: str, email: str | None = None, tolerance_bps: int = 0
+) -> tuple[str, str]:
     """Make a merchant. Returns its id and its webhook secret, which is shown this once and stored encrypted.
 
     Raises InvalidValue, and MisconfiguredError in a process without SECRETS_KEY.
@@ -45,12 +47,14 @@ def create_merchant(ctx: Context, *, name: str, email: str | None = None, tolera
             tolerance_bps=tolerance_bps,
             webhook_secret=ctx.box.encrypt(secret.encode()),
         )
+        detail: dict[str, object] = {"name": name}
+        audit_log.add(session, by=by, action="merchants.create", target=merchant_id, detail=detail, new_id=ctx.new_id)
     log.info("merchant_created", merchant_id=merchant_id)
     return merchant_id, secret
 
 
 def create_key(
-    ctx: Context, *, merchant_id: str | None, scopes: Iterable[str], expires_at: datetime | None = None
+    ctx: Context, *, by: str, merchant_id: str | None, scopes: Iterable[str], expires_at: datetime | None = None
 ) -> tuple[str, str]:
     """Make a key: a merchant's, or without one an operator's. Returns its id and the key, which is shown this once.
 
@@ -72,6 +76,8 @@ def create_key(
         if merchant_id is not None and not merchants.exists(session, merchant_id):
             raise InvalidValue(f"there is no merchant {merchant_id[:60]!r}", param="merchant_id")
         merchants.add_key(session, key, public_id=public_id, secret_hash=secret_hash)
+        detail = {"merchant_id": merchant_id, "scopes": sorted(key.scopes)}
+        audit_log.add(session, by=by, action="keys.create", target=key.id, detail=detail, new_id=ctx.new_id)
     log.info("key_created", key_id=key.id, merchant_id=merchant_id, scopes=sorted(key.scopes))
     return key.id, text
 
@@ -84,13 +90,15 @@ def list_keys(
         return merchants.keys(session, merchant_id=merchant_id, limit=limit, after=after)
 
 
-def revoke_key(ctx: Context, key_id: str) -> ApiKey:
+def revoke_key(ctx: Context, key_id: str, *, by: str) -> ApiKey:
     """End a key from the next request on; again does nothing. Raises NotFound."""
     with ctx.sessions.begin() as session:
-        key = merchants.revoke_key(session, key_id)
+        if merchants.revoke_key(session, key_id):
+            audit_log.add(session, by=by, action="keys.revoke", target=key_id, detail={}, new_id=ctx.new_id)
+            log.info("key_revoked", key_id=key_id, by=by)
+        key = merchants.find_key(session, key_id)
     if key is None:
         raise NotFound(f"there is no key {key_id[:60]!r}")
-    log.info("key_revoked", key_id=key.id, merchant_id=key.merchant_id)
     return key
 
 

@@ -9,7 +9,7 @@ from ctrip.database import cursors, loops, overview, signers
 
 @dataclass(frozen=True)
 class ChainProgress:
-    """How far a chain was read. Heights are block numbers; `live_sweeps` counts intents that are not over.
+    """How far a chain was read. Heights are block numbers; `live_sweeps` are the intents that are not over.
 
     `gas_balance` is what the gas wallet held when the sweeper last looked, in units of `10 ** -coin_decimals` coins;
     None where it never did.
@@ -19,7 +19,7 @@ class ChainProgress:
     head_block: int
     read_block: int
     final_block: int
-    live_sweeps: int
+    live_sweeps: overview.LiveSweeps | None
     gas_balance: int | None
     coin_decimals: int
     is_stopped: bool
@@ -32,40 +32,56 @@ class ChainProgress:
 
 @dataclass(frozen=True)
 class Overview:
-    """All of it, as one transaction saw it at `taken_at`."""
+    """All of it, as one transaction saw it at `taken_at`.
+
+    `loops` and `chains` are those of the chains that are enabled: the rows of a chain that rests, or is no longer in
+    the file, stand still for good.
+    """
 
     taken_at: datetime
     loops: list[loops.Loop]
     chains: list[ChainProgress]
-    payments: list[overview.PaymentCount]
-    outbox: overview.Outbox
+    deliveries: overview.Outbox
+    emails: overview.Outbox
+    jobs: overview.Outbox
+    destinations: overview.Destinations
     dead_letters: list[overview.DeadLetters]
 
 
 def take(ctx: Context) -> Overview:
     """Read the overview. Raises Unavailable."""
+    enabled = [chain for chain in ctx.settings.chains if chain.enabled]
+    chain_ids = {chain.chain_id for chain in enabled}
     with ctx.sessions.begin() as session:
         read = cursors.find_all(session)
-        live_sweeps = overview.count_live_sweeps(session)
+        live_sweeps = overview.live_sweeps(session)
         gas_balances = signers.gas_balances(session)
         return Overview(
             taken_at=ctx.now(),
-            loops=loops.find_all(session),
+            loops=[loop for loop in loops.find_all(session) if loop.chain_id in chain_ids],
             chains=[
                 ChainProgress(
                     chain=chain.name,
                     head_block=read[chain.chain_id].head_block,
                     read_block=read[chain.chain_id].read_block,
                     final_block=chain.final_block(read[chain.chain_id].read_block),
-                    live_sweeps=live_sweeps.get(chain.chain_id, 0),
+                    live_sweeps=live_sweeps.get(chain.chain_id),
                     gas_balance=gas_balances.get(chain.chain_id),
                     coin_decimals=chain.native.decimals,
                     is_stopped=read[chain.chain_id].stopped_reason is not None,
                 )
-                for chain in ctx.settings.chains
+                for chain in enabled
                 if chain.chain_id in read
             ],
-            payments=overview.count_payments(session),
-            outbox=overview.outbox(session),
+            deliveries=overview.deliveries(session),
+            emails=overview.mails(session),
+            jobs=overview.open_jobs(session),
+            destinations=overview.destinations(session),
             dead_letters=overview.open_dead_letters(session),
         )
+
+
+def count_payments(ctx: Context) -> list[overview.PaymentCount]:
+    """Count the payments by chain, asset and status. Raises Unavailable. Reads them all: ask seldom."""
+    with ctx.sessions.begin() as session:
+        return overview.count_payments(session)

@@ -8,7 +8,7 @@ The listener then reads on from the block after it. Money that the new chain has
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.context import Context
-from ctrip.database import cursors, payments, restarts, sweeps, transfers
+from ctrip.database import audit_log, cursors, payments, restarts, sweeps, transfers
 from ctrip.domain.scanning import Cursor, Header, is_linked
 from ctrip.errors import BlockVanished, Conflict, InvalidValue, NotFound
 from ctrip.log import get_logger
@@ -16,7 +16,7 @@ from ctrip.log import get_logger
 log = get_logger()
 
 
-def resume_chain(ctx: Context, name: str, *, from_block: int) -> list[str]:
+def resume_chain(ctx: Context, name: str, *, from_block: int, by: str) -> list[str]:
     """Read a stopped chain on after `from_block`, the last block below the fork. Returns the ids of due deliveries.
 
     Raises NotFound where the chain is not configured, enabled and read, Conflict where it is not stopped (any more),
@@ -38,6 +38,8 @@ def resume_chain(ctx: Context, name: str, *, from_block: int) -> list[str]:
         touched |= sweeps.revert_after(session, chain.chain_id, from_block)
         touched |= transfers.settle_finality(session, chain.chain_id, from_block)
         delivery_ids = payments.reassess(session, touched, chains=ctx.settings.chains_by_id, new_id=ctx.new_id)
+        detail = {"from_block": from_block, "was_read_to": cursor.read_block}
+        audit_log.add(session, by=by, action="chains.resume", target=name, detail=detail, new_id=ctx.new_id)
     log.warning("chain_resumed", chain=name, from_block=from_block, was_read_to=cursor.read_block)
     return delivery_ids
 

@@ -7,6 +7,7 @@ A crash anywhere before the commit leaves the cursor where it was: the blocks ar
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
@@ -17,17 +18,31 @@ from ctrip.blockchain.reading import Reading, read_step
 from ctrip.context import Context
 from ctrip.database import cursors, deadlines, payments, sweeps, transfers
 from ctrip.domain.chains import Chain
-from ctrip.domain.ids import Prefix
+from ctrip.domain.jobs import Done, Facts, Failed, Later, Outcome
 from ctrip.domain.loops import LoopKind, Tick
 from ctrip.domain.scanning import Cursor, is_linked
-from ctrip.domain.transfers import NATIVE_LOG_INDEX, Reason, Sighting, Source, Transfer, TransferStatus
+from ctrip.domain.transfers import Transfer
 from ctrip.errors import BlockVanished, ReorgTooDeep
 from ctrip.log import get_logger
-from ctrip.runs import Run, run_loop
+from ctrip.runs import JobRun, Run, run_job, run_loop, run_loop_for
 
 DEADLINES_PER_STEP = 1000
 STOPPED_RETRY = timedelta(seconds=30)
+SOON = timedelta(milliseconds=500)
+"""When a job looks again whether the loop is free: a run takes about so long."""
 log = get_logger()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one run read: the blocks `from_block` to `to_block`, none where the one is behind the other."""
+
+    again_in: timedelta
+    from_block: int
+    to_block: int
+    head_block: int
+    transfers: int = 0
+    stopped_reason: str | None = None
 
 
 def scan_chain(ctx: Context, chain_id: int) -> Tick:
@@ -36,10 +51,52 @@ def scan_chain(ctx: Context, chain_id: int) -> Tick:
     What the node does (silence, errors, a moving head) is an outcome: the loop is released and tried again. A reorg
     below every stored header stops the chain until an operator looks; statuses stay as they are.
     """
-    return run_loop(ctx, LoopKind.LISTENER, chain_id, work=_scan)
+    return run_loop(ctx, LoopKind.LISTENER, chain_id, work=lambda run: _scan(run).again_in)
 
 
-def _scan(run: Run) -> timedelta:
+def scan_now(ctx: Context, job_id: str) -> Tick:
+    """Read a chain to its head for a job, by runs of the listener's loop that nobody need wait for.
+
+    The job says which blocks were read, and how many transfers they hold. A crash in between goes on where the cursor
+    stands.
+    """
+    return run_job(ctx, job_id, work=_scan_to_head)
+
+
+def _scan_to_head(job: JobRun) -> Outcome:
+    chain_id, progress = job.params["chain_id"], job.progress
+    while not job.is_turn_over:
+        step = run_loop_for(job, LoopKind.LISTENER, chain_id, work=_scan_for_job)
+        if step is None:
+            return Later(SOON, progress or {})
+        progress = _progress(progress, step)
+        if step.stopped_reason is not None:
+            return Failed(f"reading is stopped until an operator looks: {step.stopped_reason}")
+        if step.to_block >= step.head_block:
+            return Done(progress)
+        with job.storing() as session:
+            job.note(session, progress)
+    return Later(timedelta(0), progress or {})
+
+
+def _scan_for_job(run: Run) -> tuple[timedelta, Step]:
+    step = _scan(run)
+    return step.again_in, step
+
+
+def _progress(before: Facts | None, step: Step) -> Facts:
+    """Add a step to what a job has read; the listener's own runs in between are not counted."""
+    known = before if before is not None and "from_block" in before else {"from_block": step.from_block}
+    return {
+        "from_block": known["from_block"],
+        "to_block": step.to_block,
+        "head_block": step.head_block,
+        "blocks_read": known.get("blocks_read", 0) + step.to_block - step.from_block + 1,
+        "transfers_found": known.get("transfers_found", 0) + step.transfers,
+    }
+
+
+def _scan(run: Run) -> Step:
     client, chain_id = run.ctx.clients[run.chain.chain_id], run.chain.chain_id
     with run.ctx.sessions.begin() as session:
         cursor = cursors.find(session, chain_id)
@@ -47,11 +104,11 @@ def _scan(run: Run) -> timedelta:
     if cursor is None:
         return _start(run, client)
     if cursor.stopped_reason is not None:
-        return STOPPED_RETRY
+        return _stopped(cursor, cursor.stopped_reason)
     try:
         reading = read_step(client, stored, issued=_issued(run.ctx), keep_lease=run.keep_lease)
     except ReorgTooDeep as error:
-        return _stop(run, error)
+        return _stop(run, cursor, error)
     return _store(run, cursor=cursor, reading=reading)
 
 
@@ -65,7 +122,7 @@ def _issued(ctx: Context) -> Callable[[set[bytes]], set[bytes]]:
     return issued
 
 
-def _start(run: Run, client: ChainClient) -> timedelta:
+def _start(run: Run, client: ChainClient) -> Step:
     """Begin a chain at its head. The headers before it are kept too: a reorg may take the first block at once."""
     head = client.head()
     window = range(max(0, head.number - run.chain.reorg_window), head.number)
@@ -77,17 +134,16 @@ def _start(run: Run, client: ChainClient) -> timedelta:
         cursors.start(session, run.chain.chain_id, head)
         cursors.store_headers(session, run.chain.chain_id, headers)
     log.info("chain_started", chain=run.chain.name, block=head.number)
-    return timedelta(0)
+    return Step(timedelta(0), from_block=head.number + 1, to_block=head.number, head_block=head.number)
 
 
-def _store(run: Run, *, cursor: Cursor, reading: Reading) -> timedelta:
+def _store(run: Run, *, cursor: Cursor, reading: Reading) -> Step:
     """Store a reading and everything that follows from it, in one fenced transaction."""
     ctx, chain = run.ctx, run.chain
     again_in = timedelta(0) if reading.tip.number < reading.head_block else chain.poll
     with run.storing() as session:
         touched = _orphan(session, chain, reading=reading) if reading.is_reorg else set()
-        found = _transfers(ctx, session, chain=chain, sightings=reading.sightings)
-        transfers.store(session, found)
+        found = transfers.store_sightings(session, chain, reading.sightings, new_id=ctx.new_id)
         touched |= {transfer.payment_id for transfer in found}
         _move_cursor(session, chain, cursor=cursor, reading=reading)
         touched |= transfers.settle_finality(session, chain.chain_id, reading.tip.number)
@@ -96,7 +152,13 @@ def _store(run: Run, *, cursor: Cursor, reading: Reading) -> timedelta:
         run.release(session, again_in=again_in)
     run.delivery_ids += due
     _tell(ctx, chain, cursor=cursor, reading=reading, found=found)
-    return again_in
+    return Step(
+        again_in,
+        from_block=reading.base.number + 1,
+        to_block=reading.tip.number,
+        head_block=reading.head_block,
+        transfers=len(found),
+    )
 
 
 def _orphan(session: Session, chain: Chain, *, reading: Reading) -> set[str]:
@@ -120,51 +182,23 @@ def _deadlines(session: Session, chain: Chain) -> set[str]:
     return {*passed, *deadlines.brought_back(session, chain.chain_id, limit=DEADLINES_PER_STEP)}
 
 
-def _transfers(ctx: Context, session: Session, *, chain: Chain, sightings: Sequence[Sighting]) -> list[Transfer]:
-    """Make transfers of sightings: whose they are, and whether they are our own doing."""
-    owners = transfers.owners(session, sorted({sighting.recipient for sighting in sightings}))
-    ours = transfers.own_hashes(session, sorted({sighting.tx_hash for sighting in sightings}))
-    found = []
-    for sighting in sightings:
-        owner, token = owners[sighting.recipient], chain.token_at(sighting.token) or chain.native
-        is_own = sighting.tx_hash in ours
-        found.append(
-            Transfer(
-                id=ctx.new_id(Prefix.TRANSFER),
-                payment_id=owner.payment_id,
-                chain_id=chain.chain_id,
-                chain=chain.name,
-                token=sighting.token,
-                symbol=token.symbol,
-                decimals=token.decimals,
-                amount=sighting.amount,
-                sender=sighting.sender,
-                recipient=sighting.recipient,
-                tx_hash=sighting.tx_hash,
-                log_index=sighting.log_index,
-                block_number=sighting.block_number,
-                block_hash=sighting.block_hash,
-                block_time=sighting.block_time,
-                source=Source.NATIVE if sighting.log_index == NATIVE_LOG_INDEX else Source.ERC20,
-                status=TransferStatus.SEEN,
-                required=owner.required if owner.chain_id == chain.chain_id else chain.confirmations,
-                is_own=is_own,
-                is_payable=not token.fee_on_transfer and not token.rebasing,
-                counts=not is_own,
-                reason=Reason.OWN_TRANSACTION if is_own else None,
-                is_announced=False,
-            )
-        )
-    return found
-
-
-def _stop(run: Run, error: ReorgTooDeep) -> timedelta:
+def _stop(run: Run, cursor: Cursor, error: ReorgTooDeep) -> Step:
     """Stop a chain: nothing that cTrip could do by itself would be right."""
     with run.storing() as session:
         cursors.stop(session, run.chain.chain_id, error.detail)
     metrics.REORGS.labels(chain=run.chain.name).inc()
     log.error("chain_stopped", chain=run.chain.name, reason=error.detail)
-    return STOPPED_RETRY
+    return _stopped(cursor, error.detail)
+
+
+def _stopped(cursor: Cursor, reason: str) -> Step:
+    return Step(
+        STOPPED_RETRY,
+        from_block=cursor.read_block + 1,
+        to_block=cursor.read_block,
+        head_block=cursor.head_block,
+        stopped_reason=reason,
+    )
 
 
 def _tell(ctx: Context, chain: Chain, *, cursor: Cursor, reading: Reading, found: Sequence[Transfer]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ctrip.blockchain.addresses import DepositWallet
 from ctrip.blockchain.mnemonic import account_xpub, new_mnemonic
 from ctrip.context import Context
-from ctrip.database import wallet
+from ctrip.database import audit_log, wallet
 from ctrip.domain.addresses import checksum_address, hex_text
 from ctrip.errors import InvalidValue, MisconfiguredError
 from ctrip.log import get_logger
@@ -100,7 +100,7 @@ def check(ctx: Context, *, mnemonic: str | None, on_progress: Progress = lambda 
     )
 
 
-def advance(ctx: Context, count: int) -> int:
+def advance(ctx: Context, count: int, *, by: str) -> int:
     """Skip `count` derivation indexes. Returns the last one skipped.
 
     For a database that was restored from a backup: the addresses that were issued after the backup are in use, and
@@ -110,6 +110,8 @@ def advance(ctx: Context, count: int) -> int:
         raise InvalidValue(f"one can skip 1 to {MAX_SKIP} indexes at a time", param="count")
     with ctx.sessions.begin() as session:
         last = wallet.skip_indexes(session, count)
+        detail = {"count": count, "last": last}
+        audit_log.add(session, by=by, action="wallet.advance", target=None, detail=detail, new_id=ctx.new_id)
     log.info("indexes_skipped", count=count, last=last)
     return last
 

@@ -45,6 +45,8 @@ _HOLDERS: Mapping[str, frozenset[Role]] = {
     "TRUSTED_PROXIES": frozenset({Role.API}),
     "WEBHOOK_ALLOW_CIDRS": _DIALS,
     "SMTP_URL": frozenset({Role.EMAIL}),
+    "OPERATOR_EMAIL": frozenset({Role.EMAIL}),
+    "DEAD_LETTERS_KEPT_DAYS": frozenset({Role.SCHEDULER}),
 }
 """Who may hold what; for every other role the variable is as good as not set."""
 _LOG_LEVELS = {Role.CLI: "WARNING"}
@@ -69,7 +71,11 @@ class Settings:
     trusted_proxies: int = 0
     webhook_allow_cidrs: tuple[Network, ...] = ()
     webhook_gaps_s: tuple[int, ...] = RETRY_GAPS_S
+    webhook_threads: int = 16
     smtp_url: str | None = field(default=None, repr=False)
+    mail_from: str | None = None
+    operator_email: str | None = None
+    dead_letters_kept_days: int = 90
     wallet_mnemonic: str | None = field(default=None, repr=False)
     gas_key: str | None = field(default=None, repr=False)
     metrics_host: str = "127.0.0.1"
@@ -131,7 +137,11 @@ def load_settings(role: Role, environment: Mapping[str, str] | None = None) -> S
         trusted_proxies=read.value("TRUSTED_PROXIES", forms.COUNT, 0),
         webhook_allow_cidrs=_opened_ranges(read, mode),
         webhook_gaps_s=read.value("WEBHOOK_RETRY_SCHEDULE", forms.GAPS, RETRY_GAPS_S),
-        smtp_url=read.value("SMTP_URL", forms.TEXT, None),
+        webhook_threads=read.value("WEBHOOK_THREADS", forms.THREADS, 16),
+        smtp_url=read.value("SMTP_URL", forms.SMTP_URL, None),
+        mail_from=read.value("MAIL_FROM", forms.MAILBOX, None, required=bool(read.text("SMTP_URL"))),
+        operator_email=read.value("OPERATOR_EMAIL", forms.ADDRESS, None),
+        dead_letters_kept_days=read.value("DEAD_LETTERS_KEPT_DAYS", forms.DAYS, 90),
         wallet_mnemonic=read.value("WALLET_MNEMONIC", forms.MNEMONIC, None, required=signs),
         gas_key=read.value("GAS_KEY", forms.GAS_KEY, None, required=signs),
         metrics_host=read.value("METRICS_HOST", forms.LINE, "127.0.0.1"),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
+from ctrip.domain.mailboxes import is_address, read_mail_server, read_mailbox
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
 
@@ -70,6 +72,13 @@ def _count(text: str, *, largest: int = 1_000_000_000) -> int:
     return int(text)
 
 
+def _between(text: str, least: int, largest: int) -> int:
+    number = _count(text, largest=largest)
+    if number < least:
+        raise ValueError("number")
+    return number
+
+
 def _is_digits(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
@@ -99,6 +108,22 @@ def _words(text: str) -> str:
     return text
 
 
+def _address(text: str) -> str:
+    if not is_address(text):
+        raise ValueError("address")
+    return text
+
+
+def _mailbox(text: str) -> str:
+    read_mailbox(text)
+    return text
+
+
+def _smtp_url(text: str) -> str:
+    read_mail_server(text)
+    return text
+
+
 ENV = _one_of(DEVELOPMENT, PRODUCTION, TEST)
 LOG_LEVEL = _one_of("DEBUG", "INFO", "WARNING", "ERROR")
 TEXT: Form[str | None] = Form("it is one line of text", _words)
@@ -109,7 +134,16 @@ DATABASE_URL = Form(
 )
 REDIS_URL = Form("it is redis://host:port/number, rediss://… or unix://…", _redis_url)
 PUBLIC_URL: Form[str | None] = Form("it is the http(s) address at which clients reach the API", _public_url)
+SMTP_URL: Form[str | None] = Form(
+    "it is smtp://[user:password@]host[:587] or smtps://[user:password@]host[:465], with user and password in ASCII "
+    "and what is special in them percent-encoded",
+    _smtp_url,
+)
+MAILBOX: Form[str | None] = Form("it is an e-mail address, or A Shop <shop@example.com>", _mailbox)
+ADDRESS: Form[str | None] = Form("it is an e-mail address", _address)
 COUNT = Form("it is a whole number, 0 or more", _count)
+DAYS = Form("it is a whole number of days, 0 to 36500", lambda text: _count(text, largest=36_500))
+THREADS = Form("it is a whole number, 1 to 200", lambda text: _between(text, 1, 200))
 PORT = Form("it is a port, 0 to 65535, where 0 means none", lambda text: _count(text, largest=65_535))
 FERNET_KEYS = Form(
     "it is one or more comma-separated keys of 32 bytes in URL-safe base64, newest first (`ctrip secrets key`)",

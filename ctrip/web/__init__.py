@@ -6,8 +6,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ctrip import __version__
 from ctrip.context import Context
-from ctrip.web import access, admin, docs, errors, health
-from ctrip.web.api import chains, events, payments, webhook_deliveries
+from ctrip.web import access, docs, errors, health
+from ctrip.web.admin import audit_log, dead_letters, jobs, loops, merchants, queues
+from ctrip.web.api import chains, events, payments, webhook_deliveries, webhook_endpoints
 from ctrip.web.limits import READ_AT_MOST_BYTES, BoundedRequest
 from ctrip.web.schemas import Problem
 
@@ -38,7 +39,9 @@ def create_app(ctx: Context) -> OpenAPI:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     access.install(app)
     errors.install(app)
-    for part in (payments, events, webhook_deliveries, chains, admin, health):
+    api = (payments, events, webhook_endpoints, webhook_deliveries, chains)
+    for part in (*api, merchants, jobs, loops, queues, dead_letters, audit_log, health):
         app.register_api(part.blueprint)
     app.register_blueprint(docs.blueprint)
+    access.show_zeros(app)
     return app

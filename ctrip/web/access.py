@@ -32,6 +32,16 @@ def install(app: Flask) -> None:
     app.teardown_request(_forget)
 
 
+def show_zeros(app: Flask) -> None:
+    """Show each route's latency and failures from the start: rate() sees a first one only after a zero."""
+    for rule in app.url_map.iter_rules():
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            template = f"{method} {rule.rule}"
+            metrics.HTTP_REQUEST_DURATION.labels(route=template)
+            for status in ("500", "503"):
+                metrics.HTTP_REQUESTS.labels(route=template, status=status)
+
+
 def _begin() -> None:
     g.began = time.perf_counter()
     g.request_id = context().new_id(Prefix.REQUEST)

@@ -25,3 +25,9 @@ def request_id() -> str:
 def route() -> str:
     """Return the method and the template of the route, never an id; `unmatched` where no route answers."""
     return "unmatched" if request.url_rule is None else f"{request.method} {request.url_rule.rule}"
+
+
+def caller_id() -> str:
+    """The id of the key that the request came with, for the audit log."""
+    key_id: str = g.identity.key_id
+    return key_id

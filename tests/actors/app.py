@@ -1,6 +1,7 @@
 """A tiny application on the hardened broker, for workers that tests start, stop and kill: it knows nothing of payments.
 
-Its environment: APP_REDIS_URL, APP_METRICS_PORT, and APP_HEARTBEAT_MS for tests that cannot wait half a minute.
+Its environment: APP_REDIS_URL, APP_METRICS_PORT, APP_HEARTBEAT_MS for tests that cannot wait half a minute, and
+APP_POISON_GUARD, which may be "no".
 What its actors do is noted in Redis.
 """
 
@@ -12,13 +13,13 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
 
 from actors.hardened import HardenedBroker
+from actors.measure import Measure
 from actors.middleware.due import StampDue
 from actors.middleware.lifetime import DieWithMaster, StopOnce
-from actors.middleware.measure import Measure
-from actors.middleware.page import ServePage
 from actors.middleware.poison import PoisonGuard
 from actors.middleware.presence import Presence
 from actors.middleware.retries import Retries
+from actors.page import ServePage
 
 NAMESPACE = "app"
 URL = os.environ["APP_REDIS_URL"]
@@ -41,14 +42,12 @@ def make_broker() -> HardenedBroker:
             Presence(),
             Measure(),
             StampDue(),
-            PoisonGuard(),
+            *([] if os.environ.get("APP_POISON_GUARD") == "no" else [PoisonGuard()]),
             Retries(max_retries=1, min_backoff=50, max_backoff=100),
         ],
     )
     if "APP_HEARTBEAT_MS" in os.environ:
-        # What a dead worker held is then found at the first poll after that, and not by chance.
         broker.heartbeat_timeout = int(os.environ["APP_HEARTBEAT_MS"])
-        broker.maintenance_chance = 1_000_000
     return broker
 
 

@@ -14,9 +14,9 @@ from prometheus_client import REGISTRY
 from redis import Redis
 
 from actors.hardened import HardenedBroker
+from actors.measure import Measure
 from actors.middleware.dead_letters import Death, TellDeaths
 from actors.middleware.due import StampDue
-from actors.middleware.measure import Measure
 from actors.middleware.poison import STARTS, PoisonGuard
 from actors.middleware.presence import Presence
 from actors.middleware.retries import Retries
@@ -100,15 +100,20 @@ def test_an_exception_that_asks_for_no_retry_ends_its_message_quietly(make_broke
 # --- poison ---------------------------------------------------------------------------------------------------------
 
 
+def start_and_be_killed(broker: Broker, message: Message[Any]) -> None:
+    """Start a message in a process that will not hear of its end."""
+    PoisonGuard().before_process_message(broker, MessageProxy(message))
+
+
 def test_a_message_that_was_started_three_times_without_an_end_is_not_started_again(
     make_broker: MakeBroker, queues: Queues, redis_client: Redis
 ) -> None:
-    guard, deaths = PoisonGuard(), list[Death]()
-    broker = make_broker(TellDeaths(deaths.append), guard)
+    deaths = list[Death]()
+    broker = make_broker(TellDeaths(deaths.append), PoisonGuard())
     actor, runs = failing(broker, ValueError("no"))
     message = actor.message()
     for _ in range(STARTS):
-        guard.before_process_message(broker, MessageProxy(message))
+        start_and_be_killed(broker, message)
     with working(broker):
         broker.enqueue(message)
         wait_until(lambda: deaths, within_s=5)
@@ -128,16 +133,45 @@ def test_starts_that_end_do_not_add_up(make_broker: MakeBroker) -> None:
 
 
 def test_poison_is_told_apart_by_message(make_broker: MakeBroker) -> None:
-    guard = PoisonGuard()
-    broker = make_broker(guard)
+    broker = make_broker()
     actor, _ = failing(broker, ValueError("no"))
-    message = MessageProxy(actor.message())
+    message = actor.message()
     for _ in range(STARTS):
-        guard.before_process_message(broker, message)
+        start_and_be_killed(broker, message)
+    guard, again = PoisonGuard(), MessageProxy(message)
     guard.before_process_message(broker, MessageProxy(actor.message()))
     with pytest.raises(SkipMessage):
-        guard.before_process_message(broker, message)
-    assert message.failed
+        guard.before_process_message(broker, again)
+    assert again.failed
+
+
+def test_those_that_ran_beside_a_kill_run_again_one_at_a_time_and_a_wait_is_no_start(
+    make_broker: MakeBroker, redis_client: Redis
+) -> None:
+    broker = make_broker(PoisonGuard())
+    begun, may_end = list[str](), threading.Semaphore(0)
+
+    def linger(name: str) -> None:
+        begun.append(name)
+        may_end.acquire(timeout=10)
+
+    actor = declare(broker, linger)
+    suspects = [actor.message(name) for name in "abc"]
+    for message in suspects:
+        start_and_be_killed(broker, message)
+        broker.enqueue(message)
+    with working(broker):
+        wait_until(lambda: begun, within_s=5)
+        actor.send("fresh")
+        wait_until(lambda: "fresh" in begun, within_s=5, what="who was never beside a kill waits for nobody")
+        assert len(begun) == 2
+        starts = [redis_client.get(f"{NAMESPACE}:__starts__.{message.message_id}") for message in suspects]
+        assert sorted(start for start in starts if start is not None) == [b"1", b"1", b"2"]
+        for _ in range(4):
+            may_end.release()
+        broker.join("q", timeout=5_000)
+    assert sorted(begun) == ["a", "b", "c", "fresh"]
+    assert redis_client.keys("*__starts__*") == []
 
 
 # --- deaths ---------------------------------------------------------------------------------------------------------

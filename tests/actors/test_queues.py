@@ -120,7 +120,7 @@ def test_a_dead_message_is_recorded_with_its_arguments_byte_for_byte_and_replaye
         assert letter.traceback is not None and "in work" in letter.traceback
         assert letter.first_at <= letter.died_at
         wait_until(lambda: redis_client.keys(f"{NAMESPACE}:q.XQ*") == [], within_s=5, what="Postgres has it now")
-        dead_letters.request_replay(ctx, Filter(), dry_run=False)
+        dead_letters.request_replay(ctx, Filter(), by="tests", dry_run=False)
         for taken in dead_letters.take_requested(ctx):
             resend(broker, taken)
         wait_until(lambda: len(ran) == 2, within_s=5)
@@ -141,7 +141,7 @@ def test_a_replayed_message_that_dies_again_is_a_letter_that_tells_of_it(
     with working(broker):
         actor.send("row")
         wait_until(lambda: dead_letters.matching(ctx, Filter(), limit=9), within_s=5)
-        dead_letters.request_replay(ctx, Filter(), dry_run=False)
+        dead_letters.request_replay(ctx, Filter(), by="tests", dry_run=False)
         for taken in dead_letters.take_requested(ctx):
             resend(broker, taken)
         wait_until(lambda: len(dead_letters.matching(ctx, Filter(), limit=9)) == 2, within_s=5)
@@ -172,7 +172,24 @@ def test_a_death_that_no_worker_could_record_is_collected_once(ctx, make_broker:
     assert (letters["act"].row_id, letters["nobody"].row_id) == ("row", None)
 
 
-def test_what_cannot_be_read_at_all_is_a_letter_too(ctx) -> None:
+def test_what_cannot_be_read_is_recorded_as_it_was_the_moment_it_is_fetched(
+    ctx, make_broker: MakeBroker, queues: Queues, redis_client: Redis
+) -> None:
+    nonsense = b'{"args": ["zw\xc3\xb6lf", 1e999], \xff "whsec'
+    broker = failing_broker(make_broker, ctx, queues)
+    declare(broker, lambda _: None)
+    redis_client.hset(f"{NAMESPACE}:q.msgs", mapping={"bad": nonsense})
+    redis_client.rpush(f"{NAMESPACE}:q", "bad")
+    with working(broker):
+        (letter,) = wait_until(lambda: dead_letters.matching(ctx, Filter(), limit=9), within_s=5)
+        wait_until(lambda: redis_client.keys(f"{NAMESPACE}:q*") == [], within_s=5, what="Postgres has it now")
+    assert (letter.queue, letter.actor, letter.reason) == ("q", "", Reason.UNDECODABLE)
+    assert letter.message == '{"args": ["zwölf", 1e999], \\xff "whsec'
+    assert (letter.message_id, letter.args, letter.row_id) == ("bad", None, None)
+    assert letter.exception is not None and letter.exception.startswith("DecodeError: ")
+
+
+def test_what_cannot_be_read_and_was_not_recorded_is_collected(ctx) -> None:
     letter = letter_of(DeadMessage("q", "some-id", b"\xff\0 no message", 1_000))
     assert (letter.reason, letter.args) == (Reason.UNDECODABLE, None)
     assert dead_letters.record(ctx, letter)

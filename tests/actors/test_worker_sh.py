@@ -9,7 +9,7 @@ import pytest
 import requests
 from redis import Redis
 
-from actors import QUEUES
+from actors import GROUPS, QUEUES, SECRETS
 from actors.broker import NAMESPACE
 from actors.queues import Queues
 from ctrip.context import Context
@@ -18,7 +18,6 @@ from tests.actors.workers import OWN_PORTS, Master, environment_of, running
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.infra
-SECRETS = ("WALLET_MNEMONIC", "GAS_KEY", "SECRETS_KEY")
 
 
 class Script:
@@ -58,16 +57,24 @@ def masters(master: Master) -> dict[str, int]:
     return found
 
 
-def test_four_queues_start_with_their_own_keys_and_stop_together(script: Script) -> None:
-    with script.start() as started:
+def option(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+def test_four_queues_start_by_the_table_with_their_own_keys_and_stop_together(script: Script) -> None:
+    mail = {"SMTP_URL": "smtp://127.0.0.1:1", "MAIL_FROM": "shop@example.com"}
+    with script.start(**mail) as started:
         wait_until(lambda: script.served() == set(QUEUES), within_s=40, what=started.said)
-        kept = {"listener": (), "sweeper": SECRETS[:2], "webhook": SECRETS[2:], "email": SECRETS[2:]}
+        groups = {group.queue: group for group in GROUPS}
         for pid, command in started.family().items():
             if "--queues" not in command:
                 continue
-            queue = command[command.index("--queues") + 1]
+            group = groups[option(command, "--queues")]
             held = environment_of(pid)
-            assert tuple(name for name in SECRETS if name in held) == kept[queue], queue
+            assert {name for name in SECRETS if name in held} == set(group.secrets), group.queue
+            assert option(command, "--processes") == str(group.processes)
+            assert option(command, "--threads") == str(group.threads)
+            assert option(command, "--worker-shutdown-timeout") == str(group.stop_within.seconds * 1000)
         assert "ctrip_build_info" in script.page()
         started.signal(signal.SIGINT)
         assert started.wait(15) == 0
@@ -76,13 +83,55 @@ def test_four_queues_start_with_their_own_keys_and_stop_together(script: Script)
     assert script.served() == set(), "they have signed out"
 
 
-def test_one_queue_is_the_master_itself_and_ends_with_a_sigterm(script: Script) -> None:
-    with script.start("email") as started:
-        wait_until(lambda: script.served() == {"email"}, within_s=20, what=started.said)
+def test_one_queue_is_the_master_itself_of_the_size_that_was_asked_for_and_ends_with_a_sigterm(script: Script) -> None:
+    with script.start("email", EMAIL_PROCESSES="2", EMAIL_THREADS="3", WORKER_STOP_SECONDS="7") as started:
+        wait_until(lambda: started.said.count('"event": "worker_ready"') == 2, within_s=20, what=started.said)
         assert masters(started) == {"email": started.process.pid}
-        assert '"event": "worker_ready"' in started.said
+        command = started.family()[started.process.pid]
+        told = [option(command, name) for name in ("--processes", "--threads", "--worker-shutdown-timeout")]
+        assert told == ["2", "3", "7000"]
         started.signal(signal.SIGTERM)
         assert started.wait(10) == 0
+
+
+def test_a_hang_up_starts_all_workers_anew_and_two_sigterms_are_one_stop(script: Script) -> None:
+    with script.start("webhook", "email") as started:
+        wait_until(lambda: started.said.count('"event": "worker_ready"') == 2, within_s=30, what=started.said)
+        before = masters(started)
+        started.signal(signal.SIGHUP)
+        wait_until(lambda: started.said.count('"event": "worker_ready"') == 4, within_s=30, what=started.said)
+        assert started.said.count('"event": "worker_stopped"') == 2
+        assert masters(started) == before
+        started.signal(signal.SIGTERM)
+        started.signal(signal.SIGTERM)
+        assert started.wait(15) == 0
+        assert "Traceback" not in started.said
+        assert started.said.count('"event": "worker_stopped"') == 4
+
+
+def test_a_sigterm_to_every_process_is_a_stop_like_any_other(script: Script) -> None:
+    """As systemd sends it unless it is told KillMode=mixed."""
+    with script.start("webhook", "email") as started:
+        wait_until(lambda: started.said.count('"event": "worker_ready"') == 2, within_s=30, what=started.said)
+        for pid in started.family():
+            os.kill(pid, signal.SIGTERM)
+        assert started.wait(15) == 0
+        assert started.said.count('"event": "worker_stopped"') == 2
+
+
+def test_a_worker_that_dies_takes_its_master_and_the_others_along_and_the_script_fails(script: Script) -> None:
+    with script.start("webhook", "email") as started:
+        wait_until(lambda: started.said.count('"event": "worker_ready"') == 2, within_s=30, what=started.said)
+        master = masters(started)["email"]
+        (fork,) = (
+            pid
+            for pid, command in started.family().items()
+            if pid != master and "--queues" in command and option(command, "--queues") == "email"
+        )
+        os.kill(fork, signal.SIGKILL)
+        assert started.wait(15) not in (0, -signal.SIGKILL)
+        wait_until(lambda: started.family() == {}, within_s=5)
+        assert started.said.count('"event": "worker_stopped"') == 1, "webhook's workers finished"
 
 
 def test_when_a_master_is_killed_the_others_stop_and_the_script_fails(script: Script) -> None:
@@ -113,7 +162,7 @@ def test_a_misconfigured_worker_says_so_once_and_takes_the_others_along(script: 
 def test_a_queue_that_there_is_not_is_refused(script: Script) -> None:
     with script.start("listner") as started:
         assert started.wait(5) == 64
-        assert "no queue 'listner'" in started.said
+        assert "no queue 'listner'; there are: listener sweeper webhook email" in started.said
 
 
 def test_masters_that_share_a_folder_share_the_page_and_do_not_wipe_it(script: Script) -> None:

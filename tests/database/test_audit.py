@@ -13,14 +13,20 @@ from ctrip.blockchain.mnemonic import holds_phrase
 from ctrip.database import audit, payments
 from ctrip.database.engine import make_sessions
 from ctrip.database.models import (
+    audit_log,
     dead_letters,
+    emails,
     idempotency_keys,
+    jobs,
+    merchants,
     metadata,
     signers,
     sweep_attempts,
     webhook_attempts,
     webhook_deliveries,
+    webhook_endpoints,
 )
+from ctrip.database.work import JOB_DIED
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.audit import Violation
 from ctrip.domain.payments import Payment
@@ -101,6 +107,7 @@ def _healthy(session: Session) -> World:
             _sweep(session, settled)
         payments.reassess(session, [settled.id, partial.id, over.id], chains={CHAIN_ID: make_chain()}, new_id=new_id)
     _deliver(session)
+    _owe_more(session, settled)
     answer = {"status": 201, "response": f'{{"id": "{over.id}", "object": "payment"}}', "request_hash": b"\x01" * 32}
     key = {"merchant_id": over.merchant_id, "route": "POST /api/v1/payments", "key": "once"}
     session.execute(idempotency_keys.insert().values(**key, **answer))
@@ -147,9 +154,38 @@ def _deliver(session: Session) -> None:
         tried = {"number": 1, "at": NOON, "status_code": code, "duration_ms": 5, "response": "thanks"}
         session.execute(webhook_attempts.insert().values(delivery_id=delivery.id, **tried))
         if code == 500:
-            letter = {"id": f"dlt_{delivery.id}", "queue": "webhook", "actor": "send_webhook", "reason": "given_up"}
-            of = {"message": "{}", "message_id": delivery.id, "row_id": delivery.id, "first_at": NOON}
-            session.execute(dead_letters.insert().values(letter | of))
+            _bury(session, delivery.id)
+
+
+def _owe_more(session: Session, settled: Payment) -> None:
+    """A delivery to an endpoint, a custom webhook, e-mails and jobs; of each kind one that died and was purged."""
+    of = {"merchant_id": settled.merchant_id, "url": "https://a.example/", "origin": "https://a.example:443"}
+    session.execute(merchants.insert().values(id="mer_other", name="Another shop", webhook_secret=b"encrypted"))
+    endpoint = {"id": "whe_1", "events": ["*"], "status": "enabled", "secret": b"encrypted"}
+    session.execute(webhook_endpoints.insert().values(of | endpoint))
+    event_id = session.scalar(sa.text("SELECT max(id) FROM events WHERE payment_id = :id"), {"id": settled.id})
+    pending = {"status": "pending", "next_attempt_at": NOON}
+    told = {"id": "whd_endpoint", "event_id": event_id, "endpoint_id": "whe_1", "payment_id": settled.id}
+    session.execute(webhook_deliveries.insert().values(of | pending | told))
+    custom = {"id": "whd_custom", "payload": '{"any": "thing"}', "status": "failed", "merchant_id": None}
+    session.execute(webhook_deliveries.insert().values(of | custom))
+    mail = {"kind": "payment_confirmed_buyer", "recipient": "b@a.example", "payment_id": settled.id}
+    said = {"subject": "Paid", "text": "You have paid.", "html": "<p>You have paid.</p>"}
+    session.execute(emails.insert().values(id="eml_dead", status="dead", **mail | said))
+    session.execute(emails.insert().values(id="eml_due", kind="dead_letters", **said | pending))
+    job = {"kind": "scan-now", "params": {"chain": "anvil"}, "requested_by": "key_1", "ended_at": NOON}
+    session.execute(jobs.insert().values(id="job_refused", status="failed", error="no such chain", **job))
+    session.execute(jobs.insert().values(id="job_died", status="failed", error=JOB_DIED, **job))
+    for row_id in ("whd_custom", "eml_dead", "job_died"):
+        _bury(session, row_id, purged_at=NOON)
+    deed = {"id": "aud_1", "by": "key_1", "action": "dead_letters.purge", "detail": {"done": 3}}
+    session.execute(audit_log.insert().values(deed))
+
+
+def _bury(session: Session, row_id: str, **changes: Any) -> None:
+    letter = {"id": f"dlt_{row_id}", "queue": "webhook", "actor": "send_webhook", "reason": "given_up"}
+    of = {"message": "{}", "message_id": row_id, "row_id": row_id, "first_at": NOON}
+    session.execute(dead_letters.insert().values(letter | of | changes))
 
 
 def test_healthy_rows_break_no_invariant(world: World) -> None:
@@ -159,6 +195,14 @@ def test_healthy_rows_break_no_invariant(world: World) -> None:
 # --- one violation each ---------------------------------------------------------------------------------------------
 
 Plant = Callable[[World], None]
+TO_ENDPOINT = "WHERE endpoint_id IS NOT NULL"
+CLOSED = "status = 'dead', dead_reason = 'endpoint_disabled', next_attempt_at = NULL"
+OF_SECOND = "WHERE status = 'pending' AND endpoint_id IS NULL"
+GONE_AT_THIRD = (
+    "UPDATE webhook_attempts SET status_code = 410"
+    " WHERE delivery_id = (SELECT id FROM webhook_deliveries WHERE dead_reason = 'schedule')"
+)
+DELIVERIES = "WHERE starts_with(row_id, 'whd_')"
 
 
 def _sql(*statements: str, **values: Any) -> Plant:
@@ -240,6 +284,15 @@ def _a_header_above_the_cursor(world: World) -> None:
     )
 
 
+def _forgotten(died_before: str) -> Plant:
+    """All letters are gone, and the scheduler told of those that had died before a moment."""
+    told = f"""'{{"deleted": 9, "open": 9, "died_before": "{died_before}"}}'"""
+    return _sql(
+        "DELETE FROM dead_letters",
+        f"INSERT INTO audit_log (id, by, action, detail) VALUES ('aud_2', 'scheduler', 'dead_letters.forget', {told})",
+    )
+
+
 PLANTS: list[tuple[str, Plant]] = [
     ("1 transfer_is_canonical_once", _same_transfer_in_another_block),
     ("1 credit_stands_on_a_canonical_block", _on_unexpected("block_hash = decode(repeat('ab', 32), 'hex')")),
@@ -261,9 +314,34 @@ PLANTS: list[tuple[str, Plant]] = [
     ("2 event_is_of_the_status_it_tells", _event("partial", 2, "UPDATE events SET type = 'payment.detected'")),
     ("3 event_owed_has_a_delivery", _sql("DELETE FROM webhook_deliveries WHERE status = 'pending'")),
     ("3 event_owed_has_a_delivery", _sql("UPDATE webhook_deliveries SET url = 'elsewhere' WHERE status = 'pending'")),
+    (
+        "3 event_owed_has_a_delivery",
+        _sql("UPDATE webhook_deliveries SET endpoint_id = 'whe_1', url = 'https://shop.example/hooks' " + OF_SECOND),
+    ),
+    ("3 event_owed_has_a_delivery", _sql(GONE_AT_THIRD, f"DELETE FROM webhook_deliveries {OF_SECOND}")),
     ("3 delivery_is_made_scheduled_or_a_dead_letter", _sql("UPDATE webhook_attempts SET status_code = 500")),
-    ("3 delivery_is_made_scheduled_or_a_dead_letter", _sql("DELETE FROM dead_letters")),
-    ("3 delivery_is_made_scheduled_or_a_dead_letter", _sql("UPDATE dead_letters SET replayed_at = now()")),
+    ("3 delivery_is_made_scheduled_or_a_dead_letter", _sql(f"DELETE FROM dead_letters {DELIVERIES}")),
+    (
+        "3 delivery_is_made_scheduled_or_a_dead_letter",
+        _sql(f"UPDATE dead_letters SET purged_at = NULL, replayed_at = now() {DELIVERIES}"),
+    ),
+    (
+        "3 delivery_is_made_scheduled_or_a_dead_letter",
+        _sql(f"UPDATE webhook_deliveries SET {CLOSED}, attempts = 1, last_status_code = 410 {TO_ENDPOINT}"),
+    ),
+    (
+        "3 delivery_is_made_scheduled_or_a_dead_letter",
+        _sql(f"UPDATE webhook_deliveries SET {CLOSED}, endpoint_id = NULL {TO_ENDPOINT}"),
+    ),
+    ("3 delivery_is_its_events_own", _sql("UPDATE webhook_endpoints SET merchant_id = 'mer_other'")),
+    ("3 delivery_is_its_events_own", _sql("UPDATE webhook_deliveries SET payment_id = NULL WHERE id = 'whd_endpoint'")),
+    (
+        "3 delivery_is_its_events_own",
+        _sql("UPDATE webhook_deliveries SET merchant_id = 'mer_other' WHERE endpoint_id IS NULL"),
+    ),
+    ("3 email_is_sent_scheduled_or_a_dead_letter", _sql("DELETE FROM dead_letters WHERE row_id = 'eml_dead'")),
+    ("3 email_is_sent_scheduled_or_a_dead_letter", _sql("UPDATE emails SET status = 'failed', next_attempt_at = NULL")),
+    ("3 job_that_died_is_a_dead_letter", _sql("DELETE FROM dead_letters WHERE row_id = 'job_died'")),
     (
         "3 delivery_is_made_scheduled_or_a_dead_letter",
         _sql(
@@ -333,6 +411,16 @@ KEEPERS = [
     "UPDATE webhook_attempts SET response = 'hello ' || :secret || ' you'",
     "UPDATE webhook_attempts SET status_code = NULL, response = NULL, error = :secret WHERE status_code = 500",
     "UPDATE idempotency_keys SET response = jsonb_set(response::jsonb, '{webhook_secret}', to_jsonb(:secret))::text",
+    "UPDATE webhook_deliveries SET payload = to_jsonb(:secret) WHERE payload IS NOT NULL",
+    "UPDATE emails SET subject = 'for ' || :secret",
+    "UPDATE emails SET text = :secret",
+    "UPDATE emails SET html = '<p>' || :secret || '</p>'",
+    "UPDATE jobs SET params = jsonb_build_object('a', :secret)",
+    "UPDATE jobs SET progress = jsonb_build_object('a', :secret)",
+    "UPDATE jobs SET status = 'done', error = NULL, result = jsonb_build_object('a', :secret)",
+    "UPDATE jobs SET error = 'it said ' || :secret WHERE error <> 'x'",
+    "INSERT INTO audit_log (id, by, action, detail) VALUES ('aud_2', 'me', 'a', jsonb_build_object('a', :secret))",
+    "INSERT INTO audit_log (id, by, action, target, detail) VALUES ('aud_2', 'me', 'a', :secret, '{}')",
 ]
 
 
@@ -396,6 +484,54 @@ def test_what_a_receiver_answers_may_be_any_prose(world: World) -> None:
 def test_what_a_merchant_wrote_into_a_payment_may_look_like_anything(world: World) -> None:
     body = "jsonb_set(body::jsonb, '{payment,metadata}', to_jsonb(CAST(:text AS text)))::json"
     world.sql(f"UPDATE events SET body = {body}", text=SECRETS[3])
+    assert world.broken() == []
+
+
+@pytest.mark.parametrize("last", ["attempts = 0", "attempts = 2, last_status_code = 500"])
+def test_what_ended_with_an_endpoint_that_its_owner_closed_has_no_letter(world: World, last: str) -> None:
+    world.sql(f"UPDATE webhook_deliveries SET {CLOSED}, {last} {TO_ENDPOINT}")
+    assert world.broken() == []
+
+
+def test_what_came_after_a_payments_own_url_had_answered_410_is_not_owed_to_it(world: World) -> None:
+    fourth = "SELECT id FROM webhook_deliveries WHERE status = 'failed' AND payload IS NULL"
+    world.sql(f"DELETE FROM webhook_attempts WHERE delivery_id = ({fourth})")
+    world.sql(f"DELETE FROM webhook_deliveries WHERE id = ({fourth})")
+    assert world.broken() == ["3 event_owed_has_a_delivery"]
+    world.sql(GONE_AT_THIRD)
+    assert world.broken() == []
+
+
+def test_what_retention_has_forgotten_is_explained_by_the_audit_log_alone(world: World) -> None:
+    _forgotten("2999-01-01T00:00:00Z")(world)
+    assert world.broken() == []
+
+
+def test_what_died_after_retention_last_forgot_is_not_explained_by_it(world: World) -> None:
+    _forgotten("2000-01-01T00:00:00Z")(world)
+    assert world.broken() == [
+        "3 delivery_is_made_scheduled_or_a_dead_letter",
+        "3 email_is_sent_scheduled_or_a_dead_letter",
+        "3 job_that_died_is_a_dead_letter",
+    ]
+
+
+def test_what_a_merchant_called_an_order_may_look_like_anything_in_an_email_too(world: World) -> None:
+    world.sql("UPDATE emails SET text = 'order ' || :text", text=SECRETS[3])
+    assert world.broken() == ["7 no_secret_is_kept"]
+    body = "jsonb_set(body::jsonb, '{payment,order_id}', to_jsonb(CAST(:text AS text)))::json"
+    world.sql("UPDATE payments SET order_id = :text", f"UPDATE events SET body = {body}", text=SECRETS[3])
+    world.sql("DELETE FROM emails WHERE payment_id IS NULL")
+    assert world.broken() == []
+
+
+def test_a_custom_webhook_and_its_job_may_hold_prose_and_hashes(world: World) -> None:
+    world.sql(
+        "UPDATE webhook_deliveries SET payload = to_jsonb(CAST(:text AS text)) WHERE payload IS NOT NULL",
+        text=SECRETS[4],
+    )
+    params = "jsonb_build_object('payload', CAST(:text AS text), 'hash', '0x' || repeat('4c0883a6', 8))"
+    world.sql(f"UPDATE jobs SET kind = 'custom-webhook', params = {params}", text=SECRETS[4])
     assert world.broken() == []
 
 

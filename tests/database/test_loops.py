@@ -37,7 +37,7 @@ def stored(sessions: Sessions) -> loops.Loop:
 def kick(sessions: Sessions, *, grace_s: float = 1, again_after_s: float = 5) -> list[str]:
     with sessions.begin() as session:
         found = loops.kick_overdue(
-            session, grace=timedelta(seconds=grace_s), again_after=timedelta(seconds=again_after_s)
+            session, chain_ids=[1], grace=timedelta(seconds=grace_s), again_after=timedelta(seconds=again_after_s)
         )
     return [loop.name for loop in found]
 

@@ -18,7 +18,7 @@ def test_an_id_is_the_ulid_of_its_time_and_randomness() -> None:
 
 
 def test_every_kind_of_object_has_a_prefix_of_the_contract() -> None:
-    assert set(Prefix) <= {"pay", "trf", "evt", "whe", "whd", "swp", "mer", "key", "job", "dlt", "req"}
+    assert set(Prefix) <= {"pay", "trf", "evt", "whe", "whd", "swp", "mer", "key", "job", "dlt", "req", "eml", "aud"}
 
 
 @given(TIMES, RANDOM)

@@ -6,7 +6,8 @@ import pytest
 
 from ctrip.errors import DeliveryFailed, DestinationRefused
 from ctrip.outbound.destinations import MAX_URL_CHARACTERS, Network
-from ctrip.outbound.http import Poster, system_resolve
+from ctrip.outbound.dialling import system_resolve
+from ctrip.outbound.http import Poster
 
 PUBLIC = "93.184.215.14"
 PUBLIC_6 = "2606:2800:21f:cb07:6820:80da:af6b:8b2c"

@@ -7,18 +7,14 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from ctrip.errors import DeliveryFailed
 from ctrip.outbound.http import Answer, Poster
+from tests.certificates import self_signed
 from tests.outbound.peers import (
     Behaviour,
     Peer,
@@ -176,6 +172,7 @@ STATUS_CAME: list[tuple[str, Behaviour]] = [
 NO_STATUS_CAME: list[tuple[str, Behaviour]] = [
     ("silence", silence),
     ("a status line that drips", drips(b"H")),
+    ("a status line that is never whole", says(b"HTTP/1.1 200 OK", then=silence)),
     ("interim answers without end", drips(b"HTTP/1.1 100 Continue\r\n\r\n")),
 ]
 
@@ -310,26 +307,7 @@ def test_a_name_without_address_is_named() -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory) -> Path:
     """A self-signed certificate for shop.example, with its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "shop.example")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("shop.example")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "shop.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return path
+    return self_signed("shop.example", tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

@@ -1,24 +1,31 @@
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from ctrip.context import Context
+from ctrip.database import webhook_attempts
+from ctrip.database.models import emails, jobs
 from ctrip.database.models import webhook_deliveries as rows
-from ctrip.domain.dead_letters import Count, DeadLetter, Filter, Reason
+from ctrip.domain.dead_letters import DeadLetter, Filter, Reason
+from ctrip.domain.ids import Prefix
+from ctrip.domain.webhooks import DeliveryStatus
 from ctrip.errors import NotFound
 from ctrip.log import configure_logging
 from ctrip.services import dead_letters, relay
 from tests.factories import store_payment
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.infra
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ALL = Filter()
 MESSAGE = '{"queue_name":"webhook","actor_name":"send_webhook","args":["row"],"kwargs":{},"options":{}}'
+
+
+def claim_due(ctx: Context) -> list[str]:
+    return [due.row_id for due in relay.claim_due(ctx, Prefix.DELIVERY)]
 
 
 def letter(**changes) -> DeadLetter:
@@ -69,6 +76,30 @@ def test_the_same_death_told_twice_is_one_letter_and_a_later_one_is_another(ctx)
     assert len(stored(ctx)) == 2
 
 
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        (Reason.RETRIES, DeliveryStatus.PENDING),
+        (Reason.AGE, DeliveryStatus.PENDING),
+        (Reason.POISON, DeliveryStatus.FAILED),
+    ],
+)
+def test_the_death_of_a_second_message_leaves_an_attempt_alone_and_that_of_a_killer_ends_its_own(
+    ctx, reason: Reason, status: DeliveryStatus
+) -> None:
+    delivery_id = delivery(ctx)
+    with ctx.sessions.begin() as session:
+        assert webhook_attempts.claim(session, delivery_id) is not None
+    dead_letters.record(ctx, letter(row_id=delivery_id, reason=reason))
+    found = row(ctx, delivery_id)
+    is_pending = status is DeliveryStatus.PENDING
+    assert (found.status, found.next_attempt_at is not None, found.lease_until is not None) == (
+        status,
+        is_pending,
+        is_pending,
+    )
+
+
 def test_no_secret_and_nothing_that_postgres_cannot_hold_gets_into_a_letter(ctx) -> None:
     said = "postgres://user:pass@host sk_abc_defghijklmnop whsec_Zm9vYmFy \0 \ud800"
     dead_letters.record(ctx, letter(exception=said, traceback="x" * 30_000 + said, row_id="\0"))
@@ -95,17 +126,17 @@ def test_the_delivery_of_a_dead_message_waits_for_a_replay_and_is_then_due_again
         session.execute(sa.update(rows).values(attempts=4, kicked_at=None))
     dead_letters.record(ctx, letter(row_id=delivery_id))
     assert (row(ctx, delivery_id).status, row(ctx, delivery_id).next_attempt_at) == ("failed", None)
-    assert relay.claim_due(ctx) == [], "nobody wakes it meanwhile"
-    dead_letters.request_replay(ctx, ALL, dry_run=False)
+    assert claim_due(ctx) == [], "nobody wakes it meanwhile"
+    dead_letters.request_replay(ctx, ALL, by="tests", dry_run=False)
     assert row(ctx, delivery_id).status == "failed", "asking alone changes nothing"
     assert [found.row_id for found in dead_letters.take_requested(ctx)] == [delivery_id]
     revived = row(ctx, delivery_id)
     assert (revived.status, revived.attempts, revived.attempts_before_schedule) == ("pending", 4, 4)
     assert revived.next_attempt_at is not None
-    assert relay.claim_due(ctx) == [], "the replay sends its message"
+    assert claim_due(ctx) == [], "the replay sends its message"
     with ctx.sessions.begin() as session:
         session.execute(sa.update(rows).values(kicked_at=sa.text("now() - interval '11 s'")))
-    assert relay.claim_due(ctx) == [delivery_id], "unless it was lost"
+    assert claim_due(ctx) == [delivery_id], "unless it was lost"
 
 
 def test_a_dead_delivery_that_its_schedule_gave_up_can_be_replayed_too(ctx) -> None:
@@ -114,7 +145,7 @@ def test_a_dead_delivery_that_its_schedule_gave_up_can_be_replayed_too(ctx) -> N
         session.execute(sa.update(rows).values(status="dead", dead_reason="schedule", next_attempt_at=None))
     dead_letters.record(ctx, letter(row_id=delivery_id, reason=Reason.SCHEDULE))
     assert row(ctx, delivery_id).status == "dead", "a letter of its own rule leaves it as it is"
-    dead_letters.request_replay(ctx, ALL, dry_run=False)
+    dead_letters.request_replay(ctx, ALL, by="tests", dry_run=False)
     dead_letters.take_requested(ctx)
     assert (row(ctx, delivery_id).status, row(ctx, delivery_id).dead_reason) == ("pending", None)
 
@@ -125,75 +156,47 @@ def test_a_delivery_that_arrived_after_all_is_not_brought_back(ctx) -> None:
         delivered = {"status": "delivered", "next_attempt_at": None, "delivered_at": sa.func.now()}
         session.execute(sa.update(rows).values(**delivered))
     dead_letters.record(ctx, letter(row_id=delivery_id))
-    dead_letters.request_replay(ctx, ALL, dry_run=False)
+    dead_letters.request_replay(ctx, ALL, by="tests", dry_run=False)
     dead_letters.take_requested(ctx)
     assert row(ctx, delivery_id).status == "delivered"
 
 
-def test_a_dry_run_counts_and_marks_nothing(ctx) -> None:
-    for number in range(3):
-        dead_letters.record(ctx, letter(message_id=str(number)))
-    assert dead_letters.request_replay(ctx, ALL, dry_run=True) == Count(matched=3, done=0)
-    assert dead_letters.take_requested(ctx) == []
-    assert dead_letters.request_replay(ctx, ALL, dry_run=False) == Count(matched=3, done=3)
-    assert dead_letters.request_replay(ctx, ALL, dry_run=True) == Count(matched=0, done=0)
-
-
-def test_a_letter_that_two_operators_ask_for_at_once_is_sent_once_by_two_schedulers(ctx) -> None:
-    for number in range(40):
-        dead_letters.record(ctx, letter(message_id=str(number)))
-    together = threading.Barrier(4)
-    marked: list[int] = []
-    sent: list[str] = []
-
-    def ask() -> None:
-        together.wait()
-        marked.append(dead_letters.request_replay(ctx, ALL, dry_run=False).done)
-
-    def send() -> None:
-        together.wait()
-        wait_until(lambda: sum(marked) == 40, within_s=10)
-        while taken := dead_letters.take_requested(ctx):
-            sent.extend(found.id for found in taken)
-
-    threads = [threading.Thread(target=work) for work in (ask, ask, send, send)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    sent.extend(found.id for found in dead_letters.take_requested(ctx))
-    assert len(sent) == len(set(sent)) == 40
-    assert {found.replays for found in stored(ctx)} == {1}
-
-
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("table", "values", "died", "revived"),
     [
-        (Filter(), {"a", "b", "c"}),
-        (Filter(queue="webhook"), {"a", "b"}),
-        (Filter(actor="sweep_payments"), {"c"}),
-        (Filter(reason="poison"), {"b"}),
-        (Filter(exception="ValueError"), {"a"}),
-        (Filter(exception="Value%"), set()),
-        (Filter(q="ROW_B"), {"b"}),
-        (Filter(q="rowXb"), set()),
-        (Filter(queue="webhook", reason="retries"), {"a"}),
-        (Filter(q="no such text"), set()),
+        (
+            emails,
+            {"kind": "dead_letters", "subject": "s", "text": "t", "html": "h", "status": "pending"},
+            "failed",
+            "pending",
+        ),
+        (jobs, {"kind": "scan-now", "params": {}, "requested_by": "tests", "status": "running"}, "failed", "scheduled"),
     ],
+    ids=["e-mail", "job"],
 )
-def test_a_filter_means_the_letters_that_match_all_of_it(ctx, wanted: Filter, expected: set[str]) -> None:
-    dead_letters.record(ctx, letter(message_id="a", row_id="row_a"))
-    dead_letters.record(ctx, letter(message_id="b", row_id="row_b", reason=Reason.POISON, exception="KeyError: 1"))
-    dead_letters.record(ctx, letter(message_id="c", queue="sweeper", actor="sweep_payments", exception=None))
-    assert {found.message_id for found in dead_letters.matching(ctx, wanted, limit=10)} == expected
-    assert dead_letters.request_replay(ctx, wanted, dry_run=False).done == len(expected)
+def test_an_email_and_a_job_wait_for_a_replay_and_begin_anew_with_it(
+    ctx, table: sa.Table, values: dict[str, object], died: str, revived: str
+) -> None:
+    row_id = ctx.new_id(Prefix.EMAIL if table is emails else Prefix.JOB)
+    with ctx.sessions.begin() as session:
+        started = {"attempts": 2, "next_attempt_at": sa.func.now(), "lease_until": sa.func.now()}
+        session.execute(table.insert().values(id=row_id, **values | started))
+
+    def now() -> sa.Row[Any]:
+        with ctx.sessions.begin() as session:
+            return session.execute(sa.select(table).where(table.c.id == row_id)).one()
+
+    dead_letters.record(ctx, letter(row_id=row_id))
+    assert (now().status, now().next_attempt_at, now().lease_until) == (died, None, None)
+    dead_letters.request_replay(ctx, ALL, by="tests", dry_run=False)
+    dead_letters.take_requested(ctx)
+    assert (now().status, now().attempts_before_schedule) == (revived, 2)
+    assert now().next_attempt_at is not None
 
 
-def test_letters_are_listed_newest_first_page_by_page_and_can_be_named_one_by_one(ctx) -> None:
-    for number in range(5):
-        dead_letters.record(ctx, letter(message_id=str(number)))
-    first = dead_letters.matching(ctx, ALL, limit=3)
-    rest = dead_letters.matching(ctx, ALL, limit=3, after=first[-1].id)
-    assert [found.message_id for found in [*first, *rest]] == ["4", "3", "2", "1", "0"]
-    two = Filter(ids=(first[0].id, rest[0].id))
-    assert dead_letters.request_replay(ctx, two, dry_run=False).done == 2
+def test_a_letter_of_a_loop_concerns_no_row_and_is_replayed_like_any(ctx) -> None:
+    message = '{"queue_name":"listener","actor_name":"listen_for_payments","args":[31337],"kwargs":{},"options":{}}'
+    dead_letters.record(ctx, letter(queue="listener", actor="listen_for_payments", message=message, row_id="31337"))
+    assert dead_letters.request_replay(ctx, ALL, by="tests", dry_run=False).done == 1
+    (taken,) = dead_letters.take_requested(ctx)
+    assert (taken.args, taken.row_id, taken.message) == ([31337], "31337", message)

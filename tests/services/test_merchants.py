@@ -20,7 +20,7 @@ pytestmark = pytest.mark.infra
 
 
 def make_key(ctx: Context, expires_at: datetime | None = None) -> tuple[str, str]:
-    return create_key(ctx, merchant_id=MERCHANT_ID, scopes=["payments:read"], expires_at=expires_at)
+    return create_key(ctx, by="tests", merchant_id=MERCHANT_ID, scopes=["payments:read"], expires_at=expires_at)
 
 
 def set_key(ctx: Context, key_id: str, **values: object) -> None:
@@ -37,7 +37,9 @@ def last_used(ctx: Context, key_id: str) -> datetime | None:
 
 
 def test_a_merchants_webhook_secret_signs_and_is_stored_encrypted(ctx: Context) -> None:
-    merchant_id, secret = create_merchant(ctx, name="Bücher & Co", email="shop@example.com", tolerance_bps=50)
+    merchant_id, secret = create_merchant(
+        ctx, by="tests", name="Bücher & Co", email="shop@example.com", tolerance_bps=50
+    )
     with ctx.sessions.begin() as session:
         row = session.execute(sa.select(merchants).where(merchants.c.id == merchant_id)).one()
     assert (row.name, row.email, row.tolerance_bps) == ("Bücher & Co", "shop@example.com", 50)
@@ -45,7 +47,7 @@ def test_a_merchants_webhook_secret_signs_and_is_stored_encrypted(ctx: Context) 
     assert ctx.box is not None
     assert ctx.box.decrypt(row.webhook_secret).decode() == secret
     assert Webhook(secret).sign("evt_1", datetime.now(UTC), "{}").startswith("v1,")
-    assert secret != create_merchant(ctx, name="Another")[1]
+    assert secret != create_merchant(ctx, by="tests", name="Another")[1]
 
 
 @pytest.mark.parametrize(
@@ -64,28 +66,28 @@ def test_a_merchants_webhook_secret_signs_and_is_stored_encrypted(ctx: Context) 
 )
 def test_a_merchant_that_cannot_be_is_refused(ctx: Context, param: str, fields: dict[str, object]) -> None:
     with pytest.raises(InvalidValue) as refusal:
-        create_merchant(ctx, **fields)  # type: ignore[arg-type]
+        create_merchant(ctx, by="tests", **fields)  # type: ignore[arg-type]
     assert refusal.value.param == param
 
 
 def test_a_process_without_the_box_makes_no_merchant(ctx: Context) -> None:
 
     with pytest.raises(MisconfiguredError, match="SECRETS_KEY"):
-        create_merchant(dataclasses.replace(ctx, box=None), name="A")
+        create_merchant(dataclasses.replace(ctx, box=None), by="tests", name="A")
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_key_tells_whose_it_is(ctx: Context) -> None:
-    key_id, key = create_key(ctx, merchant_id=MERCHANT_ID, scopes=["payments:read", "webhooks:write"])
+    key_id, key = create_key(ctx, by="tests", merchant_id=MERCHANT_ID, scopes=["payments:read", "webhooks:write"])
     identity = authenticate(ctx, key)
     assert (identity.key_id, identity.merchant_id) == (key_id, MERCHANT_ID)
     assert identity.scopes == {Scope.PAYMENTS_READ, Scope.WEBHOOKS_WRITE}
 
 
 def test_an_operators_key_has_no_merchant(ctx: Context) -> None:
-    _, key = create_key(ctx, merchant_id=None, scopes=["admin"])
+    _, key = create_key(ctx, by="tests", merchant_id=None, scopes=["admin"])
     identity = authenticate(ctx, key)
     assert identity.merchant_id is None
     assert identity.scopes == {Scope.ADMIN}
@@ -117,13 +119,13 @@ def test_scopes_that_do_not_belong_together_are_refused(
     ctx: Context, merchant_id: str | None, scopes: list[str]
 ) -> None:
     with pytest.raises(InvalidValue) as refusal:
-        create_key(ctx, merchant_id=merchant_id, scopes=scopes)
+        create_key(ctx, by="tests", merchant_id=merchant_id, scopes=scopes)
     assert refusal.value.param == "scopes"
 
 
 def test_a_key_for_nobody_or_for_the_past_is_refused(ctx: Context) -> None:
     with pytest.raises(InvalidValue) as nobody:
-        create_key(ctx, merchant_id="mer_nobody", scopes=MERCHANT_SCOPES)
+        create_key(ctx, by="tests", merchant_id="mer_nobody", scopes=MERCHANT_SCOPES)
     with pytest.raises(InvalidValue) as past:
         make_key(ctx, expires_at=ctx.now() - timedelta(seconds=1))
     assert (nobody.value.param, past.value.param) == ("merchant_id", "expires_at")
@@ -159,13 +161,13 @@ def test_a_wrong_key_is_unknown_whatever_is_wrong_with_it(ctx: Context) -> None:
 def test_a_revoked_key_is_refused_from_the_next_request_on(ctx: Context) -> None:
     key_id, key = make_key(ctx)
     _, other = make_key(ctx)
-    revoked = revoke_key(ctx, key_id)
+    revoked = revoke_key(ctx, key_id, by="tests")
     with pytest.raises(Unauthorized, match="was revoked"):
         authenticate(ctx, key)
     assert authenticate(ctx, other)
-    assert revoke_key(ctx, key_id).revoked_at == revoked.revoked_at, "the first time stays"
+    assert revoke_key(ctx, key_id, by="tests").revoked_at == revoked.revoked_at, "the first time stays"
     with pytest.raises(NotFound):
-        revoke_key(ctx, "key_nothing")
+        revoke_key(ctx, "key_nothing", by="tests")
 
 
 def test_an_expired_key_is_refused(ctx: Context) -> None:
@@ -178,7 +180,7 @@ def test_an_expired_key_is_refused(ctx: Context) -> None:
 
 def test_only_who_knows_the_secret_learns_that_a_key_is_over(ctx: Context) -> None:
     key_id, key = make_key(ctx)
-    revoke_key(ctx, key_id)
+    revoke_key(ctx, key_id, by="tests")
     with pytest.raises(Unauthorized) as refusal:
         authenticate(ctx, key[:-43] + "A" * 43)
     assert refusal.value.detail == "the API key is unknown"
@@ -201,7 +203,7 @@ def test_its_use_is_written_down_at_most_once_in_five_minutes(ctx: Context) -> N
 
 def test_a_refused_key_is_not_written_down_as_used(ctx: Context) -> None:
     key_id, key = make_key(ctx)
-    revoke_key(ctx, key_id)
+    revoke_key(ctx, key_id, by="tests")
     with pytest.raises(Unauthorized):
         authenticate(ctx, key)
     assert last_used(ctx, key_id) is None
@@ -216,7 +218,7 @@ def test_many_requests_at_once_with_a_key_that_was_never_used_all_pass(ctx: Cont
 
 def test_keys_are_listed_newest_first_in_pages(ctx: Context) -> None:
     made = [make_key(ctx)[0] for _ in range(4)]
-    operators, _ = create_key(ctx, merchant_id=None, scopes=["admin"])
+    operators, _ = create_key(ctx, by="tests", merchant_id=None, scopes=["admin"])
     assert [key.id for key in list_keys(ctx)] == [operators, *reversed(made)]
     assert [key.id for key in list_keys(ctx, merchant_id=MERCHANT_ID, limit=2)] == [made[3], made[2]]
     assert [key.id for key in list_keys(ctx, merchant_id=MERCHANT_ID, limit=9, after=made[2])] == [made[1], made[0]]
@@ -224,9 +226,9 @@ def test_keys_are_listed_newest_first_in_pages(ctx: Context) -> None:
 
 def test_neither_keys_nor_secrets_are_logged(ctx: Context, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    _, secret = create_merchant(ctx, name="A")
+    _, secret = create_merchant(ctx, by="tests", name="A")
     key_id, key = make_key(ctx)
-    revoke_key(ctx, key_id)
+    revoke_key(ctx, key_id, by="tests")
     with pytest.raises(Unauthorized):
         authenticate(ctx, key)
     assert key_id in caplog.text

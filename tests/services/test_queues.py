@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ctrip.domain.dead_letters import Reason, row_died
+from ctrip.domain.dead_letters import Filter, Reason, row_died
 from ctrip.domain.queues import QueueSnapshot, snapshot_object
 from ctrip.services import dead_letters, queues
 
@@ -22,7 +22,7 @@ def test_the_newest_snapshot_of_each_queue_is_kept_and_a_late_one_dropped(ctx) -
 
 
 def test_dead_counts_the_letters_that_wait_for_somebody_to_look(ctx) -> None:
-    for name in ("a", "b"):
+    for name in ("whd_a", "whd_b"):
         dead_letters.record(
             ctx,
             row_died(
@@ -37,6 +37,9 @@ def test_dead_counts_the_letters_that_wait_for_somebody_to_look(ctx) -> None:
         )
     queues.store_snapshots(ctx, [replace(SNAPSHOT, dead=1)])
     assert queues.snapshots(ctx)[0].dead == 3, "two here, one that is still in Redis"
+    dead_letters.purge(ctx, Filter(q="whd_a"), by="key_1", dry_run=False)
+    queues.store_snapshots(ctx, [replace(SNAPSHOT, taken_at=NOON + timedelta(seconds=3))])
+    assert queues.snapshots(ctx)[0].dead == 1, "somebody has looked at the other one"
 
 
 def test_a_snapshot_reads_as_the_contract_says() -> None:

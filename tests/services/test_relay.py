@@ -1,10 +1,13 @@
 import threading
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
 from ctrip.context import Context
 from ctrip.database.models import webhook_deliveries as rows
+from ctrip.domain.ids import Prefix
+from ctrip.domain.webhooks import AT_ONCE
 from ctrip.errors import Unavailable
 from ctrip.services import relay
 from tests.factories import store_payment
@@ -15,11 +18,15 @@ HOOK = "http://127.0.0.1:9/hook"
 
 
 def owe(ctx: Context, count: int) -> list[str]:
-    """Make payments whose first event is owed to an endpoint; return the ids of the deliveries, oldest first."""
+    """Make payments whose first events are owed, each to another origin; return the deliveries' ids, oldest first."""
     with ctx.sessions.begin() as session:
-        for _ in range(count):
-            store_payment(session, new_id=ctx.new_id, webhook_url=HOOK)
+        for port in range(2000, 2000 + count):
+            store_payment(session, new_id=ctx.new_id, webhook_url=f"http://127.0.0.1:{port}/hook")
         return list(session.scalars(sa.select(rows.c.id).order_by(rows.c.id)))
+
+
+def claim_due(ctx: Context) -> list[str]:
+    return [due.row_id for due in relay.claim_due(ctx, Prefix.DELIVERY)]
 
 
 def change(ctx: Context, **values: object) -> None:
@@ -29,10 +36,10 @@ def change(ctx: Context, **values: object) -> None:
 
 def test_a_due_delivery_is_taken_once_and_again_when_its_message_must_be_lost(ctx) -> None:
     owed = owe(ctx, 3)
-    assert sorted(relay.claim_due(ctx)) == owed
-    assert relay.claim_due(ctx) == [], "its message is on its way"
+    assert sorted(claim_due(ctx)) == owed
+    assert claim_due(ctx) == [], "its message is on its way"
     change(ctx, kicked_at=sa.text("now() - interval '11 s'"))
-    assert sorted(relay.claim_due(ctx)) == owed, "nothing came of it: Redis forgot it"
+    assert sorted(claim_due(ctx)) == owed, "nothing came of it: Redis forgot it"
 
 
 @pytest.mark.parametrize(
@@ -47,7 +54,7 @@ def test_a_due_delivery_is_taken_once_and_again_when_its_message_must_be_lost(ct
 def test_a_delivery_with_nothing_to_do_is_left_alone(ctx, why: str, values: dict[str, object]) -> None:
     owe(ctx, 1)
     change(ctx, **values)
-    assert relay.claim_due(ctx) == [], why
+    assert claim_due(ctx) == [], why
 
 
 def test_the_most_overdue_come_first_and_a_batch_is_bounded(ctx) -> None:
@@ -55,10 +62,10 @@ def test_the_most_overdue_come_first_and_a_batch_is_bounded(ctx) -> None:
     with ctx.sessions.begin() as session:
         late = sa.update(rows).where(rows.c.id == owed[-1])
         session.execute(late.values(next_attempt_at=sa.text("now() - interval '1 h'")))
-    taken = relay.claim_due(ctx)
+    taken = claim_due(ctx)
     assert len(taken) == relay.BATCH
     assert taken[0] == owed[-1]
-    assert len(relay.claim_due(ctx)) == 1
+    assert len(claim_due(ctx)) == 1
 
 
 def test_four_relays_at_once_share_the_work_without_taking_a_delivery_twice(ctx) -> None:
@@ -68,7 +75,7 @@ def test_four_relays_at_once_share_the_work_without_taking_a_delivery_twice(ctx)
 
     def take() -> None:
         together.wait()
-        while batch := relay.claim_due(ctx):
+        while batch := claim_due(ctx):
             taken.extend(batch)
 
     threads = [threading.Thread(target=take) for _ in range(4)]
@@ -77,8 +84,23 @@ def test_four_relays_at_once_share_the_work_without_taking_a_delivery_twice(ctx)
     for thread in threads:
         thread.join()
     # A relay may find nothing but rows that another one holds, and stop: what is left is taken in the next second.
-    taken.extend(relay.claim_due(ctx))
+    taken.extend(claim_due(ctx))
     assert sorted(taken) == owed
+
+
+def test_of_one_origin_only_so_many_are_sent_for_as_may_be_tried_at_once(ctx) -> None:
+    owed = owe(ctx, 5)
+    with ctx.sessions.begin() as session:
+        for place, delivery_id in enumerate(owed):
+            due_at = sa.func.now() - timedelta(seconds=60 - place)
+            session.execute(sa.update(rows).where(rows.c.id == delivery_id).values(next_attempt_at=due_at))
+        session.execute(sa.update(rows).where(rows.c.id.in_(owed[1:])).values(origin="http://busy.example:80"))
+    assert sorted(claim_due(ctx)) == owed[:3], "a run goes on with what else is due at its origin"
+    change(ctx, kicked_at=None)
+    with ctx.sessions.begin() as session:
+        leased = sa.update(rows).where(rows.c.id == owed[1])
+        session.execute(leased.values(lease_until=sa.text("now() + interval '9 s'")))
+    assert sorted(claim_due(ctx)) == [owed[0], owed[2]], "one attempt is being made there"
 
 
 def test_the_bell_rings_when_a_transaction_owes_a_delivery_and_not_before_it_commits(ctx) -> None:
@@ -114,3 +136,14 @@ def test_a_bell_that_hangs_up_leaves_no_connection(ctx) -> None:
             return session.scalar(listening) or 0
 
     wait_until(lambda: count() == 0, within_s=5)
+
+
+def test_attempts_at_one_origin_keep_no_other_from_its_turn(ctx) -> None:
+    for _ in range(AT_ONCE):
+        owe(ctx, 1)
+    change(ctx, lease_until=sa.text("now() + interval '10 s'"))
+    with ctx.sessions.begin() as session:
+        for port in (2000, 2001):
+            store_payment(session, new_id=ctx.new_id, webhook_url=f"http://127.0.0.1:{port}/hook")
+        (free,) = session.scalars(sa.select(rows.c.id).where(rows.c.origin.endswith(":2001")))
+    assert claim_due(ctx) == [free], "the other one waits, because as many are being tried there as may be"

@@ -57,7 +57,7 @@ def test_a_chain_is_resumed_below_the_fork_and_money_that_came_back_is_settled_a
     before = world.payment(kept)
     world.live(2)
     assert world.payment(kept) == before, "nothing moves until somebody looks"
-    resume_chain(world.ctx, world.chain.name, from_block=fork - 5)
+    resume_chain(world.ctx, world.chain.name, from_block=fork - 5, by="tests")
     assert world.stopped_reason() is None
     assert [world.payment(asked).standing.received for asked in (kept, lost)] == [0, 0]
     world.scan()
@@ -76,7 +76,7 @@ def test_it_may_be_resumed_before_the_first_block_that_was_read(world: World) ->
     world.anvil.mine(world.chain.reorg_window + 26)
     world.scan()
     stop(world)
-    resume_chain(world.ctx, world.chain.name, from_block=first.start_block - 6)
+    resume_chain(world.ctx, world.chain.name, from_block=first.start_block - 6, by="tests")
     world.anvil.pay(asked.address, ETHER)
     world.anvil.mine(world.chain.confirmations)
     world.scan()
@@ -95,7 +95,7 @@ def test_a_run_under_way_writes_nothing_after_it(world: World, monkeypatch: pyte
         reading = read_step(*args, **kwargs)
         with world.ctx.sessions.begin() as session:
             cursors.stop(session, chain_id, "an operator tries something")
-        resume_chain(world.ctx, world.chain.name, from_block=cursor.read_block)
+        resume_chain(world.ctx, world.chain.name, from_block=cursor.read_block, by="tests")
         return reading
 
     monkeypatch.setattr("ctrip.services.scanning.read_step", stopped_and_resumed)
@@ -129,7 +129,7 @@ def test_what_would_lose_money_is_refused(world: World, choose: Choose, error: t
     fork = stop(world)
     name, block = choose(world, fork)
     with pytest.raises(error, match=words):
-        resume_chain(world.ctx, name, from_block=block)
+        resume_chain(world.ctx, name, from_block=block, by="tests")
     assert world.stopped_reason()
 
 
@@ -140,9 +140,9 @@ def test_a_shorter_chain_has_no_block_above_its_head(world: World) -> None:
         cursors.stop(session, world.chain.chain_id, "another node, far behind")
         session.execute(sa.text("UPDATE chain_cursors SET read_block = read_block + 100"))
     with pytest.raises(InvalidValue, match="its head is block"):
-        resume_chain(world.ctx, world.chain.name, from_block=world.anvil.block_number() + 50)
+        resume_chain(world.ctx, world.chain.name, from_block=world.anvil.block_number() + 50, by="tests")
 
 
 def test_a_chain_that_is_not_stopped_is_left_alone(world: World) -> None:
     with pytest.raises(Conflict, match="is not stopped"):
-        resume_chain(world.ctx, world.chain.name, from_block=1)
+        resume_chain(world.ctx, world.chain.name, from_block=1, by="tests")

@@ -690,7 +690,7 @@ def test_a_token_that_answers_false_fails_and_waits_for_a_human_after_three_time
     *_, held = sweeps_of(world, asked)
     assert (held.state, held.held_reason, held.nonce) == (IntentState.HELD, HeldReason.REPEATED_FAILURE, None)
     assert settlement(world, asked) is Settlement.HELD
-    sweeping.resume_sweep(world.ctx, held.id)
+    sweeping.resume_sweep(world.ctx, held.id, by="tests")
     live_until(world, settled(world, asked))
     assert world.treasury(usdc) == 5 * USDC
 
@@ -710,7 +710,7 @@ def test_a_key_that_another_uses_too_stops_its_address(robbed_world: World) -> N
     assert (held.state, held.held_reason, held.nonce) == (IntentState.HELD, HeldReason.FOREIGN_NONCE, None)
     world.live(3)
     assert len(attempts_of(world, asked)) == 1
-    sweeping.resume_sweep(world.ctx, held.id)  # a human has looked: it was our own doing
+    sweeping.resume_sweep(world.ctx, held.id, by="tests")  # a human has looked: it was our own doing
     live_until(world, lambda: states(world, asked) == [IntentState.DONE] * 2)
     assert sweeps_of(world, asked)[1].nonce == 2
     assert [found.invariant for found in audit(world.ctx)] == ["5 balance_covers_the_rows"], "what was stolen is missed"
@@ -722,15 +722,15 @@ def test_a_sweep_under_way_cannot_be_resumed(world: World) -> None:
     world.sweep()
     (sent,) = sweeps_of(world, asked)
     with pytest.raises(NotFound):
-        sweeping.resume_sweep(world.ctx, sent.id)
+        sweeping.resume_sweep(world.ctx, sent.id, by="tests")
     with pytest.raises(NotFound):
-        sweeping.resume_sweep(world.ctx, "swp_none")
+        sweeping.resume_sweep(world.ctx, "swp_none", by="tests")
     world.anvil.reorg(3)
     world.anvil.mine()
     world.scan()
     world.sweep()
     with pytest.raises(Conflict):
-        sweeping.resume_sweep(world.ctx, sent.id)
+        sweeping.resume_sweep(world.ctx, sent.id, by="tests")
 
 
 def test_a_nonce_that_another_spent_is_never_guessed_around(robbed_world: World) -> None:

@@ -31,8 +31,8 @@ def as_merchant(api_ctx: Context, app: Flask) -> Callable[..., Api]:
     """Make a new merchant's client; with `scopes`, of fewer than all."""
 
     def make(*, scopes: tuple[str, ...] = tuple(MERCHANT_SCOPES), tolerance_bps: int = 0) -> Api:
-        merchant_id, _ = create_merchant(api_ctx, name="A shop", tolerance_bps=tolerance_bps)
-        _, key = create_key(api_ctx, merchant_id=merchant_id, scopes=scopes)
+        merchant_id, _ = create_merchant(api_ctx, by="tests", name="A shop", tolerance_bps=tolerance_bps)
+        _, key = create_key(api_ctx, by="tests", merchant_id=merchant_id, scopes=scopes)
         return Api(app.test_client(), key, merchant_id)
 
     return make
@@ -51,7 +51,7 @@ def rival(as_merchant: Callable[..., Api]) -> Api:
 
 @pytest.fixture
 def operator(api_ctx: Context, app: Flask) -> Api:
-    _, key = create_key(api_ctx, merchant_id=None, scopes=["admin"])
+    _, key = create_key(api_ctx, by="tests", merchant_id=None, scopes=["admin"])
     return Api(app.test_client(), key)
 
 

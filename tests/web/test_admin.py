@@ -1,41 +1,20 @@
 """What operators do over HTTP."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from flask import Flask
 
 from ctrip.context import Context
-from ctrip.database.models import dead_letters as letter_rows
-from ctrip.domain.dead_letters import DeadLetter, Reason
 from ctrip.domain.queues import QueueSnapshot
-from ctrip.services import dead_letters
 from ctrip.services.loops import ensure_loops
 from ctrip.services.queues import store_snapshots
-from ctrip.web.schemas.admin import DeathReason
 from tests.api import Api, problem
 
 pytestmark = pytest.mark.infra
 
 DIED = datetime(2026, 11, 22, 12, tzinfo=UTC)
-
-
-def bury(ctx: Context, name: str, **changes: Any) -> None:
-    values = {
-        "queue": "webhook",
-        "actor": "send_webhook",
-        "message": f'{{"args": ["{name}"]}}',
-        "message_id": name,
-        "reason": Reason.RETRIES,
-        "exception": "ValueError: bad",
-        "traceback": "…",
-        "row_id": None,
-        "first_at": DIED,
-        "died_at": DIED,
-    }
-    dead_letters.record(ctx, DeadLetter(**values | changes))
 
 
 def test_a_merchant_and_a_key_are_made_over_http_and_serve_at_once(operator: Api, app: Flask) -> None:
@@ -91,9 +70,6 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("/admin/keys", {"scopes": ["payments:read"], "merchant_id": "mer_01ARZ3NDEKTSV4RRFFQ69G5FAV"}, "merchant_id"),
     ("/admin/keys", {"scopes": ["admin"], "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
     ("/admin/keys", {"scopes": ["admin"], "expires_at": 1_900_000_000}, "expires_at"),
-    ("/admin/dead-letters/replay", {}, "filter"),
-    ("/admin/dead-letters/replay", {"filter": {"queues": "webhook"}}, "filter"),
-    ("/admin/dead-letters/replay", {"filter": {}, "dry_run": "yes"}, "dry_run"),
 ]
 
 
@@ -120,36 +96,6 @@ def test_queues_are_shown_as_the_scheduler_last_saw_them(operator: Api, api_ctx:
     store_snapshots(api_ctx, [QueueSnapshot("webhook", 3, 2, 1, 0, 40, 1.5, 1, DIED)])
     (queue,) = operator.get("/admin/queues").json["data"]
     assert (queue["queue"], queue["ready"], queue["taken_at"]) == ("webhook", 3, "2026-11-22T12:00:00Z")
-
-
-def test_dead_letters_are_listed_filtered_and_replayed(operator: Api, api_ctx: Context) -> None:
-    for name in ("one", "two"):
-        bury(api_ctx, name)
-    bury(api_ctx, "three", queue="sweeper", actor="sweep_payments")
-    first = operator.get("/admin/dead-letters?limit=2").json
-    rest = operator.get(f"/admin/dead-letters?limit=2&starting_after={first['next_cursor']}").json
-    assert [letter["args"] for letter in first["data"] + rest["data"]] == [["three"], ["two"], ["one"]]
-    (sweep,) = operator.get("/admin/dead-letters?queue=sweeper&reason=retries").json["data"]
-    assert operator.get(f"/admin/dead-letters/{sweep['id']}").json == sweep
-    assert operator.get("/admin/dead-letters?q=nothing-like-it").json["data"] == []
-    wanted = {"filter": {"queue": "webhook"}}
-    assert operator.post("/admin/dead-letters/replay", wanted | {"dry_run": True}).json == {"matched": 2, "done": 0}
-    assert operator.post("/admin/dead-letters/replay", wanted).json == {"matched": 2, "done": 2}
-    assert operator.post("/admin/dead-letters/replay", wanted).json["done"] == 0
-    with api_ctx.sessions.begin() as session:
-        asked = session.scalars(
-            sa.select(letter_rows.c.message_id).where(letter_rows.c.replay_requested_at.is_not(None))
-        ).all()
-    assert set(asked) == {"one", "two"}
-
-
-@pytest.mark.parametrize("query", ["reason=tired", "limit=0", "q=%00", "starting_after=1", "colour=red"])
-def test_a_filter_that_means_nothing_is_refused(operator: Api, query: str) -> None:
-    assert problem(operator.get(f"/admin/dead-letters?{query}"))[:2] == (422, "invalid_value")
-
-
-def test_every_reason_of_the_domain_can_be_asked_for() -> None:
-    assert set(get_args(DeathReason)) == set(Reason)
 
 
 def test_a_key_for_an_hour_says_when_it_ends(operator: Api) -> None:

@@ -27,17 +27,39 @@ ROUTES: list[tuple[str, str, Scope]] = [
     ("GET", "/api/v1/events", Scope.PAYMENTS_READ),
     ("GET", f"/api/v1/events/evt_{ID}", Scope.PAYMENTS_READ),
     ("GET", "/api/v1/webhook_deliveries", Scope.WEBHOOKS_READ),
+    ("POST", "/api/v1/webhook_endpoints", Scope.WEBHOOKS_WRITE),
+    ("GET", "/api/v1/webhook_endpoints", Scope.WEBHOOKS_READ),
+    ("GET", f"/api/v1/webhook_endpoints/whe_{ID}", Scope.WEBHOOKS_READ),
+    ("PATCH", f"/api/v1/webhook_endpoints/whe_{ID}", Scope.WEBHOOKS_WRITE),
+    ("POST", f"/api/v1/webhook_endpoints/whe_{ID}/test", Scope.WEBHOOKS_WRITE),
+    ("POST", f"/api/v1/webhook_endpoints/whe_{ID}/rotate_secret", Scope.WEBHOOKS_WRITE),
+    ("DELETE", f"/api/v1/webhook_endpoints/whe_{ID}", Scope.WEBHOOKS_WRITE),
     ("GET", f"/api/v1/webhook_deliveries/whd_{ID}", Scope.WEBHOOKS_READ),
+    ("POST", f"/api/v1/webhook_deliveries/whd_{ID}/redeliver", Scope.WEBHOOKS_WRITE),
+    ("POST", "/api/v1/webhook_deliveries/redeliver", Scope.WEBHOOKS_WRITE),
     ("GET", "/api/v1/chains", Scope.PAYMENTS_READ),
     ("POST", "/admin/merchants", Scope.ADMIN),
     ("POST", "/admin/keys", Scope.ADMIN),
     ("GET", "/admin/keys", Scope.ADMIN),
     ("DELETE", f"/admin/keys/key_{ID}", Scope.ADMIN),
+    ("POST", "/admin/scan-now", Scope.ADMIN),
+    ("POST", "/admin/sweep-now", Scope.ADMIN),
+    ("POST", "/admin/sweep-address", Scope.ADMIN),
+    ("POST", "/admin/process-payment", Scope.ADMIN),
+    ("POST", "/admin/send-webhook", Scope.ADMIN),
+    ("POST", "/admin/custom-webhook", Scope.ADMIN),
+    ("GET", "/admin/jobs", Scope.ADMIN),
+    ("GET", f"/admin/jobs/job_{ID}", Scope.ADMIN),
     ("GET", "/admin/loops", Scope.ADMIN),
+    ("POST", "/admin/loops/listener:1/pause", Scope.ADMIN),
+    ("POST", "/admin/loops/listener:1/resume", Scope.ADMIN),
+    ("POST", "/admin/loops/listener:1/run", Scope.ADMIN),
     ("GET", "/admin/queues", Scope.ADMIN),
     ("GET", "/admin/dead-letters", Scope.ADMIN),
     ("GET", f"/admin/dead-letters/dlt_{ID}", Scope.ADMIN),
     ("POST", "/admin/dead-letters/replay", Scope.ADMIN),
+    ("POST", "/admin/dead-letters/purge", Scope.ADMIN),
+    ("GET", "/admin/audit-log", Scope.ADMIN),
 ]
 PUBLIC = {"/health", "/livez", "/readyz", "/openapi.json", "/docs", "/static/<path:filename>"}
 
@@ -105,13 +127,13 @@ def test_the_word_bearer_may_be_written_in_any_case(shop: Api, app: Flask) -> No
 
 def test_a_revoked_key_is_401_from_the_next_request_on(shop: Api, api_ctx: Context) -> None:
     assert shop.get("/api/v1/payments").status_code == 200
-    revoke_key(api_ctx, list_keys(api_ctx, merchant_id=shop.merchant_id)[0].id)
+    revoke_key(api_ctx, list_keys(api_ctx, merchant_id=shop.merchant_id)[0].id, by="tests")
     assert problem(shop.get("/api/v1/payments"))[:2] == (401, "unauthorized")
 
 
 def test_an_expired_key_is_401(shop: Api, api_ctx: Context, app: Flask) -> None:
     soon = datetime.now(UTC) + timedelta(milliseconds=400)
-    _, key = create_key(api_ctx, merchant_id=shop.merchant_id, scopes=["payments:read"], expires_at=soon)
+    _, key = create_key(api_ctx, by="tests", merchant_id=shop.merchant_id, scopes=["payments:read"], expires_at=soon)
     short = Api(app.test_client(), key)
     from tests.waiting import wait_until
 

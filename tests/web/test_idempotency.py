@@ -13,7 +13,7 @@ from ctrip.context import Context
 from ctrip.database import idempotency as idempotency_rows
 from ctrip.database.models import idempotency_keys, payments
 from ctrip.domain.idempotency import KEPT_FOR, Once, hash_body
-from ctrip.services.idempotency import forget_expired
+from ctrip.services.housekeeping import forget
 from ctrip.web import create_app
 from ctrip.web import idempotency as answers
 from tests.api import Api, problem
@@ -113,11 +113,11 @@ def test_a_key_is_kept_for_72_hours_and_then_free_again(shop: Api, api_ctx: Cont
 
 def test_keys_that_are_out_of_date_are_forgotten(shop: Api, api_ctx: Context) -> None:
     create(shop, "old")
-    assert forget_expired(api_ctx) == 0
+    assert forget(api_ctx) == 0
     later = dataclasses.replace(api_ctx, now=lambda: api_ctx.now() + KEPT_FOR + timedelta(hours=1))
     assert shop.key is not None
     create(Api(create_app(later).test_client(), shop.key), "new")
-    assert (forget_expired(later), forget_expired(later)) == (1, 0)
+    assert (forget(later), forget(later)) == (1, 0)
     assert count(api_ctx, idempotency_keys) == 1
 
 

@@ -9,21 +9,16 @@ intents that the next tick takes up where they stand.
 
 from datetime import timedelta
 
-from ctrip import runs
 from ctrip.context import Context
-from ctrip.database import cursors, intents, payments, signers
+from ctrip.database import audit_log, intents, payments, signers
 from ctrip.domain.loops import LoopKind, Tick
 from ctrip.domain.sweeps import HeldReason, IntentState
-from ctrip.errors import Conflict, MisconfiguredError, NotFound
-from ctrip.runs import run_loop
-from ctrip.services.sweeping.following import follow
-from ctrip.services.sweeping.funding import sign_topups
-from ctrip.services.sweeping.planning import plan
-from ctrip.services.sweeping.run import Run
-from ctrip.services.sweeping.settling import settle
-from ctrip.services.sweeping.signing import sign_sweeps
+from ctrip.errors import Conflict, NotFound
+from ctrip.runs import Run, run_loop
+from ctrip.services.sweeping.asked import sweep_address, sweep_now
+from ctrip.services.sweeping.ticking import tick
 
-__all__ = ["gas_balances", "resume_sweep", "sweep_chain"]
+__all__ = ["gas_balances", "resume_sweep", "sweep_address", "sweep_chain", "sweep_now"]
 
 
 def sweep_chain(ctx: Context, chain_id: int) -> Tick:
@@ -32,7 +27,7 @@ def sweep_chain(ctx: Context, chain_id: int) -> Tick:
     What the node does (silence, errors) is an outcome: the loop is released and goes on where it stood. Nothing is
     signed or judged on a chain that was never read, or that is stopped.
     """
-    return run_loop(ctx, LoopKind.SWEEPER, chain_id, work=_sweep)
+    return run_loop(ctx, LoopKind.SWEEPER, chain_id, work=_work)
 
 
 def gas_balances(ctx: Context) -> dict[int, int]:
@@ -41,7 +36,7 @@ def gas_balances(ctx: Context) -> dict[int, int]:
         return signers.gas_balances(session)
 
 
-def resume_sweep(ctx: Context, intent_id: str) -> list[str]:
+def resume_sweep(ctx: Context, intent_id: str, *, by: str) -> list[str]:
     """Let a sweep that is held for a human go on, because one has looked. Returns the ids of due deliveries.
 
     Where another used the key of its sender, what the chain counts is believed from now on: a human says that this
@@ -57,20 +52,11 @@ def resume_sweep(ctx: Context, intent_id: str) -> list[str]:
         if held.held_reason is HeldReason.FOREIGN_NONCE:
             signers.forget(session, held.chain_id, held.sender)
         intents.release(session, held)
+        detail = {"held_reason": held.held_reason}
+        audit_log.add(session, by=by, action="sweeps.resume", target=intent_id, detail=detail, new_id=ctx.new_id)
         return payments.reassess(session, [held.payment_id], chains=ctx.settings.chains_by_id, new_id=ctx.new_id)
 
 
-def _sweep(loop: runs.Run) -> timedelta:
-    ctx, chain_id = loop.ctx, loop.chain.chain_id
-    if ctx.signer is None:
-        raise MisconfiguredError("this process holds no keys: sweeps are the sweeper's alone")
-    with ctx.sessions.begin() as session:
-        cursor = cursors.find(session, chain_id)
-    if cursor is not None and cursor.stopped_reason is None:
-        run = Run(loop, client=ctx.clients[chain_id], signer=ctx.signer, cursor=cursor)
-        plan(run)
-        settle(run)
-        sign_sweeps(run)
-        sign_topups(run)
-        follow(run)
+def _work(loop: Run) -> timedelta:
+    tick(loop)
     return loop.chain.poll

@@ -1,7 +1,11 @@
 """The first step: a planned sweep for all final money that none is under way for."""
 
+from collections.abc import Sequence
+
 from ctrip import metrics
 from ctrip.database import sweeps
+from ctrip.database.sweeps import Planned
+from ctrip.domain.sweeps import IntentKind
 from ctrip.log import get_logger
 from ctrip.services.sweeping.run import Run
 
@@ -18,18 +22,28 @@ def plan(run: Run) -> None:
             turn=run.loop.claim.fence,
             new_id=run.ctx.new_id,
         )
-        held = [each for each in planned if each.is_held]
-        if held:
-            run.reassess(session, [each.payment_id for each in held])
+        run.reassess(session, [each.payment_id for each in planned if each.is_held])
+    _tell(run, planned)
+
+
+def plan_asked(run: Run, *, address: bytes, token: bytes) -> None:
+    """Plan a sweep that somebody asked for, where final money waits and none is under way."""
+    with run.storing() as session:
+        planned = sweeps.plan_one(session, run.chain, address=address, token=token, new_id=run.ctx.new_id)
+        run.reassess(session, [each.payment_id for each in planned if each.is_held])
+    _tell(run, planned)
+
+
+def _tell(run: Run, planned: Sequence[Planned]) -> None:
     for each in planned:
         outcome = "held" if each.is_held else "planned"
         metrics.SWEEPS.labels(chain=run.chain.name, outcome=outcome).inc()
         tell = log.error if each.is_held else log.info
-        tell(
-            f"sweep_{outcome}",
-            chain=run.chain.name,
-            intent_id=each.intent_id,
-            payment_id=each.payment_id,
-            owed=str(each.owed),
+        facts: dict[str, object] = {
+            "intent_id": each.intent_id,
+            "payment_id": each.payment_id,
+            "owed": str(each.owed),
             **({"reason": "repeated_failure"} if each.is_held else {}),
-        )
+        }
+        tell(f"sweep_{outcome}", chain=run.chain.name, **facts)
+        run.told.append((outcome, {"kind": str(IntentKind.SWEEP)} | facts))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
@@ -29,12 +29,16 @@ log = get_logger()
 
 @dataclass(frozen=True)
 class Run:
-    """One claimed tick of one chain. `cursor` is how far the listener had read when it began."""
+    """One claimed tick of one chain. `cursor` is how far the listener had read when it began.
+
+    `told` gathers what became of its intents: (outcome, facts).
+    """
 
     loop: runs.Run
     client: ChainClient
     signer: "Signer"
     cursor: Cursor
+    told: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
     @property
     def ctx(self) -> Context:
@@ -77,11 +81,8 @@ class Run:
 
     def tell(self, outcome: str, intent: Intent, *, level: str = "info", **facts: object) -> None:
         """Log and count what became of an intent."""
+        known = {name: fact for name, fact in facts.items() if fact is not None}
+        known = {"intent_id": intent.id, "payment_id": intent.payment_id} | known
         metrics.SWEEPS.labels(chain=self.chain.name, outcome=outcome).inc()
-        getattr(log, level)(
-            f"{intent.kind}_{outcome}",
-            chain=self.chain.name,
-            intent_id=intent.id,
-            payment_id=intent.payment_id,
-            **{name: fact for name, fact in facts.items() if fact is not None},
-        )
+        getattr(log, level)(f"{intent.kind}_{outcome}", chain=self.chain.name, **known)
+        self.told.append((outcome, {"kind": str(intent.kind)} | known))

@@ -11,7 +11,7 @@ from ctrip.web.auth import authorize, needs
 from ctrip.web.current import context, merchant_id
 from ctrip.web.openapi import operation_id
 from ctrip.web.schemas import Problem
-from ctrip.web.schemas.events import DeliveryQuery, EventList, EventQuery, WebhookDeliveryList
+from ctrip.web.schemas.events import EventList, EventQuery
 from ctrip.web.schemas.payments import (
     CreatePayment,
     Payment,
@@ -21,6 +21,7 @@ from ctrip.web.schemas.payments import (
     TransferList,
     TransferQuery,
 )
+from ctrip.web.schemas.webhook_deliveries import DeliveryQuery, WebhookDeliveryList
 
 blueprint = APIBlueprint(
     "payments",

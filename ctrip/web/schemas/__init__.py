@@ -14,6 +14,7 @@ from ctrip.errors import MalformedRequest
 
 Item = TypeVar("Item", bound=BaseModel)
 ULID = "[0-7][0-9A-HJKMNP-TV-Z]{25}"
+AFTER = "The `next_cursor` of the page before."
 _LONGEST_NUMBER = 309
 """Digits. Whole numbers that a double cannot even come near are of no use to a client, and cost time to read."""
 

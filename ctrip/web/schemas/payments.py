@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ctrip.domain.merchants import EMAIL_CHARACTERS, EMAIL_PATTERN
+from ctrip.domain.mailboxes import EMAIL_CHARACTERS, EMAIL_PATTERN
 from ctrip.domain.payments import AmountStatus, Settlement, Status, Timing
 from ctrip.domain.transfers import Reason, Source, TransferStatus
 from ctrip.services.payments import PaymentRequest

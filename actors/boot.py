@@ -1,4 +1,4 @@
-"""Each worker process builds its context once, when it knows which queue it serves."""
+"""Each worker process builds its context once, before it takes a message, and closes it after its last run."""
 
 import sys
 import traceback
@@ -11,7 +11,7 @@ from dramatiq.worker import Worker
 
 from ctrip.context import Context
 from ctrip.errors import MisconfiguredError
-from ctrip.log import get_logger
+from ctrip.log import get_logger, redact
 
 MISCONFIGURED = 78
 """EX_CONFIG of sysexits.h."""
@@ -19,10 +19,11 @@ log = get_logger()
 
 
 class Boot(Middleware):
-    """Holds the process's context. `start` builds it for a queue, or raises MisconfiguredError."""
+    """Holds the process's context. `start` builds it for a queue, or raises MisconfiguredError; `stop` closes it."""
 
-    def __init__(self, start: Callable[[str], Context]) -> None:
+    def __init__(self, start: Callable[[str], Context], stop: Callable[[Context], None]) -> None:
         self._start = start
+        self._stop = stop
         self._context: Context | None = None
 
     @property
@@ -37,13 +38,18 @@ class Boot(Middleware):
         try:
             self._context = self._start(_queue(worker))
         except MisconfiguredError as error:
-            _refuse(error.detail, MISCONFIGURED)
+            _refuse(redact(error.detail), MISCONFIGURED)
         except Exception:  # noqa: BLE001 (whatever it is, a worker without a context must not take messages)
-            _refuse(traceback.format_exc(), 1)
+            _refuse(redact(traceback.format_exc()), 1)
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
         """Say that messages are taken from now on."""
         log.info("worker_ready", queue=_queue(worker))
+
+    def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        """Close the context: what ran has ended, or was given the time to, and the rest is back in Redis."""
+        self._stop(self.context)
+        log.info("worker_stopped", queue=_queue(worker))
 
 
 def _queue(worker: Worker) -> str:

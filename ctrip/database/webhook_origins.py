@@ -1,0 +1,83 @@
+"""Origins: how many attempts there are at one, which of them are slow, and whose turn it is.
+
+A delivery in an attempt holds a lease, so the leases of an origin are the attempts at it. Who wants one more locks the
+origin's row, counts, and only then takes its lease; whoever has one may pass it on to the origin's next delivery, which
+changes no count and needs no lock.
+"""
+
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.orm import Session
+
+from ctrip.database.models import webhook_deliveries, webhook_origins
+from ctrip.domain.webhooks import AT_ONCE
+
+_of = webhook_deliveries.c
+_is_due = _of.next_attempt_at <= sa.func.now()
+_is_unleased = sa.or_(_of.lease_until.is_(None), _of.lease_until < sa.func.now())
+
+
+def has_room(session: Session, origin: str) -> bool:
+    """Lock an origin until the transaction ends and say whether there may be one more attempt at it.
+
+    The caller has locked its delivery's row before.
+    """
+    of = webhook_origins.c
+    query = sa.select(of.origin).where(of.origin == origin).with_for_update()
+    if session.scalar(query) is None:
+        session.execute(pg.insert(webhook_origins).values(origin=origin).on_conflict_do_nothing())
+        session.execute(query)
+    return (session.scalar(sa.select(attempts_at(sa.literal(origin)))) or 0) < AT_ONCE
+
+
+def attempts_at(origin: sa.ColumnElement[str]) -> sa.ScalarSelect[int]:
+    """Count the attempts at an origin that are being made."""
+    leased = webhook_deliveries.alias("leased")
+    count = sa.select(sa.func.count()).where(leased.c.origin == origin, leased.c.lease_until >= sa.func.now())
+    # Nothing but the leases is its own to read: below a LIMIT SQLAlchemy would count those of all origins.
+    return count.correlate_except(leased).scalar_subquery()
+
+
+def mark(session: Session, origin: str, *, is_slow: bool) -> None:
+    """Write down whether the newest attempt at an origin was a slow one."""
+    of = webhook_origins.c
+    session.execute(
+        sa.update(webhook_origins)
+        .where(of.origin == origin, of.slow_since.is_(None) == is_slow)
+        .values(slow_since=sa.func.clock_timestamp() if is_slow else None)
+    )
+
+
+def due(*, limit: int, again_after: timedelta) -> sa.CTE:
+    """Select the deliveries that the relay shall wake: of each origin as many as may be tried at once, oldest first.
+
+    One of them goes on with the rest of its origin, so a million that are due at one origin cost as little as two, and
+    stand in nobody's way. The origins are found by hopping along the index, not by reading what is due.
+    """
+    first = sa.select(_of.origin).where(_of.next_attempt_at.is_not(None)).order_by(_of.origin).limit(1)
+    hop = sa.select(first.subquery().c.origin).cte("origins", recursive=True)
+    later = webhook_deliveries.alias("later").c
+    following = (
+        sa.select(later.origin)
+        .where(later.next_attempt_at.is_not(None), later.origin > hop.c.origin)
+        .order_by(later.origin)
+        .limit(1)
+        .scalar_subquery()
+    )
+    origins = hop.union_all(sa.select(following).where(hop.c.origin.is_not(None)))
+    turn = (
+        sa.select(_of.id, _of.next_attempt_at, _of.kicked_at)
+        .where(_of.origin == origins.c.origin, _is_due, _is_unleased)
+        .order_by(_of.next_attempt_at)
+        .limit(sa.func.greatest(0, AT_ONCE - attempts_at(origins.c.origin)))
+        .lateral("turn")
+    )
+    unkicked = sa.or_(turn.c.kicked_at.is_(None), turn.c.kicked_at < sa.func.now() - again_after)
+    chosen = sa.select(turn.c.id).select_from(origins.join(turn, sa.true())).where(unkicked)
+    wanted = chosen.order_by(turn.c.next_attempt_at).limit(limit).cte("wanted")
+    # Asked once more of the row itself: another scheduler may have had it in the meantime.
+    of_row = sa.or_(_of.kicked_at.is_(None), _of.kicked_at < sa.func.now() - again_after)
+    locked = sa.select(_of.id).where(_of.id.in_(sa.select(wanted.c.id)), _is_due, _is_unleased, of_row)
+    return locked.with_for_update(skip_locked=True).cte("due")

@@ -1,0 +1,212 @@
+"""Webhooks: attempts at deliveries, one origin at a time, and the evidence of all of them.
+
+    claim the row │ sign and POST, no transaction open │ one transaction: hold the fence, store the attempt and what it
+    means: delivered, due again, or dead with its letter; claim what is due next at the same origin
+
+A crash between the POST and the record leaves the lease to end; then the same event is posted again under the same
+`webhook-id`, which is why receivers are told to expect an event more than once.
+
+There are at most two attempts at one origin at once, in all processes together. Whoever makes one goes on with what
+else is due there, so that a burst needs no message for each delivery; after a while it is another origin's turn. An
+origin whose newest attempt was slow is tried in the slow lane, which has at most half of the threads.
+"""
+
+import random
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from ctrip import metrics
+from ctrip.context import Box, Context
+from ctrip.database import webhook_attempts, webhook_endpoints, webhook_origins, webhook_schedules
+from ctrip.database.webhook_attempts import Claim, ComesNext, Held
+from ctrip.domain.webhook_endpoints import Endpoint, after_failure
+from ctrip.domain.webhooks import (
+    ACTOR,
+    CUSTOM_GAPS_S,
+    QUEUE,
+    Attempt,
+    DeadReason,
+    DeliveryStatus,
+    Outcome,
+    is_slow,
+    outcome,
+)
+from ctrip.errors import LostFence, MisconfiguredError
+from ctrip.log import get_logger
+from ctrip.outbound.http import Poster
+from ctrip.outbound.lanes import Seat
+from ctrip.services.webhooks.endings import END_BATCH, bury, end_batch, end_the_rest, write_to_owner
+from ctrip.services.webhooks.posting import Reply, post
+
+TURN = timedelta(seconds=1)
+"""How long a run goes on with one origin. The last attempt may begin at its end: 16 s in all, and the actor has 45."""
+log = get_logger()
+
+
+def deliver(ctx: Context, delivery_id: str, *, turn: timedelta = TURN) -> ComesNext | None:
+    """Attempt a delivery that is due, then what else is due at its origin, until the `turn` is over.
+
+    Returns the delivery that comes next there, for the caller to send its message; None where none is due soon. Does
+    nothing for one that is not due, is done, is in another run's hands, or has no room at its origin. What the other
+    side does is an outcome and never raises. An exception gives the claim back and goes on to the caller.
+    """
+    if ctx.poster is None or ctx.box is None:
+        raise MisconfiguredError("SECRETS_KEY: this process signs and posts no webhooks")
+    with ctx.poster.slow_lane.seat() as seat:
+        return _Run(ctx, ctx.poster, ctx.box, seat, turn).begin(delivery_id)
+
+
+class _Run:
+    """One thread's turn at one origin."""
+
+    def __init__(self, ctx: Context, poster: Poster, box: Box, seat: Seat, turn: timedelta) -> None:
+        self._ctx = ctx
+        self._poster = poster
+        self._box = box
+        self._seat = seat
+        self._turn = turn
+        self._ends_at: datetime | None = None
+        self._comes_next: ComesNext | None = None
+        self._closed: Endpoint | None = None
+
+    def begin(self, delivery_id: str) -> ComesNext | None:
+        with self._ctx.sessions.begin() as session:
+            claim = self._accept(session, webhook_attempts.claim(session, delivery_id))
+        while claim is not None:
+            claim = self._attempt(claim)
+        if self._closed is not None:
+            end_the_rest(self._ctx, self._closed)
+        return self._comes_next
+
+    def _accept(self, session: Session, claim: Claim | None) -> Claim | None:
+        """Return the claim where it may be attempted now; else give the delivery back, or end it."""
+        if claim is None:
+            return None
+        endpoint = claim.endpoint
+        if endpoint is not None and not endpoint.is_open:
+            webhook_attempts.release(session, claim)
+            self._close(session, endpoint)
+            self._comes_next = webhook_attempts.hand_on(session, claim.origin)
+        elif endpoint is not None and endpoint.url != claim.delivery.url:
+            webhook_attempts.move(session, claim, url=endpoint.url)
+            webhook_schedules.follow(session, endpoint.id, limit=END_BATCH)
+            self._comes_next = ComesNext(claim.delivery.id, timedelta(0))
+        elif claim.is_slow and not self._seat.take():
+            webhook_attempts.release(session, claim)
+        else:
+            if not claim.is_slow:
+                self._seat.leave()
+            self._ends_at = self._ends_at or claim.claimed_at + self._turn
+            return claim
+        return None
+
+    def _attempt(self, claim: Claim) -> Claim | None:
+        """Make one attempt; return the claim of what comes next in this turn."""
+        try:
+            return self._record(claim, post(self._poster, self._box, claim))
+        except LostFence:
+            log.warning("webhook_fenced_out", delivery_id=claim.delivery.id, fence=claim.fence)
+            return None
+        except Exception:
+            with self._ctx.sessions.begin() as session:
+                webhook_attempts.release(session, claim)
+            raise
+
+    def _record(self, claim: Claim, reply: Reply) -> Claim | None:
+        """Store what a POST brought; return the claim of what is due next at the origin where the turn is not over."""
+        ctx = self._ctx
+        with ctx.sessions.begin() as session:
+            held = webhook_attempts.hold(session, claim)
+            is_custom = claim.event is None
+            result = outcome(
+                reply.status_code,
+                attempt=claim.attempt,
+                gaps_s=CUSTOM_GAPS_S if is_custom else ctx.settings.webhook_gaps_s,
+                ended_at=held.at,
+                retry_after_s=reply.retry_after_s,
+                random=random.random(),  # noqa: S311 (spreads retries, guards nothing)
+                is_former=held.is_moved,
+            )
+            attempt = _made(claim, reply, ended_at=held.at)
+            webhook_attempts.record(session, claim, attempt=attempt, outcome=result, at=held.at)
+            self._judge(session, claim, attempt, result, held=held)
+            following = self._follow(session, claim, held)
+        _tell(claim, attempt, result)
+        return following
+
+    def _judge(self, session: Session, claim: Claim, attempt: Attempt, result: Outcome, *, held: Held) -> None:
+        """Draw the conclusions of an attempt for its origin, its endpoint, and what else is on its way there."""
+        was_slow = is_slow(attempt.duration_ms, timeout_s=self._poster.timeout_s)
+        if was_slow is not held.is_slow:
+            webhook_origins.mark(session, claim.origin, is_slow=was_slow)
+        last = attempt.error or f"HTTP {attempt.status_code}"
+        if result.dead_reason is not None:
+            bury(self._ctx, session, [claim.delivery], reason=result.dead_reason, last=last)
+        if claim.endpoint is not None:
+            if result.status is DeliveryStatus.DELIVERED:
+                webhook_endpoints.note_success(session, claim.endpoint.id, url=claim.delivery.url)
+            else:
+                self._note_failure(session, claim.endpoint, attempt, url=claim.delivery.url, at=held.at)
+        elif result.dead_reason is DeadReason.ENDPOINT_DISABLED and claim.delivery.payment_id is not None:
+            ended = webhook_schedules.end_pending_of_payment(
+                session, claim.delivery.payment_id, claim.delivery.url, limit=END_BATCH
+            )
+            bury(self._ctx, session, ended, reason=DeadReason.ENDPOINT_DISABLED, last=last)
+
+    def _note_failure(self, session: Session, failed: Endpoint, attempt: Attempt, *, url: str, at: datetime) -> None:
+        endpoint = webhook_endpoints.lock(session, failed.id)
+        # An endpoint that was moved during the attempt is not at fault for what its former URL answers.
+        if not endpoint.is_open or endpoint.url != url:
+            return
+        since, reason = after_failure(endpoint.failing_since, status_code=attempt.status_code, at=at)
+        changed = webhook_endpoints.note_failure(session, endpoint, since=since, reason=reason)
+        if reason is not None:
+            write_to_owner(self._ctx, session, changed, reason=reason)
+            log.warning("webhook_endpoint_disabled", endpoint_id=endpoint.id, reason=str(reason))
+            self._close(session, changed)
+
+    def _close(self, session: Session, endpoint: Endpoint) -> None:
+        """End a first batch of what is on its way to a closed endpoint; the rest when the turn is over."""
+        end_batch(self._ctx, session, endpoint)
+        self._closed = endpoint
+
+    def _follow(self, session: Session, claim: Claim, held: Held) -> Claim | None:
+        if self._ends_at is not None and held.is_leased and held.at < self._ends_at:
+            following = webhook_attempts.claim_next(session, claim.origin)
+            if following is not None:
+                return self._accept(session, following)
+        self._comes_next = webhook_attempts.hand_on(session, claim.origin)
+        return None
+
+
+def _made(claim: Claim, reply: Reply, *, ended_at: datetime) -> Attempt:
+    spent_ms = int((ended_at - claim.claimed_at) / timedelta(milliseconds=1))
+    return Attempt(
+        number=claim.delivery.attempts + 1,
+        at=claim.claimed_at,
+        duration_ms=spent_ms if reply.duration_ms is None else reply.duration_ms,
+        status_code=reply.status_code,
+        error=reply.error,
+        response=reply.response,
+    )
+
+
+def _tell(claim: Claim, attempt: Attempt, result: Outcome) -> None:
+    name = "retry" if result.status is DeliveryStatus.PENDING else str(result.status)
+    metrics.WEBHOOK_ATTEMPTS.labels(outcome=name).inc()
+    if result.status is DeliveryStatus.PENDING:
+        reason = "no_answer" if attempt.status_code is None else "http_error"
+        metrics.ACTOR_RETRIES.labels(queue=QUEUE, actor=ACTOR, reason=reason).inc()
+    level = log.warning if result.status is DeliveryStatus.DEAD else log.info
+    level(
+        "webhook_attempted",
+        delivery_id=claim.delivery.id,
+        event_id=claim.delivery.event_id,
+        outcome=name,
+        attempt=attempt.number,
+        status_code=attempt.status_code,
+        error=attempt.error,
+        duration_ms=attempt.duration_ms,
+        next_attempt_at=result.next_attempt_at and result.next_attempt_at.isoformat(),
+    )

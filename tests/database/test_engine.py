@@ -1,0 +1,47 @@
+import pytest
+import sqlalchemy as sa
+
+from ctrip.database import engine as engines
+from ctrip.database.engine import Sessions, make_engine, make_sessions
+from ctrip.errors import Unavailable
+
+pytestmark = pytest.mark.infra
+
+
+def kill_all(sessions: Sessions, process: str) -> int:
+    """End every connection of a process, as a restart of Postgres does."""
+    of = sa.text("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = :name")
+    with sessions.begin() as session:
+        return session.scalar(of, {"name": f"ctrip-{process}"}) or 0
+
+
+@pytest.fixture
+def pooled(postgres_url: str):
+    """Sessions with two connections in their pool."""
+    engine = make_engine(postgres_url, process="pooled")
+    with engine.connect(), engine.connect():
+        pass
+    yield make_sessions(engine)
+    engine.dispose()
+
+
+def test_connections_that_died_while_they_were_idle_are_replaced_unseen(
+    pooled: Sessions, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "IDLE_S", 0.0)
+    assert kill_all(sessions, "pooled") == 2
+    for _ in range(2):
+        with pooled.begin() as session:
+            assert session.scalar(sa.text("SELECT 1")) == 1
+
+
+def test_connections_that_died_in_use_are_said_to_be_unavailable_once(
+    pooled: Sessions, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "IDLE_S", 3600.0)
+    assert kill_all(sessions, "pooled") == 2
+    with pytest.raises(Unavailable), pooled.begin() as session:
+        session.scalar(sa.text("SELECT 1"))
+    for _ in range(2):
+        with pooled.begin() as session:
+            assert session.scalar(sa.text("SELECT 1")) == 1

@@ -1,0 +1,270 @@
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from ctrip.database import overview, work
+from ctrip.database import webhook_origins as origins
+from ctrip.database.models import webhook_deliveries, webhook_origins
+from ctrip.domain.ids import Prefix
+from ctrip.domain.webhooks import AT_ONCE
+from ctrip.outbound.http import Poster
+from ctrip.services.webhooks import deliver
+from tests.outbound.peers import mute_peer
+from tests.services.office import LOOPBACK, Office
+from tests.sink import Received, Sink
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.infra
+
+
+class Doorman:
+    """Holds each request until it is let go, and counts how many were held at once."""
+
+    def __init__(self) -> None:
+        self.inside = self.most = 0
+        self.is_open = threading.Event()
+        self._lock = threading.Lock()
+        self.arrived = threading.Semaphore(0)
+
+    def __call__(self, _: Received) -> int:
+        with self._lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        self.arrived.release()
+        self.is_open.wait(10)
+        with self._lock:
+            self.inside -= 1
+        return 200
+
+    def wait_for(self, count: int) -> None:
+        for _ in range(count):
+            assert self.arrived.acquire(timeout=10)
+
+
+def relayed(office: Office) -> list[str]:
+    """What the relay sends for now, however short ago it was sent for."""
+    with office.ctx.sessions.begin() as session:
+        return [
+            due.row_id for due in work.claim_due(session, Prefix.DELIVERY, limit=200, again_after=timedelta(seconds=-1))
+        ]
+
+
+def pending(office: Office) -> int:
+    with office.ctx.sessions() as session:
+        of = webhook_deliveries.c
+        return session.scalar(sa.select(sa.func.count()).where(of.status == "pending")) or 0
+
+
+def is_slow(office: Office, url: str) -> bool:
+    with office.ctx.sessions() as session:
+        query = sa.select(webhook_origins.c.slow_since).where(webhook_origins.c.origin == url.removesuffix("/hooks"))
+        return session.scalar(query) is not None
+
+
+# --- two at once, and the rest in turn ------------------------------------------------------------------------------
+
+
+def test_no_more_than_two_attempts_are_made_at_one_origin_at_once(office: Office, sink: Sink) -> None:
+    sink.answer = doorman = Doorman()
+    owed = [office.owe(f"{sink.url}/{n}")[0] for n in range(8)]
+    with ThreadPoolExecutor(8) as crowd:
+        runs = [crowd.submit(deliver, office.ctx, each) for each in owed]
+        doorman.wait_for(AT_ONCE)
+        assert relayed(office) == [], "the relay sends for none of an origin that is full"
+        doorman.is_open.set()
+        for run in runs:
+            run.result()
+    assert doorman.most == AT_ONCE
+    assert pending(office) == 0, "who made an attempt went on with what else was due"
+    assert len(sink.received) == len(owed)
+
+
+def test_those_who_look_at_a_free_origin_at_the_same_moment_do_not_all_go_in(office: Office, sink: Sink) -> None:
+    sink.answer = doorman = Doorman()
+    owed = [office.owe(f"{sink.url}/{n}")[0] for n in range(5)]
+
+    def waiting() -> int:
+        with office.ctx.sessions() as session:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            return session.scalar(sa.text(query)) or 0
+
+    with ThreadPoolExecutor(5) as crowd:
+        with office.ctx.sessions.begin() as session:
+            session.execute(webhook_origins.insert().values(origin=office.row(owed[0]).origin))
+            runs = [crowd.submit(deliver, office.ctx, each) for each in owed]
+            wait_until(lambda: waiting() == 5, within_s=10, what="all have found it free and want it")
+        doorman.wait_for(AT_ONCE)
+        wait_until(lambda: sum(run.done() for run in runs) == 3, within_s=10, what="the others have died")
+        doorman.is_open.set()
+    assert doorman.most == AT_ONCE
+    assert pending(office) == 0
+
+
+def test_one_message_brings_out_all_that_is_due_at_its_origin_and_nothing_of_another(
+    office: Office, sink: Sink
+) -> None:
+    with Sink() as elsewhere:
+        owed = [office.owe(sink.url)[0] for _ in range(20)]
+        other, _ = office.owe(elsewhere.url)
+        later, _ = office.owe(sink.url)
+        office.change(later, next_attempt_at=sa.func.now() + timedelta(seconds=59))
+        comes_next = deliver(office.ctx, owed[7], turn=timedelta(seconds=60))
+        assert comes_next is not None and comes_next.delivery_id == later
+        assert 50 < comes_next.after.total_seconds() <= 59, "soon enough for a delayed message"
+        assert {office.row(each).status for each in owed} == {"delivered"}
+        assert (office.row(other).status, office.row(later).status) == ("pending", "pending")
+        assert len(sink.received) == 20
+
+
+def test_when_its_turn_is_over_a_run_hands_the_next_one_on(office: Office, sink: Sink) -> None:
+    first, second, third = (office.owe(sink.url)[0] for _ in range(3))
+    assert office.deliver(first) == second
+    assert [office.row(each).status for each in (first, second, third)] == ["delivered", "pending", "pending"]
+    assert office.row(second).kicked_at is not None, "the relay need not send for it too"
+    assert office.deliver(second) == third
+    assert office.deliver(third) is None
+
+
+def test_a_place_that_was_lost_in_a_long_sleep_is_not_passed_on(office: Office, sink: Sink) -> None:
+    first, second = office.owe(sink.url)[0], office.owe(sink.url)[0]
+
+    def oversleep(_: Received) -> int:
+        office.change(first, lease_until=sa.func.now() - timedelta(seconds=1))
+        return 200
+
+    sink.answer = oversleep
+    comes_next = deliver(office.ctx, first, turn=timedelta(seconds=60))
+    assert comes_next is not None and comes_next.delivery_id == second
+    assert (office.row(first).status, office.row(second).status) == ("delivered", "pending")
+
+
+def test_the_lease_of_a_dead_process_keeps_its_place_until_it_ends(office: Office, sink: Sink) -> None:
+    owed = [office.owe(sink.url)[0] for _ in range(4)]
+    for each in owed[:2]:
+        office.change(each, lease_until=sa.func.now() + timedelta(seconds=30))
+    assert office.deliver(owed[2]) is None
+    assert sink.received == []
+    office.change(owed[0], lease_until=sa.func.now() - timedelta(seconds=1))
+    office.deliver(owed[2])
+    assert len(sink.received) == 1
+
+
+def test_a_million_due_at_one_origin_hide_no_other(office: Office, sink: Sink) -> None:
+    flooded = [office.owe(sink.url)[0] for _ in range(50)]
+    with Sink() as elsewhere:
+        other, _ = office.owe(elsewhere.url)
+    assert sorted(relayed(office)) == sorted([*flooded[:2], other])
+
+
+# --- the slow lane --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def mute(count: int) -> Iterator[list[str]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(mute_peer()).url for _ in range(count)]
+
+
+def test_an_origin_whose_attempt_timed_out_is_slow_until_it_answers_in_time(office: Office, sink: Sink) -> None:
+    office.ctx = replace(office.ctx, poster=Poster(allow=LOOPBACK, timeout_s=0.3))
+    release = threading.Event()
+
+    def dawdle(_: Received) -> int:
+        release.wait(5)
+        return 200
+
+    sink.answer = dawdle
+    delivery_id, _ = office.owe(sink.url)
+    office.deliver(delivery_id)
+    assert is_slow(office, sink.url)
+    release.set()
+    office.ctx = replace(office.ctx, poster=Poster(allow=LOOPBACK, timeout_s=10))
+    office.deliver_when_due(delivery_id)
+    assert office.row(delivery_id).status == "delivered"
+    assert not is_slow(office, sink.url)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_what_ended_during_an_attempt_does_not_outlive_it(office: Office, sink: Sink, slow: bool) -> None:
+    """The other attempt that is made at the same time marks the origin first; then this one ends the other way."""
+    office.ctx = replace(office.ctx, poster=Poster(allow=LOOPBACK, timeout_s=0.3 if slow else 10))
+    delivery_id, _ = office.owe(sink.url)
+    place, ended = office.row(delivery_id).origin, threading.Event()
+    with office.ctx.sessions.begin() as session:
+        session.execute(webhook_origins.insert().values(origin=place, slow_since=sa.func.now() if slow else None))
+
+    def answer(_: Received) -> int:
+        with office.ctx.sessions.begin() as session:
+            origins.mark(session, place, is_slow=not slow)
+        if slow:
+            ended.wait(5)
+        return 200
+
+    sink.answer = answer
+    office.deliver(delivery_id)
+    ended.set()
+    assert is_slow(office, sink.url) is slow
+
+
+def test_slow_origins_take_their_places_and_leave_the_other_threads_to_the_rest(office: Office, sink: Sink) -> None:
+    poster = Poster(allow=LOOPBACK, timeout_s=0.5, slow_places=2)
+    office.ctx = replace(office.ctx, poster=poster)
+    with mute(5) as urls:
+        slow = [office.owe(url)[0] for url in urls]
+        for each in slow:
+            with office.ctx.sessions.begin() as session:
+                session.execute(
+                    webhook_origins.insert().values(origin=office.row(each).origin, slow_since=sa.func.now())
+                )
+        good = [office.owe(f"{sink.url}/{n}")[0] for n in range(3)]
+        with poster.slow_lane.seat() as one, poster.slow_lane.seat() as two:
+            assert one.take() and two.take()
+            for each in slow:
+                assert deliver(office.ctx, each) is None
+            deliver(office.ctx, good[0])
+            assert [office.row(each).status for each in good] == ["delivered"] * 3
+        assert [office.row(each).attempts for each in slow] == [0] * 5
+        assert [office.row(each).lease_until for each in slow] == [None] * 5
+        deliver(office.ctx, slow[0])
+        assert office.row(slow[0]).attempts == 1
+        with poster.slow_lane.seat() as one, poster.slow_lane.seat() as two:
+            assert one.take() and two.take(), "who was in the lane has left it"
+
+
+def test_a_run_that_meets_its_first_timeout_goes_on_only_with_a_place_in_the_slow_lane(office: Office) -> None:
+    poster = Poster(allow=LOOPBACK, timeout_s=0.3, slow_places=1)
+    office.ctx = replace(office.ctx, poster=poster)
+    with mute(1) as (url,):
+        first, second = office.owe(url)[0], office.owe(url)[0]
+        with poster.slow_lane.seat() as taken:
+            assert taken.take()
+            deliver(office.ctx, first, turn=timedelta(seconds=60))
+        assert [office.row(each).attempts for each in (first, second)] == [1, 0]
+        assert (office.row(second).status, office.row(second).lease_until) == ("pending", None)
+
+
+@pytest.mark.parametrize(
+    ("slow", "leases", "is_overdue"),
+    [(False, 0, True), (False, AT_ONCE - 1, True), (False, AT_ONCE, False), (True, 0, False)],
+)
+def test_a_delivery_that_waits_for_the_other_side_alone_is_not_overdue(
+    office: Office, slow: bool, leases: int, is_overdue: bool
+) -> None:
+    owed = [office.owe(f"https://shop.example/{n}")[0] for n in range(AT_ONCE + 1)]
+    elsewhere, _ = office.owe("https://another.example/hooks")
+    office.change_all(next_attempt_at=sa.func.now() - timedelta(hours=1))
+    office.change(elsewhere, next_attempt_at=sa.func.now() - timedelta(minutes=1))
+    for each in owed[:leases]:
+        office.change(each, lease_until=sa.func.now() + timedelta(seconds=30))
+    with office.ctx.sessions.begin() as session:
+        marked = webhook_origins.insert().values(origin=office.row(owed[0]).origin)
+        session.execute(marked.values(slow_since=sa.func.now() if slow else None))
+        seen = overview.deliveries(session)
+    oldest = owed[-1] if is_overdue else elsewhere
+    assert (seen.pending, seen.due_since) == (AT_ONCE + 2, office.row(oldest).next_attempt_at)
