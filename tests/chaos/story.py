@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ class Story:
     payments: int = 50
     kills: int = 20
     told: list[str] = field(default_factory=list)
+    posts: Counter[str] = field(default_factory=Counter)
+    """How often each webhook-id came, once the story is told."""
 
     def __post_init__(self) -> None:
         self._dice = random.Random(self.seed)
@@ -48,6 +51,7 @@ class Story:
                     self.kill_a_worker()
                 asked.append(self._ask_and_pay(shop, number, sink.url))
             self._settle(shop, sink, asked)
+            self.posts = Counter(received.headers["webhook-id"] for received in sink.received)
         swept = shop.balance(treasury, shop.usdc) - tokens_before
         assert swept == sum(int(p["amount_atomic"]) for p in asked if p["token"]), "tokens swept exactly once"
         left = {p["id"]: shop.balance(p["address"]) for p in asked if p["token"] is None}
