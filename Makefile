@@ -49,7 +49,7 @@ endif
 LANE = $(BIN)/pytest -q -m "not chaos"
 # These start and kill whole processes and wait for them; the others keep a core busy meanwhile. Ports of their own.
 WORKER_TESTS = tests/actors tests/test_faults.py
-STACK_TESTS = tests/local tests/ops tests/test_walk.py tests/test_startup_refusals.py tests/test_secrets.py tests/test_admin_walk.py
+STACK_TESTS = tests/web tests/outbound tests/local tests/ops tests/test_walk.py tests/test_startup_refusals.py tests/test_secrets.py tests/test_admin_walk.py
 ## test-chaos   faults for minutes, with printed seeds (SEEDS=1,2,3 MINUTES=10)
 test-chaos: $(STAMP)
 	SEEDS="$(SEEDS)" MINUTES="$(MINUTES)" $(BIN)/pytest -q -s --timeout=0 -m chaos $(TESTS)

@@ -22,6 +22,7 @@ def test_a_node_that_falls_silent_and_comes_back_loses_nothing(stack: RunningSta
     Story(stack, seed=3, payments=4, kills=0).live((2, Story.freeze_node))
 
 
+@pytest.mark.chaos  # its whole form is tests/chaos/test_queues.py
 def test_five_fold_messages_and_a_redis_that_goes_away_double_no_run_and_no_webhook(stack: RunningStack) -> None:
     story = Story(stack, seed=4, payments=6, kills=0)
     with LoopWatch(stack) as watch:
