@@ -6,6 +6,8 @@ from typing import Any
 from dramatiq.broker import MessageProxy
 from dramatiq.brokers.redis import _RedisConsumer
 
+from actors.messages import read_message
+
 
 class BeatWhenFull(_RedisConsumer):
     """A consumer that has taken all it may sends no command, and commands are the only heartbeat.
@@ -55,8 +57,24 @@ class KnowTaken(_RedisConsumer):
         return taken
 
 
-class HardenedConsumer(BeatWhenFull, KnowTaken):
-    """Both."""
+class PutBackUnread(_RedisConsumer):
+    """Puts back, when it is closed, what it has fetched and not handed out.
+
+    Dramatiq forgets it: where a stop comes between a fetch and the last of its messages, those run again only when the
+    stopped worker is declared dead.
+    """
+
+    def close(self) -> None:
+        """Close the consumer with empty hands."""
+        unread = [read_message(content).options["redis_message_id"] for content in self.message_cache if content]
+        self.message_cache = []
+        if unread:
+            self.broker.do_requeue(self.queue_name, *unread)
+        super().close()
+
+
+class HardenedConsumer(BeatWhenFull, KnowTaken, PutBackUnread):
+    """All of them."""
 
 
 def _next(consumer: Any) -> MessageProxy | None:

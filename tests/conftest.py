@@ -1,6 +1,7 @@
 """Real parts for the tests: an embedded Postgres and Valkey, a dev chain, and a Context on an emptied database."""
 
 import dataclasses
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ from ctrip.settings import Role
 from tests.devchain import ETHER, DevChain
 from tests.stack import PORTS, RunningStack, is_alive
 from tests.waiting import wait_until
+
+# A shell that runs these tests in its background lets them ignore Ctrl-C, and with them all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 

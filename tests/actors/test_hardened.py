@@ -305,6 +305,22 @@ def test_messages_whose_fetch_was_never_answered_are_put_back(
     assert sorted(ran.names) == runs
 
 
+@pytest.mark.parametrize(("make", "left"), [(hardened, 0), (stock, 2)])
+def test_what_was_fetched_and_not_handed_out_is_back_when_its_consumer_is_closed(
+    redis_url: str, redis_client: redis.Redis, make, left: int
+) -> None:
+    broker = make(redis_url)
+    ran = Ran(broker)
+    for name in ("one", "two", "three"):
+        ran.send(name)
+    consumer = broker.consume("q", prefetch=4)
+    in_hand = next(consumer)
+    assert in_hand is not None
+    consumer.close()
+    assert taken(broker) == 1 + left
+    assert redis_client.llen(f"{NAMESPACE}:q") == 2 - left
+
+
 def test_what_runs_when_its_consumer_is_replaced_is_not_put_back(redis_url: str, redis_client: redis.Redis) -> None:
     broker = hardened(redis_url)
     begun: list[str] = []
