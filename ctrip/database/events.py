@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from ctrip.database import emails, webhooks
@@ -67,6 +68,13 @@ def of_payment(session: Session, payment_id: str, *, limit: int, after: str | No
         passed = sa.select(events.c.version).where(events.c.id == after).correlate(None)
         query = query.where(events.c.version > passed.scalar_subquery())
     return [_event(row) for row in session.execute(query.order_by(events.c.version).limit(limit))]
+
+
+def newest_of_each_type(session: Session, payment_id: str) -> dict[str, str]:
+    """Return the id of a payment's newest event of each type that it has."""
+    of = events.c
+    query = sa.select(of.type, of.id).where(of.payment_id == payment_id).ext(distinct_on(of.type))
+    return {row.type: row.id for row in session.execute(query.order_by(of.type, of.version.desc()))}
 
 
 def of_merchant(session: Session, merchant_id: str, *, limit: int, after: str | None = None) -> list[Event]:

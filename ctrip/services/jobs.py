@@ -8,8 +8,6 @@ from ctrip.domain.jobs import Facts, Job, JobKind, job_object
 from ctrip.domain.loops import LoopKind
 from ctrip.errors import Conflict, DestinationRefused, InvalidValue, MisconfiguredError, NotFound
 
-MOST_EVENTS = 1000
-
 
 def scan_now(ctx: Context, *, chain: str, by: str) -> dict[str, object]:
     """Ask for a chain to be read to its head. Raises InvalidValue, and Conflict where its listener is paused."""
@@ -72,7 +70,7 @@ def send_webhook(ctx: Context, *, payment_id: str, event_type: str, by: str) -> 
     with ctx.sessions.begin() as session:
         if payments.find(session, payment_id) is None:
             raise NotFound(f"there is no payment {payment_id}", param="payment_id")
-        found = {str(event.type): event.id for event in events.of_payment(session, payment_id, limit=MOST_EVENTS)}
+        found = events.newest_of_each_type(session, payment_id)
     if event_type not in found:
         raise InvalidValue(f"the payment has no event of this type; it has {', '.join(sorted(found))}", param="type")
     params = {"payment_id": payment_id, "type": event_type, "event_id": found[event_type]}

@@ -10,11 +10,12 @@ import pytest
 import sqlalchemy as sa
 
 from ctrip.context import Context
+from ctrip.database import events, work
 from ctrip.database import jobs as job_rows
-from ctrip.database import work
 from ctrip.database.models import audit_log
 from ctrip.database.models import jobs as table
 from ctrip.domain.addresses import checksum_address
+from ctrip.domain.events import EventType
 from ctrip.domain.ids import Prefix
 from ctrip.domain.jobs import MOST_OPEN, Done, Failed, Job, JobKind, JobStatus, Later, job_object
 from ctrip.domain.loops import Tick
@@ -379,3 +380,19 @@ def test_one_job_of_a_kind_is_at_work_on_a_chain_at_a_time_and_the_next_waits_fo
     with ctx.sessions.begin() as session:
         assert job_rows.claim(session, second) is not None, "the chain is free"
         assert job_rows.claim(session, first) is None
+
+
+def test_of_many_events_of_a_type_the_newest_is_sent(ctx, merchant_id) -> None:
+    with ctx.sessions.begin() as session:
+        payment = store_payment(session, new_id=ctx.new_id, merchant_id=merchant_id)
+        for version in (2, 3):
+            events.append(
+                session,
+                EventType.PAYMENT_UPDATED,
+                payment=replace(payment, version=version),
+                body={"payment": {"version": version}},
+                new_id=ctx.new_id,
+            )
+        newest = events.of_payment(session, payment.id, limit=10)[-1]
+    asked = jobs.send_webhook(ctx, payment_id=payment.id, event_type="payment.updated", by=BY)
+    assert row(ctx, str(asked["id"]))["params"]["event_id"] == newest.id
