@@ -21,10 +21,9 @@ import psycopg2
 from redis import Redis
 
 from bench.smoke import quantile
-from ctrip.local.children import is_ready, spawn, stop
 from ctrip.local.postgres import embedded_postgres
 from tests.actors.conftest import OwnRedis
-from tests.waiting import wait_until
+from tests.conftest import running as part
 
 WITHIN_S = 1_000
 RAW_FOR_S = 2.0
@@ -65,22 +64,19 @@ def raw_limits() -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="ctrip-bench-raw-") as name:
         folder = Path(name)
         program, url = embedded_postgres(folder / "postgres")
-        with (folder / "postgres.log").open("ab") as output:
-            server = spawn(program, output=output)
-        valkey = OwnRedis(folder / "valkey")
-        try:
-            wait_until(lambda: is_ready(program), within_s=60, what="postgres is up")
-            with closing(psycopg2.connect(url)) as database, database, database.cursor() as cursor:
-                cursor.execute("CREATE TABLE raw (id bigserial PRIMARY KEY, number int)")
-            return {
-                "redis_push_pop_per_s": _per_s(lambda: _pushes(valkey.url), clients=1),
-                "redis_push_pop_8_per_s": _per_s(lambda: _pushes(valkey.url), clients=CLIENTS),
-                "postgres_commits_per_s": _per_s(lambda: _commits(url), clients=1),
-                "postgres_commits_8_per_s": _per_s(lambda: _commits(url), clients=CLIENTS),
-            }
-        finally:
-            valkey.stop()
-            stop(server, program)
+        with part(program, folder):
+            valkey = OwnRedis(folder / "valkey")
+            try:
+                with closing(psycopg2.connect(url)) as database, database, database.cursor() as cursor:
+                    cursor.execute("CREATE TABLE raw (id bigserial PRIMARY KEY, number int)")
+                return {
+                    "redis_push_pop_per_s": _per_s(lambda: _pushes(valkey.url), clients=1),
+                    "redis_push_pop_8_per_s": _per_s(lambda: _pushes(valkey.url), clients=CLIENTS),
+                    "postgres_commits_per_s": _per_s(lambda: _commits(url), clients=1),
+                    "postgres_commits_8_per_s": _per_s(lambda: _commits(url), clients=CLIENTS),
+                }
+            finally:
+                valkey.stop()
 
 
 def _pushes(url: str) -> Callable[[], None]:

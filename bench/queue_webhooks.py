@@ -31,12 +31,12 @@ from ctrip.database.models import events, merchants, webhook_deliveries
 from ctrip.domain.events import EventType
 from ctrip.domain.ids import Prefix
 from ctrip.domain.webhooks import AT_ONCE, DeliveryStatus, origin
-from ctrip.local.children import is_ready, spawn, stop
 from ctrip.local.postgres import embedded_postgres
 from ctrip.settings import Role
 from tests.actors.conftest import OwnRedis
 from tests.actors.workers import Master, running
 from tests.conftest import MERCHANT_ID, SECRETS_KEY, WEBHOOK_SECRET, XPUB
+from tests.conftest import running as part
 from tests.factories import CHAIN_ID, store_payment
 from tests.waiting import wait_until
 
@@ -110,15 +110,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ctrip-bench-webhooks-") as name:
         folder = Path(name)
         program, url = embedded_postgres(folder / "postgres")
-        with (folder / "postgres.log").open("ab") as output:
-            server = spawn(program, output=output)
-        valkey = OwnRedis(folder / "valkey")
-        try:
-            wait_until(lambda: is_ready(program), within_s=60, what="postgres is up")
-            print(json.dumps(measure(World(folder, url, valkey))))
-        finally:
-            valkey.stop()
-            stop(server, program)
+        with part(program, folder):
+            valkey = OwnRedis(folder / "valkey")
+            try:
+                print(json.dumps(measure(World(folder, url, valkey))))
+            finally:
+                valkey.stop()
 
 
 def measure(world: World) -> dict[str, Any]:
