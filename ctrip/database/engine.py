@@ -9,10 +9,14 @@ import psycopg2
 from sqlalchemy import Engine, create_engine, event, exc
 from sqlalchemy.orm import Session, sessionmaker
 
+from ctrip.database.prepared import prepare_marked
 from ctrip.errors import Unavailable
 
 IDLE_S = 1.0
 """A connection that was idle for longer is asked whether it lives; to ask each time costs a sixth of a transaction."""
+
+POOL_SIZE = 16
+"""Connections of a process, as many as its threads. One beyond the pool would be made anew for each transaction."""
 
 _BEYOND_LIMITS = "54"
 """The class of SQLSTATEs for rows and statements that are too large: trying them again would help nobody."""
@@ -46,7 +50,7 @@ def _is_beyond_limits(error: exc.SQLAlchemyError) -> bool:
     return isinstance(state, str) and state.startswith(_BEYOND_LIMITS)
 
 
-def make_engine(database_url: str, *, process: str, pool_size: int = 8) -> Engine:
+def make_engine(database_url: str, *, process: str, pool_size: int = POOL_SIZE) -> Engine:
     """Build an engine whose connections fail fast and name their process to the server.
 
     A full pool raises sqlalchemy.exc.TimeoutError after 5 s, which is no OperationalError.
@@ -54,7 +58,7 @@ def make_engine(database_url: str, *, process: str, pool_size: int = 8) -> Engin
     engine = create_engine(
         database_url,
         pool_size=pool_size,
-        max_overflow=4,
+        max_overflow=0,
         pool_timeout=5,
         hide_parameters=True,  # an error in a log must not hold e-mail addresses, or worse
         connect_args={
@@ -64,6 +68,7 @@ def make_engine(database_url: str, *, process: str, pool_size: int = 8) -> Engin
             " -c idle_in_transaction_session_timeout=60000",
         },
     )
+    prepare_marked(engine)
     event.listen(engine, "checkin", _note_idle)
     event.listen(engine, "checkout", _ask_idle)
     return engine

@@ -19,6 +19,7 @@ from ctrip.database import webhook_endpoints as endpoint_rows
 from ctrip.database import webhook_origins, webhooks, work
 from ctrip.database.models import events, merchants, webhook_attempts, webhook_deliveries, webhook_endpoints
 from ctrip.database.models import webhook_origins as origins
+from ctrip.database.prepared import prepared
 from ctrip.domain.events import Event, EventType
 from ctrip.domain.webhook_endpoints import Endpoint
 from ctrip.domain.webhooks import AT_ONCE, Attempt, Delivery, DeliveryStatus, Outcome, origin
@@ -62,17 +63,16 @@ class ComesNext:
 
 
 @dataclass(frozen=True)
-class Held:
-    """A claim that this transaction has locked.
+class Recorded:
+    """What stands there when an attempt is stored.
 
     `is_leased`: its place at the origin was not given to another yet. `is_slow`: so the origin is marked by now, after
-    the attempts that ended there during this one. `is_moved`: its endpoint has got another URL since.
+    the attempts that ended there during this one. `is_failing`: so its endpoint is marked.
     """
 
-    at: datetime
     is_leased: bool
     is_slow: bool
-    is_moved: bool
+    is_failing: bool
 
 
 def claim(session: Session, delivery_id: str) -> Claim | None:
@@ -98,18 +98,18 @@ def hand_on(session: Session, place: str) -> ComesNext | None:
     return None if row is None else ComesNext(row.id, max(timedelta(0), row.wait))
 
 
-def hold(session: Session, claim: Claim) -> Held:
-    """Lock the claimed row for this transaction and tell the database's time. Raises LostFence."""
-    held = session.execute(_HOLD, {"wanted": claim.delivery.id, "of_fence": claim.fence}).one_or_none()
-    if held is None:
-        raise LostFence(f"delivery {claim.delivery.id} was claimed again after fence {claim.fence}")
-    return Held(*held)
+def is_moved(session: Session, claim: Claim) -> bool:
+    """Return whether a delivery's endpoint has got another URL since it was claimed."""
+    of = webhook_endpoints.c
+    query = sa.exists().where(of.id == claim.delivery.endpoint_id, of.url != claim.delivery.url)
+    return bool(session.scalar(sa.select(query)))
 
 
-def record(session: Session, claim: Claim, *, attempt: Attempt, outcome: Outcome, at: datetime) -> None:
-    """Store an attempt that ended `at` and what it makes of the delivery, and end the claim. The caller holds it."""
+def record(session: Session, claim: Claim, *, attempt: Attempt, outcome: Outcome, at: datetime) -> Recorded:
+    """Store an attempt that ended `at` and what it makes of the delivery, and end the claim. Raises LostFence."""
     values = {
-        "delivery_id": claim.delivery.id,
+        "wanted": claim.delivery.id,
+        "of_fence": claim.fence,
         "number": attempt.number,
         "at": attempt.at,
         "status_code": attempt.status_code,
@@ -121,7 +121,10 @@ def record(session: Session, claim: Claim, *, attempt: Attempt, outcome: Outcome
         "new_dead_reason": outcome.dead_reason,
         "new_delivered_at": at if outcome.status is DeliveryStatus.DELIVERED else None,
     }
-    session.execute(_RECORD, values)
+    row = session.execute(_RECORD, values).one_or_none()
+    if row is None:
+        raise LostFence(f"delivery {claim.delivery.id} was claimed again after fence {claim.fence}")
+    return Recorded(*row)
 
 
 def release(session: Session, claim: Claim) -> None:
@@ -173,7 +176,7 @@ def _secrets(row: sa.Row[Any], endpoint: dict[str, Any] | None) -> tuple[bytes, 
 # Made once: at hundreds of attempts in a second, building them anew costs more than all that the database does.
 
 
-_MADE = ("delivery_id", "number", "at", "status_code", "duration_ms", "error", "response")
+_MADE = ("number", "at", "status_code", "duration_ms", "error", "response")
 
 
 def _claiming(chosen: sa.CTE) -> sa.Select[Any]:
@@ -203,12 +206,26 @@ def _claiming(chosen: sa.CTE) -> sa.Select[Any]:
 
 
 def _recording() -> sa.Update:
-    """Store an attempt and change its delivery, in one statement."""
-    made = sa.insert(webhook_attempts).values({name: sa.bindparam(name) for name in _MADE})
+    """Store an attempt and change its delivery where the claim still stands, in one statement."""
+    of_endpoint = webhook_endpoints.c
+    held = (
+        sa.select(
+            _of.id,
+            (_of.lease_until > _now).label("is_leased"),
+            sa.exists().where(origins.c.origin == _of.origin, origins.c.slow_since.is_not(None)).label("is_slow"),
+            sa.exists()
+            .where(of_endpoint.id == _of.endpoint_id, of_endpoint.failing_since.is_not(None))
+            .label("is_failing"),
+        )
+        .where(_of.id == sa.bindparam("wanted"), _of.fence == sa.bindparam("of_fence"))
+        .with_for_update(of=webhook_deliveries)
+        .cte("held")
+    )
+    made = sa.select(held.c.id, *(sa.bindparam(name, type_=webhook_attempts.c[name].type) for name in _MADE))
     return (
         sa.update(webhook_deliveries)
-        .add_cte(made.cte("made"))
-        .where(_of.id == sa.bindparam("delivery_id"))
+        .add_cte(sa.insert(webhook_attempts).from_select(["delivery_id", *_MADE], made).cte("made"))
+        .where(_of.id == held.c.id)
         .values(
             status=sa.bindparam("new_status"),
             attempts=sa.bindparam("number"),
@@ -220,6 +237,7 @@ def _recording() -> sa.Update:
             dead_reason=sa.bindparam("new_dead_reason"),
             delivered_at=sa.bindparam("new_delivered_at"),
         )
+        .returning(held.c.is_leased, held.c.is_slow, held.c.is_failing)
     )
 
 
@@ -251,28 +269,18 @@ def _oldest(*, due_within: timedelta) -> sa.CTE:
     return first.with_for_update(skip_locked=True).cte("chosen")
 
 
-_FIND = (
+_FIND = prepared(
     sa.select(_of.origin)
     .where(_of.id == sa.bindparam("wanted"), *_is_ready, webhook_origins.attempts_at(_of.origin) < AT_ONCE)
     .with_for_update(of=webhook_deliveries, skip_locked=True)
 )
-_CLAIM = _claiming(_by_id.cte("chosen"))
-_CLAIM_NEXT = _claiming(_oldest(due_within=_EARLY))
-_KICK_NEXT = (
+_CLAIM = prepared(_claiming(_by_id.cte("chosen")))
+_CLAIM_NEXT = prepared(_claiming(_oldest(due_within=_EARLY)))
+_KICK_NEXT = prepared(
     sa.update(webhook_deliveries)
     .where(_of.id.in_(sa.select(_oldest(due_within=NEAR).c.id)))
     # The relay is to wait for as long after the moment that it is due as it does for any message.
     .values(kicked_at=sa.func.greatest(_of.next_attempt_at, sa.func.now()))
     .returning(_of.id, (_of.next_attempt_at - _now).label("wait"))
 )
-_HOLD = (
-    sa.select(
-        _now,
-        _of.lease_until > _now,
-        sa.exists().where(origins.c.origin == _of.origin, origins.c.slow_since.is_not(None)),
-        sa.exists().where(webhook_endpoints.c.id == _of.endpoint_id, webhook_endpoints.c.url != _of.url),
-    )
-    .where(_of.id == sa.bindparam("wanted"), _of.fence == sa.bindparam("of_fence"))
-    .with_for_update()
-)
-_RECORD = _recording()
+_RECORD = prepared(_recording())

@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
 from ctrip.database.models import webhook_deliveries, webhook_origins
+from ctrip.database.prepared import prepared
 from ctrip.domain.webhooks import AT_ONCE
 
 _of = webhook_deliveries.c
@@ -29,7 +30,7 @@ def has_room(session: Session, origin: str) -> bool:
     if session.scalar(query) is None:
         session.execute(pg.insert(webhook_origins).values(origin=origin).on_conflict_do_nothing())
         session.execute(query)
-    return (session.scalar(sa.select(attempts_at(sa.literal(origin)))) or 0) < AT_ONCE
+    return (session.scalar(_ATTEMPTS, {"wanted": origin}) or 0) < AT_ONCE
 
 
 def attempts_at(origin: sa.ColumnElement[str]) -> sa.ScalarSelect[int]:
@@ -81,3 +82,6 @@ def due(*, limit: int, again_after: timedelta) -> sa.CTE:
     of_row = sa.or_(_of.kicked_at.is_(None), _of.kicked_at < sa.func.now() - again_after)
     locked = sa.select(_of.id).where(_of.id.in_(sa.select(wanted.c.id)), _is_due, _is_unleased, of_row)
     return locked.with_for_update(skip_locked=True).cte("due")
+
+
+_ATTEMPTS = prepared(sa.select(attempts_at(sa.bindparam("wanted", type_=sa.Text))))

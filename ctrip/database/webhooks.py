@@ -18,7 +18,7 @@ from ctrip.database.models import events, payments, webhook_attempts, webhook_de
 from ctrip.domain.events import EventType
 from ctrip.domain.ids import Prefix
 from ctrip.domain.webhook_endpoints import Endpoint, EndpointStatus, filters_of
-from ctrip.domain.webhooks import Attempt, Delivery, DeliveryStatus, origin
+from ctrip.domain.webhooks import GONE, Attempt, Delivery, DeliveryStatus, origin
 
 NewId = Callable[[Prefix], str]
 Told = tuple[Delivery, list[Attempt]]
@@ -203,7 +203,7 @@ def _is_gone(session: Session, payment_id: str, url: str) -> bool:
         .scalar_subquery()
     )
     pending = sa.exists().where(*_own(payment_id, url), _of.status == DeliveryStatus.PENDING)
-    return bool(session.scalar(sa.select(sa.and_(sa.func.coalesce(last, 0) == 410, ~pending))))
+    return bool(session.scalar(sa.select(sa.and_(sa.func.coalesce(last, 0) == GONE, ~pending))))
 
 
 def _to(url: str) -> dict[str, object]:

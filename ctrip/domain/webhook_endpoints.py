@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from ctrip.domain.events import EventType
 from ctrip.domain.times import timestamp
+from ctrip.domain.webhooks import GONE
 from ctrip.errors import InvalidValue
 
 MOST = 16
@@ -91,7 +92,7 @@ def after_failure(
     410 says that it is gone for good (Standard Webhooks 1.0).
     """
     since = failing_since or at
-    if status_code == 410:
+    if status_code == GONE:
         return since, DisabledReason.GONE
     return since, DisabledReason.FAILING if at - since >= GIVEN_UP_AFTER else None
 

@@ -25,6 +25,9 @@ JITTER = 0.2
 CUSTOM_GAPS_S = (0, 5, 10, 20, 40)
 """The wait before each attempt at a custom webhook: five of them, from 5 s, doubling."""
 
+GONE = 410
+"""The status by which a destination asks never to be called again (RFC 9110, section 15.5.11)."""
+
 AT_ONCE = 2
 """How many attempts there may be at one origin at any moment, in all processes together."""
 
@@ -140,7 +143,7 @@ def outcome(
     """
     if status_code is not None and 200 <= status_code < 300:
         return Outcome(DeliveryStatus.DELIVERED)
-    if status_code == 410 and not is_former:
+    if status_code == GONE and not is_former:
         return Outcome(DeliveryStatus.DEAD, dead_reason=DeadReason.ENDPOINT_DISABLED)
     due = next_attempt_at(attempt, gaps_s=gaps_s, ended_at=ended_at, retry_after_s=retry_after_s, random=random)
     if due is None:

@@ -1,3 +1,5 @@
+from contextlib import ExitStack
+
 import pytest
 import sqlalchemy as sa
 
@@ -45,3 +47,15 @@ def test_connections_that_died_in_use_are_said_to_be_unavailable_once(
     for _ in range(2):
         with pooled.begin() as session:
             assert session.scalar(sa.text("SELECT 1")) == 1
+
+
+def test_the_connections_of_a_busy_moment_serve_the_next(postgres_url: str) -> None:
+    engine = make_engine(postgres_url, process="busy")
+
+    def backends() -> set[int]:
+        with ExitStack() as stack:
+            taken = [stack.enter_context(engine.connect()) for _ in range(engines.POOL_SIZE)]
+            return {connection.scalar(sa.text("SELECT pg_backend_pid()")) for connection in taken}
+
+    assert backends() == backends()
+    engine.dispose()

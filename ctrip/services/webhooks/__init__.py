@@ -1,6 +1,6 @@
 """Webhooks: attempts at deliveries, one origin at a time, and the evidence of all of them.
 
-    claim the row │ sign and POST, no transaction open │ one transaction: hold the fence, store the attempt and what it
+    claim the row │ sign and POST, no transaction open │ one transaction: store the attempt under its fence and what it
     means: delivered, due again, or dead with its letter; claim what is due next at the same origin
 
 A crash between the POST and the record leaves the lease to end; then the same event is posted again under the same
@@ -12,6 +12,7 @@ origin whose newest attempt was slow is tried in the slow lane, which has at mos
 """
 
 import random
+import time
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
@@ -19,11 +20,12 @@ from sqlalchemy.orm import Session
 from ctrip import metrics
 from ctrip.context import Box, Context
 from ctrip.database import webhook_attempts, webhook_endpoints, webhook_origins, webhook_schedules
-from ctrip.database.webhook_attempts import Claim, ComesNext, Held
+from ctrip.database.webhook_attempts import Claim, ComesNext, Recorded
 from ctrip.domain.webhook_endpoints import Endpoint, after_failure
 from ctrip.domain.webhooks import (
     ACTOR,
     CUSTOM_GAPS_S,
+    GONE,
     QUEUE,
     Attempt,
     DeadReason,
@@ -37,7 +39,7 @@ from ctrip.log import get_logger
 from ctrip.outbound.http import Poster
 from ctrip.outbound.lanes import Seat
 from ctrip.services.webhooks.endings import END_BATCH, bury, end_batch, end_the_rest, write_to_owner
-from ctrip.services.webhooks.posting import Reply, post
+from ctrip.services.webhooks.posting import Reply, Sender
 
 TURN = timedelta(seconds=1)
 """How long a run goes on with one origin. The last attempt may begin at its end: 16 s in all, and the actor has 45."""
@@ -63,7 +65,7 @@ class _Run:
     def __init__(self, ctx: Context, poster: Poster, box: Box, seat: Seat, turn: timedelta) -> None:
         self._ctx = ctx
         self._poster = poster
-        self._box = box
+        self._sender = Sender(poster, box)
         self._seat = seat
         self._turn = turn
         self._ends_at: datetime | None = None
@@ -103,8 +105,10 @@ class _Run:
 
     def _attempt(self, claim: Claim) -> Claim | None:
         """Make one attempt; return the claim of what comes next in this turn."""
+        begun = time.monotonic()
         try:
-            return self._record(claim, post(self._poster, self._box, claim))
+            reply = self._sender.post(claim)
+            return self._record(claim, reply, at=claim.claimed_at + timedelta(seconds=time.monotonic() - begun))
         except LostFence:
             log.warning("webhook_fenced_out", delivery_id=claim.delivery.id, fence=claim.fence)
             return None
@@ -113,41 +117,41 @@ class _Run:
                 webhook_attempts.release(session, claim)
             raise
 
-    def _record(self, claim: Claim, reply: Reply) -> Claim | None:
-        """Store what a POST brought; return the claim of what is due next at the origin where the turn is not over."""
-        ctx = self._ctx
-        with ctx.sessions.begin() as session:
-            held = webhook_attempts.hold(session, claim)
-            is_custom = claim.event is None
+    def _record(self, claim: Claim, reply: Reply, *, at: datetime) -> Claim | None:
+        """Store what a POST brought that ended `at`; return the claim of what is due next in this turn."""
+        attempt = _made(claim, reply, ended_at=at)
+        with self._ctx.sessions.begin() as session:
+            is_former = reply.status_code == GONE and webhook_attempts.is_moved(session, claim)
             result = outcome(
                 reply.status_code,
                 attempt=claim.attempt,
-                gaps_s=CUSTOM_GAPS_S if is_custom else ctx.settings.webhook_gaps_s,
-                ended_at=held.at,
+                gaps_s=CUSTOM_GAPS_S if claim.event is None else self._ctx.settings.webhook_gaps_s,
+                ended_at=at,
                 retry_after_s=reply.retry_after_s,
                 random=random.random(),  # noqa: S311 (spreads retries, guards nothing)
-                is_former=held.is_moved,
+                is_former=is_former,
             )
-            attempt = _made(claim, reply, ended_at=held.at)
-            webhook_attempts.record(session, claim, attempt=attempt, outcome=result, at=held.at)
-            self._judge(session, claim, attempt, result, held=held)
-            following = self._follow(session, claim, held)
+            recorded = webhook_attempts.record(session, claim, attempt=attempt, outcome=result, at=at)
+            self._judge(session, claim, attempt, result, recorded=recorded, at=at)
+            following = self._follow(session, claim, is_leased=recorded.is_leased, at=at)
         _tell(claim, attempt, result)
         return following
 
-    def _judge(self, session: Session, claim: Claim, attempt: Attempt, result: Outcome, *, held: Held) -> None:
+    def _judge(
+        self, session: Session, claim: Claim, attempt: Attempt, result: Outcome, *, recorded: Recorded, at: datetime
+    ) -> None:
         """Draw the conclusions of an attempt for its origin, its endpoint, and what else is on its way there."""
         was_slow = is_slow(attempt.duration_ms, timeout_s=self._poster.timeout_s)
-        if was_slow is not held.is_slow:
+        if was_slow is not recorded.is_slow:
             webhook_origins.mark(session, claim.origin, is_slow=was_slow)
         last = attempt.error or f"HTTP {attempt.status_code}"
         if result.dead_reason is not None:
             bury(self._ctx, session, [claim.delivery], reason=result.dead_reason, last=last)
         if claim.endpoint is not None:
-            if result.status is DeliveryStatus.DELIVERED:
+            if result.status is not DeliveryStatus.DELIVERED:
+                self._note_failure(session, claim.endpoint, attempt, url=claim.delivery.url, at=at)
+            elif recorded.is_failing:
                 webhook_endpoints.note_success(session, claim.endpoint.id, url=claim.delivery.url)
-            else:
-                self._note_failure(session, claim.endpoint, attempt, url=claim.delivery.url, at=held.at)
         elif result.dead_reason is DeadReason.ENDPOINT_DISABLED and claim.delivery.payment_id is not None:
             ended = webhook_schedules.end_pending_of_payment(
                 session, claim.delivery.payment_id, claim.delivery.url, limit=END_BATCH
@@ -171,8 +175,8 @@ class _Run:
         end_batch(self._ctx, session, endpoint)
         self._closed = endpoint
 
-    def _follow(self, session: Session, claim: Claim, held: Held) -> Claim | None:
-        if self._ends_at is not None and held.is_leased and held.at < self._ends_at:
+    def _follow(self, session: Session, claim: Claim, *, is_leased: bool, at: datetime) -> Claim | None:
+        if self._ends_at is not None and is_leased and at < self._ends_at:
             following = webhook_attempts.claim_next(session, claim.origin)
             if following is not None:
                 return self._accept(session, following)

@@ -1,6 +1,7 @@
 """The POST of an attempt: what is sent, under which signatures, and what came back."""
 
 from dataclasses import dataclass
+from functools import cache
 
 from standardwebhooks import Webhook
 
@@ -23,23 +24,30 @@ class Reply:
     error: str | None = None
 
 
-def post(poster: Poster, box: Box, claim: Claim) -> Reply:
-    """Sign a claimed delivery with each secret of its destination, the newest first, and POST it."""
-    delivery, event = claim.delivery, claim.event
-    content = body(event) if event is not None else (delivery.payload or "").encode()
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": f"ctrip/{__version__}",
-        "webhook-id": delivery.webhook_id,
-        "webhook-timestamp": str(int(claim.claimed_at.timestamp())),
-    }
-    if claim.secrets:
-        # The library reads a secret's text; the attempt's moment is the database's, like all that is told of it.
-        signers = [Webhook(box.decrypt(secret).decode()) for secret in claim.secrets]
-        signed = [signer.sign(delivery.webhook_id, claim.claimed_at, content.decode()) for signer in signers]
-        headers["webhook-signature"] = " ".join(signed)
-    try:
-        answer = poster.post(delivery.url, body=content, headers=headers)
-    except (DestinationRefused, DeliveryFailed) as error:
-        return Reply(error=error.detail)
-    return Reply(answer.status_code, answer.response, answer.duration_ms, answer.retry_after_s)
+class Sender:
+    """Signs and posts what one turn at an origin attempts; a secret is opened once in it."""
+
+    def __init__(self, poster: Poster, box: Box) -> None:
+        self._poster = poster
+        self._open = cache(lambda secret: Webhook(box.decrypt(secret).decode()))
+
+    def post(self, claim: Claim) -> Reply:
+        """Sign a claimed delivery with each secret of its destination, the newest first, and POST it."""
+        delivery, event = claim.delivery, claim.event
+        content = body(event) if event is not None else (delivery.payload or "").encode()
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"ctrip/{__version__}",
+            "webhook-id": delivery.webhook_id,
+            "webhook-timestamp": str(int(claim.claimed_at.timestamp())),
+        }
+        if claim.secrets:
+            # The attempt's moment is the database's, like all that is told of it.
+            signers = [self._open(secret) for secret in claim.secrets]
+            signed = [signer.sign(delivery.webhook_id, claim.claimed_at, content.decode()) for signer in signers]
+            headers["webhook-signature"] = " ".join(signed)
+        try:
+            answer = self._poster.post(delivery.url, body=content, headers=headers)
+        except (DestinationRefused, DeliveryFailed) as error:
+            return Reply(error=error.detail)
+        return Reply(answer.status_code, answer.response, answer.duration_ms, answer.retry_after_s)
