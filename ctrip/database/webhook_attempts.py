@@ -265,7 +265,8 @@ def _oldest(*, due_within: timedelta) -> sa.CTE:
         _of.next_attempt_at.is_not(None),
         work.is_unleased(webhook_deliveries),
     )
-    first = query.order_by(_of.origin, _of.next_attempt_at).limit(1)
+    # A limit that Postgres cannot see would make the plan for any values look dear, and each run be planned anew.
+    first = query.order_by(_of.origin, _of.next_attempt_at).limit(sa.literal_column("1"))
     return first.with_for_update(skip_locked=True).cte("chosen")
 
 
