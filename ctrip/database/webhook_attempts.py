@@ -1,6 +1,7 @@
 """Attempts: who may make one now, what it brought, and whose turn it is at the same origin then.
 
     SELECT … WHERE pending AND due AND not leased FOR UPDATE SKIP LOCKED, then fence + 1 and a lease
+    after the POST, in one statement: the attempt, what it makes of the delivery, and the claim of the origin's next
 
 The fence is the claim's number: a run that was overtaken records nothing. The database's clock decides what is due. A
 process that dies between the POST and the record leaves the lease to end; the delivery is then tried again.
@@ -16,22 +17,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ctrip.database import webhook_endpoints as endpoint_rows
-from ctrip.database import webhook_origins, webhooks, work
-from ctrip.database.models import events, merchants, webhook_attempts, webhook_deliveries, webhook_endpoints
-from ctrip.database.models import webhook_origins as origins
-from ctrip.database.prepared import prepared
+from ctrip.database import webhook_origins, webhooks
+from ctrip.database.models import webhook_deliveries, webhook_endpoints
+from ctrip.database.webhook_statements import CLAIM, FIND, KICK_NEXT, RECORD
 from ctrip.domain.events import Event, EventType
 from ctrip.domain.webhook_endpoints import Endpoint
-from ctrip.domain.webhooks import AT_ONCE, Attempt, Delivery, DeliveryStatus, Outcome, origin
+from ctrip.domain.webhooks import Attempt, Delivery, DeliveryStatus, Outcome, origin
 from ctrip.errors import LostFence
 
-LEASE = timedelta(seconds=30)
-"""Twice the longest attempt. It must end after the attempt, or two processes would post at once."""
-
-NEAR = timedelta(seconds=60)
-"""What is due sooner is worth a delayed message; the rest is found by the relay."""
-
-_EARLY = timedelta(milliseconds=50)
 _of = webhook_deliveries.c
 
 
@@ -66,35 +59,33 @@ class ComesNext:
 class Recorded:
     """What stands there when an attempt is stored.
 
-    `is_leased`: its place at the origin was not given to another yet. `is_slow`: so the origin is marked by now, after
-    the attempts that ended there during this one. `is_failing`: so its endpoint is marked.
+    `was_leased`: its place at the origin had not been given to another. `was_slow`: so the origin is marked by now,
+    after the attempts that ended there during this one. `was_failing`: so its endpoint is marked. `following` is the
+    delivery that has been due for longest at the same origin, claimed in the place of the one that has ended.
     """
 
-    is_leased: bool
-    is_slow: bool
-    is_failing: bool
+    was_leased: bool
+    was_slow: bool
+    was_failing: bool
+    following: Claim | None
 
 
 def claim(session: Session, delivery_id: str) -> Claim | None:
-    """Claim a pending delivery that is due, not leased, and of an origin where there is room; else None, and die."""
-    place = session.scalar(_FIND, {"wanted": delivery_id})
-    if place is None or not webhook_origins.has_room(session, place):
+    """Claim a pending delivery that is due, in no attempt, and of an origin where there is room; else None, and die."""
+    place = session.scalar(FIND, {"wanted": delivery_id})
+    if place is None or not webhook_origins.has_room(session, place, beside=delivery_id):
         return None
-    return _read(session.execute(_CLAIM, {"wanted": delivery_id}).one())
+    return _read(session.execute(CLAIM, {"wanted": delivery_id}).one())
 
 
-def claim_next(session: Session, place: str) -> Claim | None:
-    """Claim the delivery of an origin that has been due for longest, in the place of one that the caller holds."""
-    row = session.execute(_CLAIM_NEXT, {"wanted": place}).one_or_none()
-    return None if row is None else _read(row)
-
-
-def hand_on(session: Session, place: str) -> ComesNext | None:
+def hand_on(session: Session, place: str, *, is_held: bool) -> ComesNext | None:
     """Mark the delivery of an origin that is due first as kicked, and return it for the caller to send its message.
 
-    None where nothing is due there soon: the relay sends for what is due later.
+    The caller's place at the origin, where `is_held`, goes to one that is due by now: it waits for its message under a
+    lease, so that no other run takes it, and no other delivery the place. None where nothing is due there soon: the
+    relay sends for what is due later.
     """
-    row = session.execute(_KICK_NEXT, {"wanted": place}).one_or_none()
+    row = session.execute(KICK_NEXT, {"wanted": place, "is_held": is_held}).one_or_none()
     return None if row is None else ComesNext(row.id, max(timedelta(0), row.wait))
 
 
@@ -105,11 +96,18 @@ def is_moved(session: Session, claim: Claim) -> bool:
     return bool(session.scalar(sa.select(query)))
 
 
-def record(session: Session, claim: Claim, *, attempt: Attempt, outcome: Outcome, at: datetime) -> Recorded:
-    """Store an attempt that ended `at` and what it makes of the delivery, and end the claim. Raises LostFence."""
+def record(
+    session: Session, claim: Claim, *, attempt: Attempt, outcome: Outcome, at: datetime, goes_on: bool
+) -> Recorded:
+    """Store an attempt that ended `at` and what it makes of the delivery, and end the claim. Raises LostFence.
+
+    Who `goes_on` claims the origin's next delivery with it, unless its place was given to another: the lease was over.
+    """
     values = {
         "wanted": claim.delivery.id,
         "of_fence": claim.fence,
+        "of_origin": claim.origin,
+        "goes_on": goes_on,
         "number": attempt.number,
         "at": attempt.at,
         "status_code": attempt.status_code,
@@ -121,18 +119,22 @@ def record(session: Session, claim: Claim, *, attempt: Attempt, outcome: Outcome
         "new_dead_reason": outcome.dead_reason,
         "new_delivered_at": at if outcome.status is DeliveryStatus.DELIVERED else None,
     }
-    row = session.execute(_RECORD, values).one_or_none()
+    row = session.execute(RECORD, values).one_or_none()
     if row is None:
         raise LostFence(f"delivery {claim.delivery.id} was claimed again after fence {claim.fence}")
-    return Recorded(*row)
+    following = None if row.id is None else _read(row)
+    return Recorded(row.was_leased, row.was_slow, row.was_failing, following)
 
 
 def release(session: Session, claim: Claim) -> None:
-    """Give a claim back without an attempt, so that the next run need not wait for the lease to end."""
+    """Give a claim back without an attempt, so that the next run need not wait for the lease to end.
+
+    It counts as kicked: the relay is to wait as it does after a message.
+    """
     session.execute(
         sa.update(webhook_deliveries)
         .where(_of.id == claim.delivery.id, _of.fence == claim.fence)
-        .values(lease_until=None)
+        .values(lease_until=None, kicked_at=sa.func.now())
     )
 
 
@@ -170,118 +172,3 @@ def _secrets(row: sa.Row[Any], endpoint: dict[str, Any] | None) -> tuple[bytes, 
     if endpoint is None:
         return () if row.webhook_secret is None else (row.webhook_secret,)
     return (endpoint["secret"], endpoint["former_secret"]) if row.has_former else (endpoint["secret"],)
-
-
-# --- statements -----------------------------------------------------------------------------------------------------
-# Made once: at hundreds of attempts in a second, building them anew costs more than all that the database does.
-
-
-_MADE = ("number", "at", "status_code", "duration_ms", "error", "response")
-
-
-def _claiming(chosen: sa.CTE) -> sa.Select[Any]:
-    """Lease the chosen row and read all that belongs to it, in one statement."""
-    leased = (
-        sa.update(webhook_deliveries)
-        .where(_of.id.in_(sa.select(chosen.c.id)))
-        .values(fence=_of.fence + 1, lease_until=sa.func.clock_timestamp() + LEASE)
-        .returning(webhook_deliveries, sa.func.clock_timestamp().label("claimed_at"))
-        .cte("leased")
-    )
-    own, of = leased.c, webhook_endpoints.c
-    place = (
-        leased.outerjoin(events, events.c.id == own.event_id)
-        .outerjoin(merchants, merchants.c.id == own.merchant_id)
-        .outerjoin(webhook_endpoints, of.id == own.endpoint_id)
-        .outerjoin(origins, origins.c.origin == own.origin)
-    )
-    return sa.select(
-        leased,
-        merchants.c.webhook_secret,
-        origins.c.slow_since,
-        *(column.label(f"event_of_{column.name}") for column in events.c),
-        *(column.label(f"endpoint_of_{column.name}") for column in of),
-        (of.former_until > sa.func.now()).label("has_former"),
-    ).select_from(place)
-
-
-def _recording() -> sa.Update:
-    """Store an attempt and change its delivery where the claim still stands, in one statement."""
-    of_endpoint = webhook_endpoints.c
-    held = (
-        sa.select(
-            _of.id,
-            (_of.lease_until > _now).label("is_leased"),
-            sa.exists().where(origins.c.origin == _of.origin, origins.c.slow_since.is_not(None)).label("is_slow"),
-            sa.exists()
-            .where(of_endpoint.id == _of.endpoint_id, of_endpoint.failing_since.is_not(None))
-            .label("is_failing"),
-        )
-        .where(_of.id == sa.bindparam("wanted"), _of.fence == sa.bindparam("of_fence"))
-        .with_for_update(of=webhook_deliveries)
-        .cte("held")
-    )
-    made = sa.select(held.c.id, *(sa.bindparam(name, type_=webhook_attempts.c[name].type) for name in _MADE))
-    return (
-        sa.update(webhook_deliveries)
-        .add_cte(sa.insert(webhook_attempts).from_select(["delivery_id", *_MADE], made).cte("made"))
-        .where(_of.id == held.c.id)
-        .values(
-            status=sa.bindparam("new_status"),
-            attempts=sa.bindparam("number"),
-            next_attempt_at=sa.bindparam("new_next_attempt_at"),
-            # The message of the next attempt is still to be sent.
-            kicked_at=None,
-            lease_until=None,
-            last_status_code=sa.bindparam("status_code"),
-            dead_reason=sa.bindparam("new_dead_reason"),
-            delivered_at=sa.bindparam("new_delivered_at"),
-        )
-        .returning(held.c.is_leased, held.c.is_slow, held.c.is_failing)
-    )
-
-
-_is_ready = (
-    _of.status == DeliveryStatus.PENDING,
-    _of.next_attempt_at <= sa.func.now() + _EARLY,
-    work.is_unleased(webhook_deliveries),
-)
-_by_id = sa.select(_of.id).where(_of.id == sa.bindparam("wanted"))
-_now = sa.func.clock_timestamp()
-
-
-def _oldest(*, due_within: timedelta) -> sa.CTE:
-    """Choose the delivery of an origin that is due first, and that nobody is at.
-
-    Written as a range of (origin, time), which the planner can only walk in order. Told "equal to the origin, by time",
-    it may sort all that is due there, again for each attempt, when its statistics are behind.
-    """
-    place, wanted = sa.tuple_(_of.origin, _of.next_attempt_at), sa.bindparam("wanted", type_=sa.Text)
-    begin: sa.ColumnElement[datetime] = sa.literal_column("'-infinity'::timestamptz")
-    end = sa.func.now() + due_within
-    query = sa.select(_of.id).where(
-        place >= sa.tuple_(wanted, begin),
-        place <= sa.tuple_(wanted, end),
-        _of.next_attempt_at.is_not(None),
-        work.is_unleased(webhook_deliveries),
-    )
-    # A limit that Postgres cannot see would make the plan for any values look dear, and each run be planned anew.
-    first = query.order_by(_of.origin, _of.next_attempt_at).limit(sa.literal_column("1"))
-    return first.with_for_update(skip_locked=True).cte("chosen")
-
-
-_FIND = prepared(
-    sa.select(_of.origin)
-    .where(_of.id == sa.bindparam("wanted"), *_is_ready, webhook_origins.attempts_at(_of.origin) < AT_ONCE)
-    .with_for_update(of=webhook_deliveries, skip_locked=True)
-)
-_CLAIM = prepared(_claiming(_by_id.cte("chosen")))
-_CLAIM_NEXT = prepared(_claiming(_oldest(due_within=_EARLY)))
-_KICK_NEXT = prepared(
-    sa.update(webhook_deliveries)
-    .where(_of.id.in_(sa.select(_oldest(due_within=NEAR).c.id)))
-    # The relay is to wait for as long after the moment that it is due as it does for any message.
-    .values(kicked_at=sa.func.greatest(_of.next_attempt_at, sa.func.now()))
-    .returning(_of.id, (_of.next_attempt_at - _now).label("wait"))
-)
-_RECORD = prepared(_recording())

@@ -2,7 +2,7 @@
 
 A delivery in an attempt holds a lease, so the leases of an origin are the attempts at it. Who wants one more locks the
 origin's row, counts, and only then takes its lease; whoever has one may pass it on to the origin's next delivery, which
-changes no count and needs no lock.
+changes no count and needs no lock: to attempt it at once, or to keep its place until its message has come.
 """
 
 from datetime import timedelta
@@ -20,8 +20,8 @@ _is_due = _of.next_attempt_at <= sa.func.now()
 _is_unleased = sa.or_(_of.lease_until.is_(None), _of.lease_until < sa.func.now())
 
 
-def has_room(session: Session, origin: str) -> bool:
-    """Lock an origin until the transaction ends and say whether there may be one more attempt at it.
+def has_room(session: Session, origin: str, *, beside: str) -> bool:
+    """Lock an origin until the transaction ends and say whether there may be an attempt at this delivery of it.
 
     The caller has locked its delivery's row before.
     """
@@ -30,13 +30,15 @@ def has_room(session: Session, origin: str) -> bool:
     if session.scalar(query) is None:
         session.execute(pg.insert(webhook_origins).values(origin=origin).on_conflict_do_nothing())
         session.execute(query)
-    return (session.scalar(_ATTEMPTS, {"wanted": origin}) or 0) < AT_ONCE
+    return (session.scalar(_ATTEMPTS, {"wanted": origin, "beside": beside}) or 0) < AT_ONCE
 
 
-def attempts_at(origin: sa.ColumnElement[str]) -> sa.ScalarSelect[int]:
-    """Count the attempts at an origin that are being made."""
+def attempts_at(origin: sa.ColumnElement[str], *, beside: sa.ColumnElement[str] | None = None) -> sa.ScalarSelect[int]:
+    """Count the attempts at an origin that are being made, or have been handed the place for it; all `beside` one."""
     leased = webhook_deliveries.alias("leased")
     count = sa.select(sa.func.count()).where(leased.c.origin == origin, leased.c.lease_until >= sa.func.now())
+    if beside is not None:
+        count = count.where(leased.c.id != beside)
     # Nothing but the leases is its own to read: below a LIMIT SQLAlchemy would count those of all origins.
     return count.correlate_except(leased).scalar_subquery()
 
@@ -84,4 +86,8 @@ def due(*, limit: int, again_after: timedelta) -> sa.CTE:
     return locked.with_for_update(skip_locked=True).cte("due")
 
 
-_ATTEMPTS = prepared(sa.select(attempts_at(sa.bindparam("wanted", type_=sa.Text))))
+_ATTEMPTS = prepared(
+    sa.select(
+        attempts_at(sa.bindparam("wanted", type_=sa.Text), beside=sa.bindparam("beside", type_=sa.Text)),
+    )
+)

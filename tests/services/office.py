@@ -83,7 +83,9 @@ class Office:
         """Attempt all that is due, origin by origin."""
         while owed := self.sent_for():
             for each in owed:
-                deliver(self.ctx, each, turn=timedelta(minutes=5))
+                comes_next = deliver(self.ctx, each, turn=timedelta(minutes=5))
+                while comes_next is not None and not comes_next.after:
+                    comes_next = deliver(self.ctx, comes_next.delivery_id, turn=timedelta(minutes=5))
 
     def row(self, delivery_id: str) -> sa.Row[Any]:
         with self.ctx.sessions() as session:

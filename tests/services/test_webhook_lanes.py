@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from ctrip.database import overview, work
 from ctrip.database import webhook_origins as origins
 from ctrip.database.models import webhook_deliveries, webhook_origins
+from ctrip.database.webhook_attempts import ComesNext
 from ctrip.domain.ids import Prefix
 from ctrip.domain.webhooks import AT_ONCE
 from ctrip.outbound.http import Poster
@@ -127,8 +128,29 @@ def test_when_its_turn_is_over_a_run_hands_the_next_one_on(office: Office, sink:
     assert office.deliver(first) == second
     assert [office.row(each).status for each in (first, second, third)] == ["delivered", "pending", "pending"]
     assert office.row(second).kicked_at is not None, "the relay need not send for it too"
+    assert relayed(office) == [third], "there is one place beside that of the second"
     assert office.deliver(second) == third
     assert office.deliver(third) is None
+
+
+def test_a_place_that_is_handed_on_waits_for_its_message_and_for_nobody_else(office: Office, sink: Sink) -> None:
+    first, second, third, fourth = (office.owe(sink.url)[0] for _ in range(4))
+    assert office.deliver(first) == second
+    assert deliver(office.ctx, third, turn=timedelta(seconds=60)) is None, "it goes on with the fourth alone"
+    statuses = [office.row(each).status for each in (second, third, fourth)]
+    assert statuses == ["pending", "delivered", "delivered"]
+    office.deliver(second)
+    office.deliver(second)
+    assert len(sink.received) == 4
+
+
+def test_a_place_whose_message_was_lost_is_free_when_its_lease_ends(office: Office, sink: Sink) -> None:
+    first, second = (office.owe(sink.url)[0] for _ in range(2))
+    assert office.deliver(first) == second
+    office.change(second, kicked_at=sa.func.now() - timedelta(seconds=31))
+    assert relayed(office) == []
+    office.change(second, lease_until=sa.func.now() - timedelta(seconds=1))
+    assert relayed(office) == [second]
 
 
 def test_a_place_that_was_lost_in_a_long_sleep_is_not_passed_on(office: Office, sink: Sink) -> None:
@@ -237,16 +259,18 @@ def test_slow_origins_take_their_places_and_leave_the_other_threads_to_the_rest(
             assert one.take() and two.take(), "who was in the lane has left it"
 
 
-def test_a_run_that_meets_its_first_timeout_goes_on_only_with_a_place_in_the_slow_lane(office: Office) -> None:
+def test_after_a_first_timeout_the_next_at_that_origin_needs_a_place_in_the_slow_lane(office: Office) -> None:
     poster = Poster(allow=LOOPBACK, timeout_s=0.3, slow_places=1)
     office.ctx = replace(office.ctx, poster=poster)
     with mute(1) as (url,):
         first, second = office.owe(url)[0], office.owe(url)[0]
         with poster.slow_lane.seat() as taken:
             assert taken.take()
-            deliver(office.ctx, first, turn=timedelta(seconds=60))
+            assert deliver(office.ctx, first, turn=timedelta(seconds=60)) == ComesNext(second, timedelta(0))
+            assert deliver(office.ctx, second) is None
         assert [office.row(each).attempts for each in (first, second)] == [1, 0]
         assert (office.row(second).status, office.row(second).lease_until) == ("pending", None)
+        assert office.row(second).kicked_at is not None, "the relay does not ask at once whether there is a place"
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ class _Run:
         if endpoint is not None and not endpoint.is_open:
             webhook_attempts.release(session, claim)
             self._close(session, endpoint)
-            self._comes_next = webhook_attempts.hand_on(session, claim.origin)
+            self._comes_next = webhook_attempts.hand_on(session, claim.origin, is_held=True)
         elif endpoint is not None and endpoint.url != claim.delivery.url:
             webhook_attempts.move(session, claim, url=endpoint.url)
             webhook_schedules.follow(session, endpoint.id, limit=END_BATCH)
@@ -131,9 +131,13 @@ class _Run:
                 random=random.random(),  # noqa: S311 (spreads retries, guards nothing)
                 is_former=is_former,
             )
-            recorded = webhook_attempts.record(session, claim, attempt=attempt, outcome=result, at=at)
+            # After a failure others have a turn first, and what is claimed below may be closed by it.
+            goes_on = result.status is DeliveryStatus.DELIVERED and self._ends_at is not None and at < self._ends_at
+            recorded = webhook_attempts.record(session, claim, attempt=attempt, outcome=result, at=at, goes_on=goes_on)
             self._judge(session, claim, attempt, result, recorded=recorded, at=at)
-            following = self._follow(session, claim, is_leased=recorded.is_leased, at=at)
+            if recorded.following is None:
+                self._comes_next = webhook_attempts.hand_on(session, claim.origin, is_held=recorded.was_leased)
+            following = self._accept(session, recorded.following)
         _tell(claim, attempt, result)
         return following
 
@@ -142,7 +146,7 @@ class _Run:
     ) -> None:
         """Draw the conclusions of an attempt for its origin, its endpoint, and what else is on its way there."""
         was_slow = is_slow(attempt.duration_ms, timeout_s=self._poster.timeout_s)
-        if was_slow is not recorded.is_slow:
+        if was_slow is not recorded.was_slow:
             webhook_origins.mark(session, claim.origin, is_slow=was_slow)
         last = attempt.error or f"HTTP {attempt.status_code}"
         if result.dead_reason is not None:
@@ -150,7 +154,7 @@ class _Run:
         if claim.endpoint is not None:
             if result.status is not DeliveryStatus.DELIVERED:
                 self._note_failure(session, claim.endpoint, attempt, url=claim.delivery.url, at=at)
-            elif recorded.is_failing:
+            elif recorded.was_failing:
                 webhook_endpoints.note_success(session, claim.endpoint.id, url=claim.delivery.url)
         elif result.dead_reason is DeadReason.ENDPOINT_DISABLED and claim.delivery.payment_id is not None:
             ended = webhook_schedules.end_pending_of_payment(
@@ -174,14 +178,6 @@ class _Run:
         """End a first batch of what is on its way to a closed endpoint; the rest when the turn is over."""
         end_batch(self._ctx, session, endpoint)
         self._closed = endpoint
-
-    def _follow(self, session: Session, claim: Claim, *, is_leased: bool, at: datetime) -> Claim | None:
-        if self._ends_at is not None and is_leased and at < self._ends_at:
-            following = webhook_attempts.claim_next(session, claim.origin)
-            if following is not None:
-                return self._accept(session, following)
-        self._comes_next = webhook_attempts.hand_on(session, claim.origin)
-        return None
 
 
 def _made(claim: Claim, reply: Reply, *, ended_at: datetime) -> Attempt:
