@@ -9,7 +9,7 @@
     every 10 min   what is out of date is forgotten
 
 Any number of schedulers may run: each row that is kicked, taken or replayed goes to one of them. Where Postgres or
-Redis is away, a job says so once and goes on when it is back.
+Redis is away, a task says so once and goes on when it is back.
 """
 
 import logging
@@ -49,7 +49,7 @@ from ctrip.settings import Role
 BACKLOG = 1_000
 """With more ready messages than this the queue is busy, not lost: due rows wait in Postgres instead."""
 ROUNDS = 10
-"""How many batches one job sends before it lets others have their turn."""
+"""How many batches one task sends before it lets others have their turn."""
 FLOODED_BY = {Prefix.DELIVERY: (SEND_WEBHOOK.queue,), Prefix.EMAIL: (SEND_EMAIL.queue,)}
 """Which queues the rows of a kind may flood. Open jobs are few, and wait for nobody."""
 RING_DELAY_S = 0.15
@@ -62,29 +62,29 @@ log = get_logger()
 
 
 class Patient:
-    """A job that says once that Postgres or Redis is away, and once that it is back."""
+    """A task that says once that Postgres or Redis is away, and once that it is back."""
 
-    def __init__(self, name: str, job: Callable[[], None]) -> None:
+    def __init__(self, name: str, task: Callable[[], None]) -> None:
         self.name = name
-        self._job = job
+        self._task = task
         self.is_waiting = False
 
     def __call__(self) -> None:
-        """Run the job. What it does not expect goes on to APScheduler, which logs it and runs the job again in time."""
+        """Run the task. What it does not expect goes on to APScheduler, which logs it and runs it again in time."""
         try:
-            self._job()
+            self._task()
         except (Unavailable, RedisError, BrokerConnectionError) as error:
             if not self.is_waiting:
-                log.warning("job_waits", job=self.name, error=str(error))
+                log.warning("task_waits", task=self.name, error=str(error))
             self.is_waiting = True
         else:
             if self.is_waiting:
-                log.info("job_goes_on", job=self.name)
+                log.info("task_goes_on", task=self.name)
             self.is_waiting = False
         metrics.SCHEDULER_TASK_LAST_RUN.labels(task=self.name).set_to_current_time()
 
 
-class Jobs:
+class Tasks:
     """What a scheduler does, each piece safe beside that of another scheduler."""
 
     def __init__(self, ctx: Context, queues: Queues) -> None:
@@ -163,14 +163,14 @@ class Doorbell(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Listen until stopped, and again whenever the connection was lost. The jobs poll meanwhile."""
+        """Listen until stopped, and again whenever the connection was lost. The tasks poll meanwhile."""
         while not self._stopping.is_set():
             try:
                 with closing(relay.hear(self._ctx)) as bell:
                     self._listen(bell.wait)
             except Unavailable:
                 self._stopping.wait(1)
-            except Exception:  # APScheduler's jobs outlive what nobody expects, and so does this
+            except Exception:  # APScheduler's tasks outlive what nobody expects, and so does this
                 log.exception("doorbell_failed")
                 self._stopping.wait(1)
 
@@ -211,22 +211,22 @@ def main() -> int:
 
 
 def _make(ctx: Context) -> tuple[BackgroundScheduler, Doorbell]:
-    jobs = Jobs(ctx, queues())
-    relay_due, replay = Patient("relay", jobs.relay_due), Patient("replay", jobs.replay_dead_letters)
+    tasks = Tasks(ctx, queues())
+    relay_due, replay = Patient("relay", tasks.relay_due), Patient("replay", tasks.replay_dead_letters)
     scheduler = BackgroundScheduler(
         timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
     periods = {
-        Patient("watchdog", jobs.watch_loops): 1,
+        Patient("watchdog", tasks.watch_loops): 1,
         relay_due: 1,
         replay: 1,
-        Patient("snapshots", jobs.take_snapshots): 3,
-        Patient("dead", jobs.collect_dead): 10,
-        Patient("digest", jobs.write_digest): 60,
-        Patient("forget", jobs.forget): 600,
+        Patient("snapshots", tasks.take_snapshots): 3,
+        Patient("dead", tasks.collect_dead): 10,
+        Patient("digest", tasks.write_digest): 60,
+        Patient("forget", tasks.forget): 600,
     }
-    for job, seconds in periods.items():
-        scheduler.add_job(job, "interval", seconds=seconds, id=job.name, next_run_time=datetime.now(UTC))
+    for task, seconds in periods.items():
+        scheduler.add_job(task, "interval", seconds=seconds, id=task.name, next_run_time=datetime.now(UTC))
 
     def answer() -> None:
         relay_due()

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
 from ctrip.database import work
+from ctrip.database.leases import EARLY, is_unleased
 from ctrip.database.models import dead_letters, emails, merchants
 from ctrip.domain.emails import (
     QUEUE,
@@ -36,7 +37,6 @@ LEASE = timedelta(seconds=60)
 
 _DIGEST_LOCK = 0x63547269705F6467
 """Any number that nobody else's advisory lock has: this one spells cTrip_dg."""
-_EARLY = timedelta(milliseconds=50)
 _EXCEPTION_CHARACTERS = 80
 _of = emails.c
 
@@ -115,7 +115,7 @@ def claim(session: Session, email_id: str) -> Claim | None:
     """Claim a pending e-mail that is due and not leased; None where it is not, and then the caller must die."""
     row = session.execute(
         sa.update(emails)
-        .where(_of.id == email_id, _of.next_attempt_at <= sa.func.now() + _EARLY, work.is_unleased(emails))
+        .where(_of.id == email_id, _of.next_attempt_at <= sa.func.now() + EARLY, is_unleased(emails))
         .values(fence=_of.fence + 1, lease_until=sa.func.now() + LEASE)
         .returning(emails)
     ).one_or_none()

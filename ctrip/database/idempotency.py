@@ -47,9 +47,12 @@ def store(session: Session, merchant_id: str, once: Once, *, answer: Answer, now
 
 def forget(session: Session, *, before: datetime, limit: int) -> int:
     """Delete up to `limit` keys that were stored before `before`. Returns how many."""
-    is_old = keys.c.created_at < before
-    oldest = sa.select(keys.c.merchant_id, keys.c.route, keys.c.key).where(is_old).limit(limit)
-    deleted = session.execute(
-        sa.delete(keys).where(is_old, sa.tuple_(keys.c.merchant_id, keys.c.route, keys.c.key).in_(oldest))
+    batch = (
+        sa.select(keys.c.merchant_id, keys.c.route, keys.c.key)
+        .where(keys.c.created_at < before)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("batch")  # which runs once; the planner may run a plain subquery again for each row and pass the limit
     )
-    return int(deleted.rowcount)  # type: ignore[attr-defined]
+    name = sa.tuple_(keys.c.merchant_id, keys.c.route, keys.c.key)
+    return len(session.execute(sa.delete(keys).where(name.in_(sa.select(batch))).returning(keys.c.key)).all())

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ctrip.database import work
+from ctrip.database.leases import EARLY, is_leased, is_unleased
 from ctrip.database.models import dead_letters, jobs
 from ctrip.domain.ids import Prefix
 from ctrip.domain.jobs import (
@@ -33,7 +34,6 @@ from ctrip.errors import Conflict, LostFence
 LEASE = timedelta(seconds=30)
 """It is renewed between two steps, none of which takes half as long. After a crash the job goes on when it ends."""
 TURN = timedelta(seconds=1)
-_EARLY = timedelta(milliseconds=50)
 _ADDING = 0x63_54_72_69_70_6A_6F_62
 """The advisory lock of whoever counts the open jobs and adds one: the letters cTripjob."""
 _CLAIMING = _ADDING + 1
@@ -80,7 +80,7 @@ def claim(session: Session, job_id: str) -> Claim | None:
     the workers. One whose turn it is not is due again after TURN.
     """
     session.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIMING)))
-    is_free = sa.and_(_of.id == job_id, _of.next_attempt_at <= sa.func.now() + _EARLY, work.is_unleased(jobs))
+    is_free = sa.and_(_of.id == job_id, _of.next_attempt_at <= sa.func.now() + EARLY, is_unleased(jobs))
     waits = sa.update(jobs).where(is_free, _is_taken()).values(next_attempt_at=sa.func.now() + TURN, kicked_at=None)
     session.execute(waits)
     started_at = sa.func.coalesce(_of.started_at, sa.func.now())
@@ -176,7 +176,7 @@ def _is_taken() -> sa.ColumnElement[bool]:
         _chain_id(other) == _chain_id(jobs),
         other.c.id != _of.id,
     )
-    return sa.exists().where(is_same, other.c.lease_until > sa.func.now()).correlate(jobs)
+    return sa.exists().where(is_same, is_leased(other)).correlate(jobs)
 
 
 def _chain_id(table: sa.FromClause) -> sa.ColumnElement[str | None]:

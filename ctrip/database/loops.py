@@ -15,12 +15,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
+from ctrip.database.leases import EARLY, is_unleased
 from ctrip.database.models import loops
 from ctrip.errors import LostFence
 
 LEASE = timedelta(seconds=20)
 """Longer than a request to a node may take, twice over: it is renewed after each."""
-_EARLY = timedelta(milliseconds=50)
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def claim(session: Session, name: str) -> Claim | None:
     due = sa.and_(
         loops.c.name == name,
         loops.c.enabled,
-        loops.c.next_run_at <= sa.func.now() + _EARLY,
-        sa.or_(loops.c.lease_until.is_(None), loops.c.lease_until < sa.func.now()),
+        loops.c.next_run_at <= sa.func.now() + EARLY,
+        is_unleased(loops),
     )
     fence = session.scalar(
         sa.update(loops)
@@ -154,7 +154,7 @@ def kick_overdue(
             loops.c.enabled,
             loops.c.chain_id.in_(chain_ids),
             loops.c.next_run_at < sa.func.now() - grace,
-            sa.or_(loops.c.lease_until.is_(None), loops.c.lease_until < sa.func.now()),
+            is_unleased(loops),
             sa.or_(loops.c.kicked_at.is_(None), loops.c.kicked_at < sa.func.now() - again_after),
         )
         .values(kicked_at=sa.func.now())

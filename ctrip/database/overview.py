@@ -6,6 +6,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from ctrip.database.leases import is_leased, is_unleased
 from ctrip.database.models import (
     dead_letters,
     emails,
@@ -91,7 +92,7 @@ def count_payments(session: Session) -> list[PaymentCount]:
 def deliveries(session: Session) -> Outbox:
     """Look at the webhooks that are still to be delivered."""
     of, origin = webhook_deliveries.c, webhook_origins.c
-    full = sa.select(of.origin).where(of.lease_until > sa.func.now()).group_by(of.origin)
+    full = sa.select(of.origin).where(is_leased(webhook_deliveries)).group_by(of.origin)
     slow = sa.select(origin.origin).where(origin.slow_since.is_not(None))
     kept = full.having(sa.func.count() >= AT_ONCE).union_all(slow)
     return _outbox(session, webhook_deliveries, of.origin.not_in(kept))
@@ -139,7 +140,7 @@ def _outbox(session: Session, table: sa.Table, *conditions: sa.ColumnElement[boo
     due = sa.and_(
         *conditions,
         table.c.next_attempt_at <= sa.func.now(),
-        sa.or_(table.c.lease_until.is_(None), table.c.lease_until <= sa.func.now()),
+        is_unleased(table),
     )
     due_since = sa.func.min(table.c.next_attempt_at).filter(due)
     # Rows that are over have no next attempt; the partial index holds the others alone.

@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Engine, event
-from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
+from sqlalchemy.engine.interfaces import DBAPICursor, ExceptionContext, ExecutionContext
 
 S = TypeVar("S", bound=sa.Executable)
 _OPTION = "prepared"
+_STALE = ("0A000", "26000", "42P05")
+"""SQLSTATEs of a plan whose columns have changed, and of names that the server knows and we do not, or the reverse."""
 
 
 def prepared(statement: S) -> S:
@@ -25,6 +27,7 @@ def prepared(statement: S) -> S:
 def prepare_marked(engine: Engine) -> None:
     """Let this engine's connections prepare what is marked when they first run it."""
     event.listen(engine, "do_execute", _execute)
+    event.listen(engine, "handle_error", _give_up_stale)
 
 
 def _execute(cursor: DBAPICursor, statement: str, parameters: dict[str, Any], context: ExecutionContext) -> bool:
@@ -41,3 +44,10 @@ def _execute(cursor: DBAPICursor, statement: str, parameters: dict[str, Any], co
     values = ", ".join(f"%({key})s" for key in parameters)
     cursor.execute(f"EXECUTE {name} {f'({values})' if values else ''}", parameters)
     return True
+
+
+def _give_up_stale(error: ExceptionContext) -> None:
+    """Have connections replaced that cannot run a marked statement any more: they never could again."""
+    is_marked = error.execution_context is not None and error.execution_context.execution_options.get(_OPTION)
+    if is_marked and getattr(error.original_exception, "pgcode", None) in _STALE:
+        error.is_disconnect = True

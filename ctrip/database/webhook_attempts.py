@@ -18,11 +18,12 @@ from sqlalchemy.orm import Session
 
 from ctrip.database import webhook_endpoints as endpoint_rows
 from ctrip.database import webhook_origins, webhooks
+from ctrip.database.leases import is_unleased
 from ctrip.database.models import webhook_deliveries, webhook_endpoints
 from ctrip.database.webhook_statements import CLAIM, FIND, KICK_NEXT, RECORD
 from ctrip.domain.events import Event, EventType
 from ctrip.domain.webhook_endpoints import Endpoint
-from ctrip.domain.webhooks import Attempt, Delivery, DeliveryStatus, Outcome, origin
+from ctrip.domain.webhooks import AT_ONCE, Attempt, Delivery, DeliveryStatus, Outcome, origin
 from ctrip.errors import LostFence
 
 _of = webhook_deliveries.c
@@ -61,13 +62,14 @@ class Recorded:
 
     `was_leased`: its place at the origin had not been given to another. `was_slow`: so the origin is marked by now,
     after the attempts that ended there during this one. `was_failing`: so its endpoint is marked. `following` is the
-    delivery that has been due for longest at the same origin, claimed in the place of the one that has ended.
+    delivery that has been due for longest at the same origin, claimed in the place of the one that has ended: for
+    `read`, when the attempt is committed, so that a row which nobody can read takes no attempt back.
     """
 
     was_leased: bool
     was_slow: bool
     was_failing: bool
-    following: Claim | None
+    following: sa.Row[Any] | None
 
 
 def claim(session: Session, delivery_id: str) -> Claim | None:
@@ -75,7 +77,23 @@ def claim(session: Session, delivery_id: str) -> Claim | None:
     place = session.scalar(FIND, {"wanted": delivery_id})
     if place is None or not webhook_origins.has_room(session, place, beside=delivery_id):
         return None
-    return _read(session.execute(CLAIM, {"wanted": delivery_id}).one())
+    return read(session.execute(CLAIM, {"wanted": delivery_id}).one())
+
+
+def read(row: sa.Row[Any]) -> Claim:
+    """Make a claim of its row."""
+    event, endpoint = _part("event", row), _part("endpoint", row)
+    return Claim(
+        delivery=webhooks.read(row),
+        origin=row.origin,
+        is_slow=row.slow_since is not None,
+        fence=row.fence,
+        attempt=row.attempts - row.attempts_before_schedule + 1,
+        claimed_at=row.claimed_at,
+        event=None if event is None else Event(**event | {"type": EventType(event["type"])}),
+        endpoint=None if endpoint is None else endpoint_rows.read(endpoint),
+        secrets=_secrets(row, endpoint),
+    )
 
 
 def hand_on(session: Session, place: str, *, is_held: bool) -> ComesNext | None:
@@ -87,6 +105,20 @@ def hand_on(session: Session, place: str, *, is_held: bool) -> ComesNext | None:
     """
     row = session.execute(KICK_NEXT, {"wanted": place, "is_held": is_held}).one_or_none()
     return None if row is None else ComesNext(row.id, max(timedelta(0), row.wait))
+
+
+def put_off(session: Session, place: str) -> None:
+    """Let the relay wait with what is due first at an origin as it does after a message: others are to have a turn."""
+    first = (
+        sa.select(_of.id)
+        .where(_of.origin == place, _of.next_attempt_at <= sa.func.now(), is_unleased(webhook_deliveries))
+        .order_by(_of.next_attempt_at)
+        .limit(AT_ONCE)
+        .with_for_update(skip_locked=True)
+        .cte("first")
+    )
+    put_off = sa.update(webhook_deliveries).where(_of.id.in_(sa.select(first.c.id)))
+    session.execute(put_off.values(kicked_at=sa.func.now()))
 
 
 def is_moved(session: Session, claim: Claim) -> bool:
@@ -122,8 +154,7 @@ def record(
     row = session.execute(RECORD, values).one_or_none()
     if row is None:
         raise LostFence(f"delivery {claim.delivery.id} was claimed again after fence {claim.fence}")
-    following = None if row.id is None else _read(row)
-    return Recorded(row.was_leased, row.was_slow, row.was_failing, following)
+    return Recorded(row.was_leased, row.was_slow, row.was_failing, None if row.id is None else row)
 
 
 def release(session: Session, claim: Claim) -> None:
@@ -151,21 +182,6 @@ def _part(name: str, row: sa.Row[Any]) -> dict[str, Any] | None:
     start = f"{name}_of_"
     part = {key.removeprefix(start): value for key, value in row._mapping.items() if key.startswith(start)}
     return None if part["id"] is None else part
-
-
-def _read(row: sa.Row[Any]) -> Claim:
-    event, endpoint = _part("event", row), _part("endpoint", row)
-    return Claim(
-        delivery=webhooks.read(row),
-        origin=row.origin,
-        is_slow=row.slow_since is not None,
-        fence=row.fence,
-        attempt=row.attempts - row.attempts_before_schedule + 1,
-        claimed_at=row.claimed_at,
-        event=None if event is None else Event(**event | {"type": EventType(event["type"])}),
-        endpoint=None if endpoint is None else endpoint_rows.read(endpoint),
-        secrets=_secrets(row, endpoint),
-    )
 
 
 def _secrets(row: sa.Row[Any], endpoint: dict[str, Any] | None) -> tuple[bytes, ...]:

@@ -11,13 +11,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
+from ctrip.database.leases import is_leased, is_unleased
 from ctrip.database.models import webhook_deliveries, webhook_origins
 from ctrip.database.prepared import prepared
 from ctrip.domain.webhooks import AT_ONCE
 
 _of = webhook_deliveries.c
 _is_due = _of.next_attempt_at <= sa.func.now()
-_is_unleased = sa.or_(_of.lease_until.is_(None), _of.lease_until < sa.func.now())
+_is_unleased = is_unleased(webhook_deliveries)
+
+is_idle = sa.or_(_is_unleased, _of.kicked_at.is_not(None))
+"""In no attempt. Leased and kicked: the lease keeps the place that a delivery was handed until its message comes."""
 
 
 def has_room(session: Session, origin: str, *, beside: str) -> bool:
@@ -28,15 +32,16 @@ def has_room(session: Session, origin: str, *, beside: str) -> bool:
     of = webhook_origins.c
     query = sa.select(of.origin).where(of.origin == origin).with_for_update()
     if session.scalar(query) is None:
-        session.execute(pg.insert(webhook_origins).values(origin=origin).on_conflict_do_nothing())
-        session.execute(query)
+        # Made by another in the meantime, it is locked by the update, which changes nothing.
+        made = pg.insert(webhook_origins).values(origin=origin)
+        session.execute(made.on_conflict_do_update(index_elements=[of.origin], set_={"origin": origin}))
     return (session.scalar(_ATTEMPTS, {"wanted": origin, "beside": beside}) or 0) < AT_ONCE
 
 
 def attempts_at(origin: sa.ColumnElement[str], *, beside: sa.ColumnElement[str] | None = None) -> sa.ScalarSelect[int]:
     """Count the attempts at an origin that are being made, or have been handed the place for it; all `beside` one."""
     leased = webhook_deliveries.alias("leased")
-    count = sa.select(sa.func.count()).where(leased.c.origin == origin, leased.c.lease_until >= sa.func.now())
+    count = sa.select(sa.func.count()).where(leased.c.origin == origin, is_leased(leased))
     if beside is not None:
         count = count.where(leased.c.id != beside)
     # Nothing but the leases is its own to read: below a LIMIT SQLAlchemy would count those of all origins.
@@ -44,13 +49,41 @@ def attempts_at(origin: sa.ColumnElement[str], *, beside: sa.ColumnElement[str] 
 
 
 def mark(session: Session, origin: str, *, is_slow: bool) -> None:
-    """Write down whether the newest attempt at an origin was a slow one."""
+    """Write down whether the newest attempt at an origin was a slow one, also where the origin was forgotten since."""
     of = webhook_origins.c
+    marked = pg.insert(webhook_origins).values(origin=origin, slow_since=sa.func.clock_timestamp() if is_slow else None)
     session.execute(
-        sa.update(webhook_origins)
-        .where(of.origin == origin, of.slow_since.is_(None) == is_slow)
-        .values(slow_since=sa.func.clock_timestamp() if is_slow else None)
+        marked.on_conflict_do_update(
+            index_elements=[of.origin],
+            set_={"slow_since": marked.excluded.slow_since},
+            where=of.slow_since.is_(None) == is_slow,
+        )
     )
+
+
+def forget(session: Session, *, slow_before: timedelta, limit: int) -> int:
+    """Delete up to `limit` origins at which nothing is pending, slow ones if they became so long ago. Returns how many.
+
+    A payment may name any host, so there is no end of origins. No index tells when the last delivery to one was made,
+    and it is not asked: a row that is not slow says no more than none does, and is made again when it is needed. A slow
+    one that is forgotten costs the fast lane what a new origin does: its next attempts, the first of which marks it.
+
+    Nothing is lost to whoever wants the origin at this moment. A row that is locked stays; who waits for one that is
+    being deleted makes it anew; attempts are counted by their leases; and what an attempt that ends later says of the
+    origin is stored all the same.
+    """
+    of = webhook_origins.c
+    is_pending = sa.exists().where(_of.origin == of.origin, _of.next_attempt_at.is_not(None))
+    says_nothing = sa.or_(of.slow_since.is_(None), of.slow_since < sa.func.now() - slow_before)
+    batch = (
+        sa.select(of.origin)
+        .where(~is_pending, says_nothing)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("batch")  # which runs once; the planner may run a plain subquery again for each row and pass the limit
+    )
+    gone = sa.delete(webhook_origins).where(of.origin.in_(sa.select(batch.c.origin))).returning(of.origin)
+    return len(session.scalars(gone).all())
 
 
 def due(*, limit: int, again_after: timedelta) -> sa.CTE:

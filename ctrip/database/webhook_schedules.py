@@ -8,11 +8,14 @@ from sqlalchemy.orm import Session
 
 from ctrip.database import webhooks, work
 from ctrip.database.models import webhook_deliveries, webhook_endpoints
+from ctrip.database.webhook_origins import is_idle
 from ctrip.domain.webhook_endpoints import EndpointStatus
 from ctrip.domain.webhooks import DeadReason, Delivery, DeliveryStatus
 
 _of = webhook_deliveries.c
-_is_idle = (_of.status == DeliveryStatus.PENDING, work.is_unleased(webhook_deliveries))
+_is_idle = (_of.status == DeliveryStatus.PENDING, is_idle)
+_taken_over = {"lease_until": None, "fence": _of.fence + 1}
+"""A place that one was handed is given up, and an attempt that outslept its lease records nothing any more."""
 
 
 def end_pending(session: Session, endpoint_id: str, *, limit: int) -> list[Delivery]:
@@ -46,7 +49,7 @@ def follow(session: Session, endpoint_id: str, *, limit: int) -> int:
     moved = session.execute(
         sa.update(webhook_deliveries)
         .where(_of.id == left.c.id)
-        .values(url=left.c.url, origin=left.c.origin, kicked_at=None)
+        .values(url=left.c.url, origin=left.c.origin, kicked_at=None, **_taken_over)
         .returning(_of.id)
     ).all()
     work.ring(session)
@@ -64,7 +67,7 @@ def hasten(session: Session, delivery_id: str) -> None:
     session.execute(
         sa.update(webhook_deliveries)
         .where(_of.id == delivery_id, *_is_idle)
-        .values(next_attempt_at=sa.func.least(_of.next_attempt_at, sa.func.now()), kicked_at=None)
+        .values(next_attempt_at=sa.func.least(_of.next_attempt_at, sa.func.now()), kicked_at=None, **_taken_over)
     )
     work.ring(session)
 
@@ -81,10 +84,10 @@ def begin_anew(session: Session, delivery_ids: Collection[str]) -> int:
             status=DeliveryStatus.PENDING,
             next_attempt_at=sa.func.now(),
             kicked_at=None,
-            lease_until=None,
             dead_reason=None,
             delivered_at=None,
             attempts_before_schedule=_of.attempts,
+            **_taken_over,
         )
         .returning(_of.id)
     ).all()
@@ -113,7 +116,9 @@ def _end(session: Session, whose: sa.ColumnElement[bool], *, limit: int) -> list
     ended = (
         sa.update(webhook_deliveries)
         .where(_of.id.in_(sa.select(idle.c.id)))
-        .values(status=DeliveryStatus.DEAD, dead_reason=DeadReason.ENDPOINT_DISABLED, next_attempt_at=None)
+        .values(
+            status=DeliveryStatus.DEAD, dead_reason=DeadReason.ENDPOINT_DISABLED, next_attempt_at=None, **_taken_over
+        )
         .returning(webhook_deliveries)
     )
     return [webhooks.read(row) for row in session.execute(ended)]

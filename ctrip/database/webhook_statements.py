@@ -9,7 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ctrip.database import webhook_origins, work
+from ctrip.database import webhook_origins
+from ctrip.database.leases import EARLY, is_unleased
 from ctrip.database.models import events, merchants, webhook_attempts, webhook_deliveries, webhook_endpoints
 from ctrip.database.models import webhook_origins as origins
 from ctrip.database.prepared import prepared
@@ -21,14 +22,12 @@ LEASE = timedelta(seconds=30)
 NEAR = timedelta(seconds=60)
 """What is due sooner is worth a delayed message; the rest is found by the relay."""
 
-_EARLY = timedelta(milliseconds=50)
 _of = webhook_deliveries.c
-_is_due = _of.next_attempt_at <= sa.func.now() + _EARLY
+_is_due = _of.next_attempt_at <= sa.func.now() + EARLY
 _is_ready = (
     _of.status == DeliveryStatus.PENDING,
     _is_due,
-    # Leased and kicked: it is in no attempt, the lease keeps the place that it was handed until its message comes.
-    sa.or_(work.is_unleased(webhook_deliveries), _of.kicked_at.is_not(None)),
+    webhook_origins.is_idle,
 )
 _by_id = sa.select(_of.id).where(_of.id == sa.bindparam("wanted"))
 _now = sa.func.clock_timestamp()
@@ -107,7 +106,7 @@ def _recording() -> sa.CTE:
 def _recording_and_claiming() -> sa.Select[Any]:
     recorded = _recording()
     goes_on = sa.exists().where(sa.bindparam("goes_on", type_=sa.Boolean), recorded.c.was_leased)
-    leased = _leasing(_oldest("of_origin", goes_on, due_within=_EARLY))
+    leased = _leasing(_oldest("of_origin", goes_on, due_within=EARLY))
     place = recorded.outerjoin(leased, sa.true())
     return _reading(leased, *recorded.c, place=place)
 
@@ -125,7 +124,7 @@ def _oldest(wanted: str, *also: sa.ColumnElement[bool], due_within: timedelta) -
         place >= sa.tuple_(origin, begin),
         place <= sa.tuple_(origin, end),
         _of.next_attempt_at.is_not(None),
-        work.is_unleased(webhook_deliveries),
+        is_unleased(webhook_deliveries),
         *also,
     )
     # A limit that Postgres cannot see would make the plan for any values look dear, and each run be planned anew.
@@ -150,6 +149,8 @@ KICK_NEXT = prepared(
     # The relay is to wait for as long after the moment that it is due as it does for any message.
     .values(
         kicked_at=sa.func.greatest(_of.next_attempt_at, sa.func.now()),
+        # Whoever had it before and slept through the end of its lease has lost it.
+        fence=_of.fence + 1,
         lease_until=sa.case((sa.and_(sa.bindparam("is_held", type_=sa.Boolean), _is_due), _now + LEASE)),
     )
     .returning(_of.id, (_of.next_attempt_at - _now).label("wait"))

@@ -8,12 +8,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ctrip.database import webhook_origins
+from ctrip.database.leases import is_unleased
 from ctrip.database.models import emails, jobs, webhook_deliveries
 from ctrip.domain import emails as email_rules
 from ctrip.domain import webhooks
@@ -35,12 +36,35 @@ class Due:
     actor: str
 
 
+def _oldest(table: sa.Table, *, limit: int, again_after: timedelta) -> sa.CTE:
+    """Select the rows that have been due for longest."""
+    of = table.c
+    return (
+        sa.select(of.id)
+        .where(
+            of.next_attempt_at <= sa.func.now(),
+            is_unleased(table),
+            sa.or_(of.kicked_at.is_(None), of.kicked_at < sa.func.now() - again_after),
+        )
+        .order_by(of.next_attempt_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        # As a CTE it runs once; as a plain subquery the planner may run it again for each row and pass the limit.
+        .cte("due")
+    )
+
+
+class _SelectDue(Protocol):
+    def __call__(self, *, limit: int, again_after: timedelta) -> sa.CTE: ...
+
+
 @dataclass(frozen=True)
 class _Kind:
-    """Which actor does the work of a table, how its rows begin anew, and how an unexpected exception ends them."""
+    """A table's actor, which of its rows are due, how they begin anew, and how an unexpected exception ends them."""
 
     table: sa.Table
     actor: sa.ColumnElement[str]
+    due: _SelectDue
     revivable: tuple[str, ...]
     revived: Mapping[str, Any]
     failed: Mapping[str, Any]
@@ -50,6 +74,7 @@ _KINDS: Mapping[Prefix, _Kind] = {
     Prefix.DELIVERY: _Kind(
         webhook_deliveries,
         sa.literal(webhooks.ACTOR),
+        due=webhook_origins.due,
         revivable=(DeliveryStatus.FAILED, DeliveryStatus.DEAD),
         revived={"status": DeliveryStatus.PENDING, "dead_reason": None},
         failed={"status": DeliveryStatus.FAILED},
@@ -57,6 +82,7 @@ _KINDS: Mapping[Prefix, _Kind] = {
     Prefix.EMAIL: _Kind(
         emails,
         sa.literal(email_rules.ACTOR),
+        due=partial(_oldest, emails),
         revivable=(EmailStatus.FAILED, EmailStatus.DEAD),
         revived={"status": EmailStatus.PENDING},
         failed={"status": EmailStatus.FAILED},
@@ -64,6 +90,7 @@ _KINDS: Mapping[Prefix, _Kind] = {
     Prefix.JOB: _Kind(
         jobs,
         sa.case({kind: kind.actor for kind in JobKind}, value=jobs.c.kind),
+        due=partial(_oldest, jobs),
         revivable=(JobStatus.FAILED,),
         revived={"status": JobStatus.SCHEDULED, "error": None, "started_at": None, "ended_at": None},
         failed={
@@ -82,23 +109,16 @@ def ring(session: Session) -> None:
     session.execute(sa.select(sa.func.pg_notify(DUE_CHANNEL, "")))
 
 
-def is_unleased(table: sa.Table) -> sa.ColumnElement[bool]:
-    """Say that nobody is at a row."""
-    return sa.or_(table.c.lease_until.is_(None), table.c.lease_until < sa.func.now())
-
-
 def claim_due(session: Session, kind: Prefix, *, limit: int, again_after: timedelta) -> list[Due]:
     """Mark up to `limit` due rows as kicked and return them, the most overdue first; of deliveries, a few per origin.
 
     Left out: rows that an attempt holds, and rows that were kicked within `again_after`. SKIP LOCKED lets several
     schedulers do this at once, each with rows of its own.
     """
-    table = _KINDS[kind].table
-    of = table.c
-    by_origin = kind is Prefix.DELIVERY
-    due = (webhook_origins.due if by_origin else partial(_oldest, table))(limit=limit, again_after=again_after)
-    kicked = sa.update(table).where(of.id.in_(sa.select(due.c.id))).values(kicked_at=sa.func.now())
-    rows = session.execute(kicked.returning(of.id, _KINDS[kind].actor, of.next_attempt_at)).all()
+    of_kind = _KINDS[kind]
+    of, due = of_kind.table.c, of_kind.due(limit=limit, again_after=again_after)
+    kicked = sa.update(of_kind.table).where(of.id.in_(sa.select(due.c.id))).values(kicked_at=sa.func.now())
+    rows = session.execute(kicked.returning(of.id, of_kind.actor, of.next_attempt_at)).all()
     return [Due(row_id, actor) for row_id, actor, _ in sorted(rows, key=lambda row: row.next_attempt_at)]
 
 
@@ -115,7 +135,7 @@ def fail(session: Session, row_id: str, *, killed: bool = False) -> None:
     session.execute(
         sa.update(kind.table)
         .where(of.id == row_id, of.next_attempt_at.is_not(None), sa.or_(sa.literal(killed), is_unleased(kind.table)))
-        .values(**kind.failed, next_attempt_at=None, lease_until=None)
+        .values(**kind.failed, next_attempt_at=None, lease_until=None, fence=of.fence + 1)
     )
 
 
@@ -140,24 +160,6 @@ def revive(session: Session, row_ids: Collection[str]) -> None:
                 attempts_before_schedule=of.attempts,
             )
         )
-
-
-def _oldest(table: sa.Table, *, limit: int, again_after: timedelta) -> sa.CTE:
-    """Select the rows that have been due for longest."""
-    of = table.c
-    return (
-        sa.select(of.id)
-        .where(
-            of.next_attempt_at <= sa.func.now(),
-            is_unleased(table),
-            sa.or_(of.kicked_at.is_(None), of.kicked_at < sa.func.now() - again_after),
-        )
-        .order_by(of.next_attempt_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        # As a CTE it runs once; as a plain subquery the planner may run it again for each row and pass the limit.
-        .cte("due")
-    )
 
 
 def _kind_of(row_id: str) -> _Kind | None:

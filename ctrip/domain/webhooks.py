@@ -34,6 +34,9 @@ AT_ONCE = 2
 SLOW_SHARE = 1 / 3
 """Of the time that an attempt has. An origin that takes more of it is as bad for the others as a silent one."""
 
+SLOW_KEPT = timedelta(days=30)
+"""An origin at which nothing is pending is still known to be slow for so long after it became so."""
+
 LONGEST_RETRY_AFTER_S = 86_400
 """As long as the longest gap of the schedule: an endpoint may ask for patience, not for silence."""
 
@@ -45,6 +48,11 @@ class DeliveryStatus(StrEnum):
     DELIVERED = "delivered"
     DEAD = "dead"
     FAILED = "failed"
+
+    @property
+    def shown(self) -> str:
+        """What everybody outside sees: what failed on our side is as dead to them as the rest."""
+        return str(DeliveryStatus.DEAD if self is DeliveryStatus.FAILED else self)
 
 
 class DeadReason(StrEnum):
@@ -167,15 +175,14 @@ def next_attempt_at(
 
 
 def delivery_object(delivery: Delivery, attempts: Iterable[Attempt]) -> dict[str, object]:
-    """Render a delivery and its history as clients see it; what failed on our side is as dead to them as the rest."""
-    failed = delivery.status is DeliveryStatus.FAILED
+    """Render a delivery and its history as clients see it."""
     return {
         "id": delivery.id,
         "object": "webhook_delivery",
         "event_id": delivery.event_id,
         "endpoint_id": delivery.endpoint_id,
         "url": delivery.url,
-        "status": str(DeliveryStatus.DEAD if failed else delivery.status),
+        "status": delivery.status.shown,
         "attempts": delivery.attempts,
         "next_attempt_at": delivery.next_attempt_at and timestamp(delivery.next_attempt_at),
         "last_status_code": delivery.last_status_code,

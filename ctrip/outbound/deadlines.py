@@ -13,8 +13,7 @@ class Deadline:
     """Begins with its making. A socket's own timeout is no such thing: it begins anew with every byte read."""
 
     def __init__(self, timeout_s: float) -> None:
-        self._began = time.monotonic()
-        self._ends = self._began + timeout_s
+        self._ends = time.monotonic() + timeout_s
 
     @property
     def is_over(self) -> bool:
@@ -24,10 +23,6 @@ class Deadline:
     def left_s(self) -> float:
         """Return what is left, a millisecond at the least, so that it can stand as any call's timeout."""
         return max(0.001, self._ends - time.monotonic())
-
-    def spent_ms(self) -> int:
-        """Return what has passed."""
-        return int((time.monotonic() - self._began) * 1000)
 
     @contextmanager
     def shuts(self, sock: socket.socket) -> Iterator[None]:

@@ -36,7 +36,6 @@ class Answer:
 
     status_code: int
     response: str
-    duration_ms: int
     retry_after_s: int | None
 
 
@@ -63,13 +62,15 @@ class Poster:
         self._dialler = Dialler(resolve=resolve, connect=connect)
         self._trust = trust
 
-    def check(self, url: str) -> None:
-        """Raise DestinationRefused for a URL that could never be dialled. Names are not resolved: that is `post`'s."""
-        destination = read_destination(url)
-        if destination.literal is not None:
-            check_addresses(destination, [destination.literal], allow=self._allow)
-        elif not destination.is_tls and not self._allow:
-            raise DestinationRefused("the URL's scheme is not https")
+    def check(self, url: str, *, param: str | None = None) -> None:
+        """Raise DestinationRefused, with the `param` that is at fault, for a URL that could never be dialled.
+
+        Names are not resolved: that is `post`'s.
+        """
+        try:
+            self._check(read_destination(url))
+        except DestinationRefused as error:
+            raise DestinationRefused(error.detail, param=param) from error
 
     def post(self, url: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
         """POST once and return the answer, be it a redirect or an error.
@@ -87,9 +88,15 @@ class Poster:
                 deadline.shuts(plain),
                 closing(self._secured(plain, destination)) as sock,
             ):
-                return _exchange(sock, destination, body=body, headers=headers, deadline=deadline)
+                return _exchange(sock, destination, body=body, headers=headers)
         except (OSError, http.client.HTTPException) as error:
             raise DeliveryFailed(TOO_LONG if deadline.is_over else words_of(error)) from error
+
+    def _check(self, destination: Destination) -> None:
+        if destination.literal is not None:
+            check_addresses(destination, [destination.literal], allow=self._allow)
+        elif not destination.is_tls and not self._allow:
+            raise DestinationRefused("the URL's scheme is not https")
 
     def _addresses(self, destination: Destination, deadline: Deadline) -> list[Address]:
         if destination.literal is not None:
@@ -135,9 +142,7 @@ class _StatusFirst(http.client.HTTPResponse):
             self.length, self.chunked, self.will_close = 0, False, True
 
 
-def _exchange(
-    sock: socket.socket, destination: Destination, *, body: bytes, headers: Mapping[str, str], deadline: Deadline
-) -> Answer:
+def _exchange(sock: socket.socket, destination: Destination, *, body: bytes, headers: Mapping[str, str]) -> Answer:
     connection = http.client.HTTPConnection(destination.host, destination.port)
     connection.auto_open = 0  # it never dials by itself
     connection.default_port = 443 if destination.is_tls else 80
@@ -146,7 +151,7 @@ def _exchange(
     connection.request("POST", destination.target, body=body, headers={**headers, "Connection": "close"})
     with connection.getresponse() as response:
         opening = _opening(response).decode(errors="replace").replace("\x00", "\ufffd")
-        return Answer(response.status, opening, deadline.spent_ms(), _retry_after_s(response.headers))
+        return Answer(response.status, opening, _retry_after_s(response.headers))
 
 
 def _opening(response: http.client.HTTPResponse) -> bytes:

@@ -1,15 +1,16 @@
-"""What is kept for a limited time is forgotten: dead letters, idempotency keys, and jobs and e-mails that are over."""
+"""What is kept for a limited time is forgotten: letters, idempotency keys, jobs and e-mails that are over, origins."""
 
 from datetime import timedelta
 
 from ctrip.context import Context
-from ctrip.database import audit_log, dead_letters, emails, idempotency, jobs
+from ctrip.database import audit_log, dead_letters, emails, idempotency, jobs, webhook_origins
 from ctrip.domain import emails as email_rules
 from ctrip.domain import jobs as job_rules
 from ctrip.domain.audit_log import SCHEDULER
 from ctrip.domain.dead_letters import Action
 from ctrip.domain.idempotency import KEPT_FOR
 from ctrip.domain.times import timestamp
+from ctrip.domain.webhooks import SLOW_KEPT
 from ctrip.log import get_logger
 
 BATCH = 1_000
@@ -27,7 +28,10 @@ def forget(ctx: Context) -> int:
     with ctx.sessions.begin() as session:
         deleted += idempotency.forget(session, before=ctx.now() - KEPT_FOR, limit=BATCH)
         deleted += jobs.forget(session, older_than=job_rules.KEPT, limit=BATCH)
-        return deleted + emails.forget(session, older_than=email_rules.KEPT, limit=BATCH)
+        deleted += emails.forget(session, older_than=email_rules.KEPT, limit=BATCH)
+    # By itself, so that a webhook to one of them waits for no longer than these few are deleted.
+    with ctx.sessions.begin() as session:
+        return deleted + webhook_origins.forget(session, slow_before=SLOW_KEPT, limit=BATCH)
 
 
 def _forget_dead_letters(ctx: Context) -> int:

@@ -6,7 +6,7 @@ from ctrip.domain.addresses import checksum_address, parse_address
 from ctrip.domain.chains import Chain
 from ctrip.domain.jobs import Facts, Job, JobKind, job_object
 from ctrip.domain.loops import LoopKind
-from ctrip.errors import Conflict, DestinationRefused, InvalidValue, MisconfiguredError, NotFound
+from ctrip.errors import Conflict, InvalidValue, MisconfiguredError, NotFound
 
 
 def scan_now(ctx: Context, *, chain: str, by: str) -> dict[str, object]:
@@ -84,10 +84,7 @@ def custom_webhook(ctx: Context, *, url: str, payload: Facts, merchant_id: str |
     """
     if ctx.poster is None:
         raise MisconfiguredError("this process checks no webhook URLs")
-    try:
-        ctx.poster.check(url)
-    except DestinationRefused as error:
-        raise DestinationRefused(error.detail, param="url") from error
+    ctx.poster.check(url, param="url")
     with ctx.sessions.begin() as session:
         if merchant_id is not None and not merchants.exists(session, merchant_id):
             raise NotFound(f"there is no merchant {merchant_id}", param="merchant_id")

@@ -26,7 +26,7 @@ from ctrip.domain.pages import list_object
 from ctrip.domain.payments import Payment, Standing, Status, Step, final_amount, payment_object
 from ctrip.domain.transfers import transfer_object
 from ctrip.domain.webhooks import delivery_object
-from ctrip.errors import ChainNotReady, Conflict, DestinationRefused, InvalidValue, MisconfiguredError, NotFound
+from ctrip.errors import ChainNotReady, Conflict, InvalidValue, MisconfiguredError, NotFound
 from ctrip.log import get_logger
 
 log = get_logger()
@@ -237,10 +237,7 @@ def _required(chain: Chain, asked: int | None) -> int:
 def _check_destination(ctx: Context, url: str) -> None:
     if ctx.poster is None:
         raise MisconfiguredError("this process checks no webhook destinations")
-    try:
-        ctx.poster.check(url)
-    except DestinationRefused as error:
-        raise DestinationRefused(error.detail, param="webhook_url") from error
+    ctx.poster.check(url, param="webhook_url")
 
 
 def _find(session: Session, merchant_id: str, payment_id: str) -> Payment:

@@ -15,7 +15,7 @@ from ctrip.context import Context
 from ctrip.database import webhooks
 from ctrip.domain.jobs import Done, Facts, Failed, Later, Outcome
 from ctrip.domain.loops import Tick
-from ctrip.domain.webhooks import Delivery, DeliveryStatus
+from ctrip.domain.webhooks import Delivery
 from ctrip.runs import JobRun, run_job
 
 LOOK_EVERY = timedelta(milliseconds=500)
@@ -66,11 +66,10 @@ def _pause(job: JobRun, deliveries: Sequence[Delivery]) -> timedelta:
 
 
 def _facts(delivery: Delivery) -> Facts:
-    is_failed = delivery.status is DeliveryStatus.FAILED
     return {
         "id": delivery.id,
         "url": delivery.url,
-        "status": str(DeliveryStatus.DEAD if is_failed else delivery.status),
+        "status": delivery.status.shown,
         "attempts": delivery.attempts,
         "last_status_code": delivery.last_status_code,
     }

@@ -12,13 +12,6 @@ from ctrip.log import get_logger
 BATCH = 500
 BATCHES = 20
 """How many batches one request redelivers: 10,000 deliveries. The answer says how many there were."""
-_STATUSES = {
-    "pending": (DeliveryStatus.PENDING,),
-    "delivered": (DeliveryStatus.DELIVERED,),
-    "dead": (DeliveryStatus.DEAD, DeliveryStatus.FAILED),
-}
-"""What failed on our side is as dead to clients as the rest."""
-
 log = get_logger()
 
 
@@ -41,7 +34,7 @@ def of_merchant(
             after=after,
             endpoint_id=endpoint_id,
             event_id=event_id,
-            statuses=() if status is None else _STATUSES[status],
+            statuses=() if status is None else [each for each in DeliveryStatus if each.shown == status],
         )
     return list_object([delivery_object(*told) for told in found], limit=limit)
 

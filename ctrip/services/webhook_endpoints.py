@@ -18,7 +18,7 @@ from ctrip.domain.webhook_endpoints import (
     endpoint_object,
 )
 from ctrip.domain.webhooks import delivery_object, origin
-from ctrip.errors import Conflict, DestinationRefused, MisconfiguredError, NotFound
+from ctrip.errors import Conflict, MisconfiguredError, NotFound
 from ctrip.log import get_logger
 
 BATCH = 500
@@ -171,10 +171,7 @@ def _new_secret(ctx: Context) -> tuple[str, bytes]:
 def _check_destination(ctx: Context, url: str) -> None:
     if ctx.poster is None:
         raise MisconfiguredError("this process checks no webhook destinations")
-    try:
-        ctx.poster.check(url)
-    except DestinationRefused as error:
-        raise DestinationRefused(error.detail, param="url") from error
+    ctx.poster.check(url, param="url")
 
 
 def _unknown(endpoint_id: str) -> NotFound:

@@ -1,4 +1,4 @@
-"""The scheduler's jobs, and whole processes: loops and effects come back by themselves whatever Redis forgets."""
+"""The scheduler's tasks, and whole processes: loops and effects come back by themselves whatever Redis forgets."""
 
 import json
 import signal
@@ -20,7 +20,7 @@ from actors.broker import NAMESPACE, broker, wake
 from actors.hardened import make_client
 from actors.listener import listen_for_payments
 from actors.queues import Queues
-from actors.scheduler import BACKLOG, Doorbell, Jobs, Patient
+from actors.scheduler import BACKLOG, Doorbell, Patient, Tasks
 from actors.webhook import send_webhook
 from ctrip.context import Context
 from ctrip.database import work
@@ -48,8 +48,8 @@ def our_queues(redis_client: Redis, redis_url: str) -> Queues:
 
 
 @pytest.fixture
-def jobs(ctx: Context, our_queues: Queues) -> Jobs:
-    return Jobs(ctx, our_queues)
+def tasks(ctx: Context, our_queues: Queues) -> Tasks:
+    return Tasks(ctx, our_queues)
 
 
 def ready(queues: Queues) -> dict[str, int]:
@@ -77,57 +77,57 @@ def time_passes(ctx: Context) -> None:
             session.execute(sa.update(table).values(kicked_at=sa.text("now() - interval '1 min'")))
 
 
-# --- jobs -----------------------------------------------------------------------------------------------------------
+# --- tasks ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_watchdog_starts_every_loop_once_even_with_two_schedulers(ctx, our_queues: Queues) -> None:
-    first, second = Jobs(ctx, our_queues), Jobs(ctx, our_queues)
+    first, second = Tasks(ctx, our_queues), Tasks(ctx, our_queues)
     for _ in range(3):
         first.watch_loops()
         second.watch_loops()
     assert ready(our_queues) == {"listener": 1, "sweeper": 1}
 
 
-def test_what_redis_forgot_is_sent_again(ctx, jobs: Jobs, our_queues: Queues, redis_client: Redis) -> None:
+def test_what_redis_forgot_is_sent_again(ctx, tasks: Tasks, our_queues: Queues, redis_client: Redis) -> None:
     owe(ctx, 5)
-    jobs.watch_loops()
-    jobs.relay_due()
+    tasks.watch_loops()
+    tasks.relay_due()
     assert ready(our_queues) == {"listener": 1, "sweeper": 1, "webhook": 5}
     redis_client.flushall()
     with ctx.sessions.begin() as session:
         session.execute(sa.update(loop_rows).values(next_run_at=sa.text("now() - interval '2 s'")))
-    jobs.watch_loops()
-    jobs.relay_due()
+    tasks.watch_loops()
+    tasks.relay_due()
     assert ready(our_queues) == {}, "it might only be slow"
     time_passes(ctx)
-    jobs.watch_loops()
-    jobs.relay_due()
+    tasks.watch_loops()
+    tasks.relay_due()
     assert ready(our_queues) == {"listener": 1, "sweeper": 1, "webhook": 5}
 
 
-def test_a_queue_that_is_only_busy_is_not_flooded(ctx, jobs: Jobs, our_queues: Queues, redis_client: Redis) -> None:
+def test_a_queue_that_is_only_busy_is_not_flooded(ctx, tasks: Tasks, our_queues: Queues, redis_client: Redis) -> None:
     redis_client.rpush(f"{NAMESPACE}:webhook", *range(BACKLOG + 1))
     owe(ctx, 3)
-    jobs.relay_due()
+    tasks.relay_due()
     assert ready(our_queues) == {"webhook": BACKLOG + 1}
     redis_client.ltrim(f"{NAMESPACE}:webhook", 0, 9)
-    jobs.relay_due()
+    tasks.relay_due()
     assert ready(our_queues) == {"webhook": 13}
 
 
-def test_a_replay_that_was_asked_for_is_sent_once_by_two_schedulers(ctx, jobs: Jobs, our_queues: Queues) -> None:
+def test_a_replay_that_was_asked_for_is_sent_once_by_two_schedulers(ctx, tasks: Tasks, our_queues: Queues) -> None:
     now = ctx.now()
     died = {"queue": "webhook", "actor": "send_webhook", "exception": None, "first_at": now, "died_at": now}
     for name in ("a", "b"):
         dead_letters.record(ctx, row_died(row_id=name, reason=Reason.SCHEDULE, **died))
     dead_letters.request_replay(ctx, Filter(), by="tests", dry_run=False)
-    jobs.replay_dead_letters()
-    Jobs(ctx, our_queues).replay_dead_letters()
+    tasks.replay_dead_letters()
+    Tasks(ctx, our_queues).replay_dead_letters()
     assert ready(our_queues) == {"webhook": 2}
 
 
 def test_a_letter_that_cannot_be_read_does_not_keep_others_from_being_replayed(
-    ctx, jobs: Jobs, our_queues: Queues
+    ctx, tasks: Tasks, our_queues: Queues
 ) -> None:
     now = ctx.now()
     died = {"queue": "webhook", "actor": "send_webhook", "exception": None, "first_at": now, "died_at": now}
@@ -136,12 +136,12 @@ def test_a_letter_that_cannot_be_read_does_not_keep_others_from_being_replayed(
     with ctx.sessions.begin() as session:
         session.execute(sa.update(letter_rows).where(letter_rows.c.row_id == "a").values(message="no JSON"))
     dead_letters.request_replay(ctx, Filter(), by="tests", dry_run=False)
-    jobs.replay_dead_letters()
+    tasks.replay_dead_letters()
     assert ready(our_queues) == {"webhook": 1}
 
 
 def test_replays_that_redis_did_not_take_are_sent_when_it_is_back(
-    ctx, jobs: Jobs, our_queues: Queues, monkeypatch: pytest.MonkeyPatch
+    ctx, tasks: Tasks, our_queues: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = ctx.now()
     died = {"queue": "listener", "actor": "listen_for_payments", "exception": None, "first_at": now, "died_at": now}
@@ -158,9 +158,9 @@ def test_replays_that_redis_did_not_take_are_sent_when_it_is_back(
 
     monkeypatch.setitem(broker.scripts, "dispatch", go_away_after_one)
     with pytest.raises(ConnectionClosed):
-        jobs.replay_dead_letters()
+        tasks.replay_dead_letters()
     assert ready(our_queues) == {"listener": 1}
-    jobs.replay_dead_letters()
+    tasks.replay_dead_letters()
     assert ready(our_queues) == {"listener": 3}
     assert {letter.replays for letter in dead_letters.matching(ctx, Filter(), limit=9)} == {1}
 
@@ -187,9 +187,9 @@ def test_a_doorbell_outlives_what_nobody_expected(ctx) -> None:
     assert not doorbell.is_alive()
 
 
-def test_snapshots_reach_those_who_do_not_know_redis(ctx, jobs: Jobs) -> None:
+def test_snapshots_reach_those_who_do_not_know_redis(ctx, tasks: Tasks) -> None:
     wake(send_webhook, ["whd_1", "whd_2"])
-    jobs.take_snapshots()
+    tasks.take_snapshots()
     assert {found.queue: found.ready for found in snapshots.snapshots(ctx)} == {
         "listener": 0,
         "sweeper": 0,
@@ -202,35 +202,41 @@ def test_with_redis_away_nothing_is_kicked_that_could_not_be_sent(ctx, own_redis
     owe(ctx, 1)
     here = Queues(make_client(own_redis.url), namespace=NAMESPACE, heartbeat_timeout_ms=30_000)
     broker.connect(own_redis.url)
-    jobs = Jobs(ctx, here)
+    tasks = Tasks(ctx, here)
     own_redis.kill()
-    for job in (jobs.watch_loops, jobs.relay_due, jobs.replay_dead_letters, jobs.take_snapshots, jobs.collect_dead):
+    for task in (
+        tasks.watch_loops,
+        tasks.relay_due,
+        tasks.replay_dead_letters,
+        tasks.take_snapshots,
+        tasks.collect_dead,
+    ):
         with pytest.raises(RedisError):
-            job()
+            task()
     own_redis.start()
-    jobs.watch_loops()
-    jobs.relay_due()
+    tasks.watch_loops()
+    tasks.relay_due()
     assert ready(here) == {"listener": 1, "sweeper": 1, "webhook": 1}, "all of it is due at once"
 
 
-def test_with_postgres_away_every_job_says_so_in_our_own_words(ctx, our_queues: Queues) -> None:
+def test_with_postgres_away_every_task_says_so_in_our_own_words(ctx, our_queues: Queues) -> None:
     gone = make_sessions(make_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none", process="tests"))
-    jobs = Jobs(replace(ctx, sessions=gone), our_queues)
-    for job in (jobs.watch_loops, jobs.relay_due, jobs.replay_dead_letters, jobs.take_snapshots, jobs.forget):
+    tasks = Tasks(replace(ctx, sessions=gone), our_queues)
+    for task in (tasks.watch_loops, tasks.relay_due, tasks.replay_dead_letters, tasks.take_snapshots, tasks.forget):
         with pytest.raises(Unavailable):
-            job()
+            task()
 
 
-def test_a_job_waits_for_what_is_away_and_goes_on_when_it_is_back() -> None:
+def test_a_task_waits_for_what_is_away_and_goes_on_when_it_is_back() -> None:
     lost = ConnectionClosed("c")  # type: ignore[no-untyped-call]
     answers: list[Exception | None] = [None, Unavailable("a"), RedisError("b"), lost, None, None]
 
-    def job() -> None:
+    def task() -> None:
         answer = answers.pop(0)
         if answer is not None:
             raise answer
 
-    patient, said = Patient("relay", job), list[str]()
+    patient, said = Patient("relay", task), list[str]()
     for _ in range(6):
         patient()
         said.append("waits" if patient.is_waiting else "runs")
@@ -307,8 +313,8 @@ def test_five_hundred_effects_that_were_queued_when_redis_was_flushed_each_happe
 ) -> None:
     with Sink() as sink:
         owe(ctx, 500, sink.url)
-        jobs = Jobs(ctx, our_queues)
-        jobs.relay_due()
+        tasks = Tasks(ctx, our_queues)
+        tasks.relay_due()
         assert ready(our_queues) == {"webhook": 2}, "as many as may run at one origin: they go on with the rest"
         redis_client.flushall()
         time_passes(ctx)
@@ -331,7 +337,7 @@ def test_a_webhook_that_failed_comes_back_soon_without_any_scheduler(
     with Sink() as sink:
         sink.answer = lambda _: 500 if len(sink.received) < 3 else 200
         owe(ctx, 1, sink.url)
-        Jobs(ctx, our_queues).relay_due()
+        Tasks(ctx, our_queues).relay_due()
         with worker("webhook", environment, tmp_path, WEBHOOK_RETRY_SCHEDULE="0,1,1,3600") as started:
             wait_until(lambda: _statuses(ctx) == {"delivered": 1}, within_s=40, what=started.said)
         assert len(sink.received) == 3
@@ -357,11 +363,11 @@ def test_a_scheduler_outlives_redis_and_stops_when_told(ctx, environment, own_re
     with scheduler({**environment, "REDIS_URL": own_redis.url}, tmp_path) as started:
         wait_until(lambda: ready(here) == {"listener": 1, "sweeper": 1}, within_s=30, what=started.said)
         own_redis.kill()
-        wait_until(lambda: started.said.count("job_waits") >= 3, within_s=20, what=started.said)
+        wait_until(lambda: started.said.count("task_waits") >= 3, within_s=20, what=started.said)
         owe(ctx, 1)
         own_redis.start()
         wait_until(lambda: ready(here).get("webhook") == 1, within_s=20, what=started.said)
-        waited = [line["job"] for line in map(json.loads, started.said.splitlines()) if line["event"] == "job_waits"]
+        waited = [line["task"] for line in map(json.loads, started.said.splitlines()) if line["event"] == "task_waits"]
         assert sorted(waited) == sorted(set(waited)), "each says so once"
         started.signal(signal.SIGTERM)
         assert started.wait(10) == 0

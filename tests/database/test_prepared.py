@@ -6,8 +6,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection, exc
 
-from ctrip.database.engine import make_engine
+from ctrip.database.engine import Sessions, make_engine, make_sessions
 from ctrip.database.prepared import prepared
+from ctrip.errors import Unavailable
 
 _NAMES = sa.text("SELECT name, statement FROM pg_prepared_statements ORDER BY name")
 _SUM = prepared(sa.select(sa.cast(sa.bindparam("one"), sa.Integer) + sa.bindparam("other", type_=sa.Integer)))
@@ -65,6 +66,29 @@ def test_a_connection_that_was_replaced_prepares_anew(postgres_url: str) -> None
     with engine.connect() as connection:
         assert connection.scalar(_SUM, {"one": 1, "other": 2}) == 3
     engine.dispose()
+
+
+def test_a_plan_that_a_migration_has_spoilt_costs_one_attempt_and_not_the_connection_s_life(
+    sessions: Sessions, postgres_url: str
+) -> None:
+    engine = make_engine(postgres_url, process="prepared", pool_size=1)
+    own = make_sessions(engine)
+    with sessions.begin() as session:
+        session.execute(sa.text("CREATE TABLE spoilt (number integer)"))
+    try:
+        read = prepared(sa.select(sa.table("spoilt", sa.column("number", sa.BigInteger))))
+        with own.begin() as session:
+            session.execute(read)
+        with sessions.begin() as session:
+            session.execute(sa.text("ALTER TABLE spoilt ALTER number TYPE bigint"))
+        with pytest.raises(Unavailable), own.begin() as session:
+            session.execute(read)
+        with own.begin() as session:
+            assert session.execute(read).all() == []
+    finally:
+        with sessions.begin() as session:
+            session.execute(sa.text("DROP TABLE spoilt"))
+        engine.dispose()
 
 
 @pytest.mark.parametrize(

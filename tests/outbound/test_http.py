@@ -182,8 +182,7 @@ def test_what_follows_the_status_line_ends_at_the_deadline_and_takes_nothing_bac
     began = time.monotonic()
     answer = post_to(behave, timeout_s=SHORT_S)
     assert answer.status_code == 200
-    assert answer.duration_ms >= SHORT_S * 900
-    assert time.monotonic() - began < LONG_S / 2
+    assert SHORT_S * 0.9 <= time.monotonic() - began < LONG_S / 2
 
 
 @pytest.mark.parametrize("behave", [pytest.param(behave, id=name) for name, behave in NO_STATUS_CAME])

@@ -1,6 +1,7 @@
 """What is kept for a limited time goes when that is over, in bounded batches, and never silently."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,14 +12,19 @@ import structlog
 from structlog.testing import capture_logs
 
 from ctrip.context import Context
-from ctrip.database.models import dead_letters, emails, idempotency_keys, jobs
+from ctrip.database import webhook_origins as origins
+from ctrip.database.models import dead_letters, emails, idempotency_keys, jobs, webhook_origins
 from ctrip.domain.ids import Prefix
+from ctrip.domain.webhooks import SLOW_KEPT
 from ctrip.services import audit_log, housekeeping
 from tests.conftest import MERCHANT_ID
+from tests.services.office import Office
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.infra
 
 DAYS_90 = timedelta(days=90)
+PLACE = "https://shop.example:443"
 
 
 @pytest.fixture
@@ -151,3 +157,98 @@ def test_an_email_goes_with_the_last_letter_that_speaks_of_it(ctx: Context) -> N
     with ctx.sessions.begin() as session:
         session.execute(dead_letters.update().values(died_at=sa.func.now() - timedelta(days=91)))
     assert housekeeping.forget(ctx) == 2
+
+
+# --- origins --------------------------------------------------------------------------------------------------------
+
+
+def meet(ctx: Context, *places: str, slow_for: timedelta | None = None) -> None:
+    """Let origins be known, and be slow for so long."""
+    since = None if slow_for is None else sa.func.now() - slow_for
+    with ctx.sessions.begin() as session:
+        for place in places:
+            session.execute(webhook_origins.insert().values(origin=place, slow_since=since))
+
+
+def known(ctx: Context) -> list[str]:
+    with ctx.sessions() as session:
+        return sorted(session.scalars(sa.select(webhook_origins.c.origin)))
+
+
+def is_slow(ctx: Context, place: str) -> bool:
+    with ctx.sessions() as session:
+        of = webhook_origins.c
+        return session.scalar(sa.select(of.slow_since).where(of.origin == place)) is not None
+
+
+@pytest.mark.parametrize(
+    ("slow_for", "delivery", "stays"),
+    [
+        (None, None, False),
+        (None, "over", False),
+        (None, "pending", True),
+        (timedelta(days=29), None, True),
+        (timedelta(days=31), None, False),
+        (timedelta(days=31), "over", False),
+        (timedelta(days=31), "pending", True),
+    ],
+)
+def test_an_origin_at_which_nothing_is_pending_goes_and_a_slow_one_when_it_has_been_so_for_a_month(
+    office: Office, slow_for: timedelta | None, delivery: str | None, stays: bool
+) -> None:
+    meet(office.ctx, PLACE, slow_for=slow_for)
+    office.owe("https://another.example/hooks")
+    if delivery is not None:
+        delivery_id, _ = office.owe("https://shop.example/hooks")
+        if delivery == "over":
+            office.change(delivery_id, status="dead", dead_reason="schedule", next_attempt_at=None)
+    assert [housekeeping.forget(office.ctx), housekeeping.forget(office.ctx)] == [int(not stays), 0]
+    assert known(office.ctx) == [PLACE] * stays
+
+
+def test_more_origins_than_one_batch_go_in_several(office: Office) -> None:
+    meet(office.ctx, *(f"https://{n}.example:443" for n in range(5)))
+    for left in (3, 1, 0, 0):
+        with office.ctx.sessions.begin() as session:
+            origins.forget(session, slow_before=SLOW_KEPT, limit=2)
+        assert len(known(office.ctx)) == left
+
+
+def test_an_origin_that_somebody_looks_at_stays_and_is_not_waited_for(office: Office) -> None:
+    meet(office.ctx, PLACE)
+    with office.ctx.sessions.begin() as session:
+        assert origins.has_room(session, PLACE, beside="")
+        assert housekeeping.forget(office.ctx) == 0
+    assert housekeeping.forget(office.ctx) == 1
+
+
+def test_who_waits_for_an_origin_that_is_being_forgotten_makes_it_anew_and_has_it_alone(office: Office) -> None:
+    meet(office.ctx, PLACE)
+    waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+    def look() -> tuple[bool, int]:
+        with office.ctx.sessions.begin() as session:
+            has_room = origins.has_room(session, PLACE, beside="")
+            return has_room, housekeeping.forget(office.ctx)
+
+    with ThreadPoolExecutor(2) as crowd, office.ctx.sessions() as watching:
+        with office.ctx.sessions.begin() as session:
+            assert origins.forget(session, slow_before=SLOW_KEPT, limit=1) == 1
+            runs = [crowd.submit(look) for _ in range(2)]
+            wait_until(lambda: watching.scalar(waiting) == 2, within_s=10, what="both wait for the deletion")
+        assert [run.result(10) for run in runs] == [(True, 0)] * 2, "locked anew, so it cannot be forgotten"
+    assert known(office.ctx) == [PLACE]
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_an_attempt_whose_origin_was_forgotten_meanwhile_marks_it(office: Office, slow: bool) -> None:
+    with office.ctx.sessions.begin() as session:
+        origins.mark(session, PLACE, is_slow=slow)
+    assert is_slow(office.ctx, PLACE) is slow
+
+
+def test_an_origin_that_was_slow_before_is_slow_since_then(office: Office) -> None:
+    meet(office.ctx, PLACE, slow_for=timedelta(days=31))
+    with office.ctx.sessions.begin() as session:
+        origins.mark(session, PLACE, is_slow=True)
+    assert housekeeping.forget(office.ctx) == 1

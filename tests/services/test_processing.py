@@ -1,22 +1,23 @@
 """A payment read again from its chain: what was missed is stored, what was right stays as it was."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.reading import read_blocks
 from ctrip.context import Context
 from ctrip.database import cursors
+from ctrip.database.engine import Sessions
 from ctrip.database.models import events, payments, transfers
 from ctrip.domain.payments import Payment, Status
-from ctrip.domain.scanning import BlockRange
 from ctrip.domain.transfers import TransferStatus
-from ctrip.errors import NodeRefused, NodeUnavailable
-from ctrip.services import jobs, processing
+from ctrip.services import jobs
 from ctrip.services.audit import audit
 from ctrip.services.processing import process_payment
+from tests.between import Answer, between, forward
 from tests.devchain import ETHER, USDC, DevChain
 from tests.jobs import BY, due_now, see_through
 from tests.world import World
@@ -68,6 +69,22 @@ def rows(world: World, payment: Payment) -> list[dict[str, Any]]:
 def delete_transfers(world: World, payment: Payment) -> None:
     with world.ctx.sessions.begin() as session:
         session.execute(sa.delete(transfers).where(transfers.c.payment_id == payment.id))
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def dying(ctx: Context, *, when: Callable[[], bool]) -> Context:
+    """A process that is killed before the first transaction that it would begin when something has come to be so."""
+
+    class Mortal(Sessions):
+        def begin(self) -> Any:
+            if when():
+                raise Killed
+            return super().begin()
+
+    return replace(ctx, sessions=Mortal(**ctx.sessions.kw))
 
 
 @pytest.mark.parametrize("asset", ["coin", "token"])
@@ -182,22 +199,24 @@ def test_blocks_from_before_the_payment_are_not_read(world: World) -> None:
     assert transfer.block_number - 1 <= first <= transfer.block_number
 
 
-def test_a_node_that_refuses_wide_spans_is_asked_for_narrower_ones(world: World, usdc: bytes, monkeypatch) -> None:
+def test_a_node_that_refuses_wide_spans_is_asked_for_narrower_ones(world: World, usdc: bytes) -> None:
     payment = confirmed(world, token=usdc, amount=5 * USDC)
     world.anvil.mine(world.chain.reorg_window + 40)
     world.scan()
     delete_transfers(world, payment)
     asked: list[int] = []
-    real = ChainClient.blocks_with_transfers_to
 
-    def picky(self: ChainClient, address: bytes, among: BlockRange) -> set[int]:
-        asked.append(len(among))
-        if len(among) > 16:
-            raise NodeRefused("too wide", rpc_code=-32005, rpc_message="query exceeds max block range")
-        return real(self, address, among)
+    def picky(body: bytes) -> Answer:
+        if b'"fromBlock"' in body:
+            [wanted] = json.loads(body)["params"]
+            asked.append(int(wanted["toBlock"], 16) - int(wanted["fromBlock"], 16) + 1)
+            if asked[-1] > 16:
+                return 200, json.dumps({"id": 0, "error": {"code": -32005, "message": "block range"}}).encode()
+        return 200, forward(world.anvil.url, body)
 
-    monkeypatch.setattr(ChainClient, "blocks_with_transfers_to", picky)
-    assert process(world, payment)["result"]["transfers_stored"] == 1
+    job = ask(world, payment)
+    with between(world.ctx, picky) as ctx:
+        assert see_through(ctx, job, process_payment)["result"]["transfers_stored"] == 1
     assert max(asked) > 16 >= asked[-1]
 
 
@@ -209,52 +228,41 @@ def test_a_run_that_was_killed_goes_on_with_the_span_at_hand_and_stores_once(wor
     delete_transfers(world, payment)
     job_id = str(ask(world, payment)["id"])
 
-    class Killed(BaseException):
-        pass
-
-    def kill(*_: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr("ctrip.runs.JobRun.note", kill)
-        with pytest.raises(Killed):
-            process_payment(world.ctx, job_id)
+    with pytest.raises(Killed):
+        process_payment(dying(world.ctx, when=lambda: world.transfers(payment) != []), job_id)
+    assert jobs.find(world.ctx, job_id)["progress"] is None, "it died before it wrote down how far it had come"
     due_now(world.ctx)
-    assert see_through(world.ctx, {"id": job_id}, process_payment)["status"] == "done"
+    assert see_through(world.ctx, {"id": job_id}, process_payment, between=world._due)["status"] == "done"
     assert len(world.transfers(payment)) == 1
     assert audit(world.ctx) == []
 
 
-def test_two_at_once_store_once(world: World, monkeypatch) -> None:
+def test_two_at_once_store_once(world: World) -> None:
     payment = confirmed(world, token=None, amount=ETHER)
     delete_transfers(world, payment)
     first, second = ask(world, payment), ask(world, payment)
-    real = read_blocks
+    stored: list[int] = []
 
-    def overtaken(*args: Any, **kwargs: Any) -> Any:
-        found = real(*args, **kwargs)
-        monkeypatch.setattr(processing, "read_blocks", real)
-        assert see_through(world.ctx, second, process_payment)["result"]["transfers_stored"] == 1
-        return found
+    def overtaken(body: bytes) -> Answer:
+        found = forward(world.anvil.url, body)
+        if b"eth_getTransactionReceipt" in body and not stored:
+            # The last that the first run asks for, before it stores what it has read.
+            stored.append(see_through(world.ctx, second, process_payment)["result"]["transfers_stored"])
+        return 200, found
 
-    monkeypatch.setattr(processing, "read_blocks", overtaken)
-    process_payment(world.ctx, str(first["id"]))
-    done = see_through(world.ctx, first, process_payment)
-    assert done["result"]["transfers_stored"] == 0
+    with between(world.ctx, overtaken) as ctx:
+        process_payment(ctx, str(first["id"]))
+    assert stored == [1]
+    assert see_through(world.ctx, first, process_payment)["result"]["transfers_stored"] == 0
     assert len(world.transfers(payment)) == 1
     assert audit(world.ctx) == []
 
 
-def test_a_silent_node_is_waited_for(world: World, monkeypatch) -> None:
+def test_a_node_that_is_away_is_waited_for(world: World) -> None:
     payment = confirmed(world, token=None, amount=ETHER)
     job_id = str(ask(world, payment)["id"])
-
-    def silent(*_: object) -> None:
-        raise NodeUnavailable("the node is silent")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(ChainClient, "headers", silent)
-        assert process_payment(world.ctx, job_id).again_in is not None
+    with between(world.ctx, lambda _: None) as ctx:
+        assert process_payment(ctx, job_id).again_in is not None
     due_now(world.ctx)
     assert see_through(world.ctx, {"id": job_id}, process_payment)["status"] == "done"
 

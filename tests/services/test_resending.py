@@ -86,6 +86,16 @@ def test_the_job_waits_while_deliveries_are_tried_again(ctx, merchant_id, sink) 
     assert done["result"]["deliveries"][0]["attempts"] == 2
 
 
+@pytest.mark.parametrize("how", [{"status": "failed"}, {"status": "dead", "dead_reason": "schedule"}])
+def test_what_is_over_without_having_arrived_is_dead_whatever_ended_it(ctx, sink, how: dict[str, str]) -> None:
+    def end() -> None:
+        with ctx.sessions.begin() as session:
+            session.execute(sa.update(webhook_deliveries).values(next_attempt_at=None, **how))
+
+    done = see_through(ctx, post(ctx, sink.url), custom_webhook, between=end)
+    assert (done["status"], done["result"]["deliveries"][0]["status"]) == ("done", "dead")
+
+
 def test_a_json_of_ones_own_is_posted_byte_for_byte_and_without_a_signature(ctx, sink) -> None:
     payload = {"n": 2**200, "empty": [], "text": "é\u2028", "deep": {"a": [1.5, None, True]}}
     asked = post(ctx, sink.url, payload=payload)

@@ -2,13 +2,12 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import msgspec
 import pytest
-import requests
 import sqlalchemy as sa
 
 from ctrip.blockchain.client import ChainClient
@@ -21,6 +20,7 @@ from ctrip.domain.loops import Tick
 from ctrip.domain.payments import Status
 from ctrip.errors import LostFence, NodeUnavailable
 from ctrip.services.scanning import scan_chain
+from tests.between import Answer, between, forward
 from tests.devchain import ETHER, USDC, DevChain
 from tests.world import World
 
@@ -178,57 +178,25 @@ def test_a_node_of_another_chain_is_not_believed(world: World) -> None:
         ChainClient(other).head()
 
 
-def _proxy(world: World, fault: str) -> Any:
-    return _Proxy(world, fault)
-
-
-class _Proxy:
+def _proxy(world: World, fault: str) -> AbstractContextManager[Context]:
     """A node between ours and the chain that fails in one way."""
 
-    def __init__(self, world: World, fault: str) -> None:
-        self._world, self._fault = world, fault
-
-    def __enter__(self) -> Context:
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                status, answer = proxy.answer(body)
-                if answer is None:
-                    return
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        chain = replace(self._world.chain, rpc_urls=(f"http://127.0.0.1:{self._server.server_port}",))
-        return replace(self._world.ctx, clients={chain.chain_id: ChainClient(chain)})
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def answer(self, body: bytes) -> tuple[int, bytes | None]:
-        real = requests.post(self._world.anvil.url, data=body, headers={"Content-Type": "application/json"}, timeout=9)
-        if self._fault == "lags":
-            lagging = body.replace(b'"latest"', f'"{hex(self._world.anvil.block_number() - 2)}"'.encode())
-            headers = {"Content-Type": "application/json"}
-            return 200, requests.post(self._world.anvil.url, data=lagging, headers=headers, timeout=9).content
+    def answer(body: bytes) -> Answer:
+        if fault == "lags":
+            behind = f'"{hex(world.anvil.block_number() - 2)}"'.encode()
+            return 200, forward(world.anvil.url, body.replace(b'"latest"', behind))
+        real = forward(world.anvil.url, body)
         if b"eth_chainId" in body:
-            return 200, real.content
-        answers: dict[str, tuple[int, bytes | None]] = {
-            "closes": (0, None),
+            return 200, real
+        answers: dict[str, Answer] = {
+            "closes": None,
             "500": (500, b"upstream is down"),
-            "rubbish": (200, real.content[: len(real.content) // 2]),
+            "rubbish": (200, real[: len(real) // 2]),
             "empty": (200, msgspec.json.encode([])),
         }
-        return answers[self._fault]
+        return answers[fault]
+
+    return between(world.ctx, answer)
 
 
 def test_a_run_that_the_node_failed_is_no_tick(world: World) -> None:

@@ -282,7 +282,7 @@ def test_all_that_is_on_its_way_follows_to_the_new_url_at_once(
         office.pay()
     *idle, in_attempt = office.owed_to(endpoint["id"])
     office.change_all(kicked_at=sa.func.now())
-    office.change(in_attempt, lease_until=sa.func.now() + timedelta(seconds=30))
+    office.change(in_attempt, lease_until=sa.func.now() + timedelta(seconds=30), kicked_at=None)
     move(office, endpoint["id"], sink.url)
     assert {office.row(each).url for each in office.owed_to(other["id"])} == {other["url"]}
     assert {office.row(each).url for each in idle} == {sink.url}

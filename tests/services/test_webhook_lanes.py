@@ -1,7 +1,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from ctrip.database import overview, work
 from ctrip.database import webhook_origins as origins
-from ctrip.database.models import webhook_deliveries, webhook_origins
+from ctrip.database.models import events, webhook_deliveries, webhook_origins
 from ctrip.database.webhook_attempts import ComesNext
 from ctrip.domain.ids import Prefix
 from ctrip.domain.webhooks import AT_ONCE
@@ -48,12 +48,11 @@ class Doorman:
             assert self.arrived.acquire(timeout=10)
 
 
-def relayed(office: Office) -> list[str]:
+def relayed(office: Office, *, again_after: timedelta = timedelta(seconds=-1)) -> list[str]:
     """What the relay sends for now, however short ago it was sent for."""
     with office.ctx.sessions.begin() as session:
-        return [
-            due.row_id for due in work.claim_due(session, Prefix.DELIVERY, limit=200, again_after=timedelta(seconds=-1))
-        ]
+        due = work.claim_due(session, Prefix.DELIVERY, limit=200, again_after=again_after)
+    return [each.row_id for each in due]
 
 
 def pending(office: Office) -> int:
@@ -142,6 +141,48 @@ def test_a_place_that_is_handed_on_waits_for_its_message_and_for_nobody_else(off
     office.deliver(second)
     office.deliver(second)
     assert len(sink.received) == 4
+
+
+def test_nothing_is_posted_to_a_gone_url_by_who_was_handed_a_place_before(office: Office, sink: Sink) -> None:
+    elsewhere, (gone, payment) = office.owe(sink.url)[0], office.owe(sink.url)
+    sibling = office.owe_more(payment, 2)
+    for seconds, each in ((30, elsewhere), (20, sibling), (10, gone)):
+        office.change(each, next_attempt_at=sa.func.now() - timedelta(seconds=seconds))
+    assert office.deliver(elsewhere) == sibling
+    sink.answer = lambda _: 410
+    office.deliver(gone)
+    assert (office.row(sibling).status, office.row(sibling).lease_until) == ("dead", None)
+    office.deliver(sibling)
+    assert len(sink.received) == 2
+
+
+def test_whoever_outslept_its_lease_records_nothing_of_a_delivery_that_was_handed_on(
+    office: Office, sink: Sink
+) -> None:
+    first, second = office.owe(sink.url)[0], office.owe(sink.url)[0]
+
+    def oversleep(_: Received) -> int:
+        sink.answer = lambda _: 200
+        office.change(first, lease_until=sa.func.now() - timedelta(seconds=1))
+        assert office.deliver(second) == first, "it is due first, and seems to be in no attempt"
+        return 200
+
+    sink.answer = oversleep
+    assert office.deliver(first) is None
+    assert (office.row(first).status, office.row(first).attempts) == ("pending", 0)
+    office.deliver(first)
+    assert (office.row(first).status, office.row(first).attempts) == ("delivered", 1)
+
+
+def test_a_row_that_nobody_can_read_takes_nothing_back_of_the_attempt_before_it(office: Office, sink: Sink) -> None:
+    first, second = office.owe(sink.url)[0], office.owe(sink.url)[0]
+    with office.ctx.sessions.begin() as session:
+        newer = sa.update(events).where(events.c.id == office.row(second).event_id)
+        session.execute(newer.values(type="payment.of_a_newer_version"))
+    for _ in range(2):
+        with suppress(ValueError):
+            deliver(office.ctx, first, turn=timedelta(seconds=60))
+    assert (office.row(first).status, office.row(first).attempts, len(sink.received)) == ("delivered", 1, 1)
 
 
 def test_a_place_whose_message_was_lost_is_free_when_its_lease_ends(office: Office, sink: Sink) -> None:
@@ -271,6 +312,34 @@ def test_after_a_first_timeout_the_next_at_that_origin_needs_a_place_in_the_slow
         assert [office.row(each).attempts for each in (first, second)] == [1, 0]
         assert (office.row(second).status, office.row(second).lease_until) == ("pending", None)
         assert office.row(second).kicked_at is not None, "the relay does not ask at once whether there is a place"
+
+
+def test_a_slow_origin_stands_back_where_others_want_its_place_in_the_lane(office: Office, sink: Sink) -> None:
+    poster = Poster(allow=LOOPBACK, timeout_s=0.3, slow_places=1)
+    office.ctx = replace(office.ctx, poster=poster)
+    with Sink() as elsewhere:
+        recovered, _ = office.owe(elsewhere.url)
+        owed = [office.owe(sink.url)[0] for _ in range(4)]
+        with office.ctx.sessions.begin() as session:
+            for each in (recovered, owed[0]):
+                origins.mark(session, office.row(each).origin, is_slow=True)
+
+        def dawdle(_: Received) -> int:
+            threading.Event().wait(0.15)
+            return 200
+
+        def be_wanted(received: Received) -> int:
+            assert office.deliver(recovered) is None, "there is one place, and it is taken"
+            return dawdle(received)
+
+        sink.answer = dawdle
+        assert office.deliver(owed[0]) == owed[1], "nobody else wants the place yet"
+        sink.answer = be_wanted
+        assert office.deliver(owed[1]) is None
+        assert [office.row(each).lease_until for each in owed] == [None] * 4
+        assert relayed(office, again_after=timedelta(seconds=10)) == [], "it waits as long as who was refused"
+        office.deliver(recovered)
+        assert len(elsewhere.received) == 1
 
 
 @pytest.mark.parametrize(

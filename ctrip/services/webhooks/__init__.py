@@ -74,41 +74,46 @@ class _Run:
 
     def begin(self, delivery_id: str) -> ComesNext | None:
         with self._ctx.sessions.begin() as session:
-            claim = self._accept(session, webhook_attempts.claim(session, delivery_id))
-        while claim is not None:
+            claim = webhook_attempts.claim(session, delivery_id)
+        if claim is None:
+            return None
+        place = claim.origin
+        while claim is not None and self._may_attempt(claim):
             claim = self._attempt(claim)
         if self._closed is not None:
             end_the_rest(self._ctx, self._closed)
+            with self._ctx.sessions.begin() as session:
+                self._comes_next = webhook_attempts.hand_on(session, place, is_held=False)
         return self._comes_next
 
-    def _accept(self, session: Session, claim: Claim | None) -> Claim | None:
-        """Return the claim where it may be attempted now; else give the delivery back, or end it."""
-        if claim is None:
-            return None
+    def _may_attempt(self, claim: Claim) -> bool:
+        """Say whether a claim may be attempted now; where it may not, give the delivery back, or end it."""
         endpoint = claim.endpoint
         if endpoint is not None and not endpoint.is_open:
-            webhook_attempts.release(session, claim)
-            self._close(session, endpoint)
-            self._comes_next = webhook_attempts.hand_on(session, claim.origin, is_held=True)
+            with self._ctx.sessions.begin() as session:
+                webhook_attempts.release(session, claim)
+                self._close(session, endpoint)
         elif endpoint is not None and endpoint.url != claim.delivery.url:
-            webhook_attempts.move(session, claim, url=endpoint.url)
-            webhook_schedules.follow(session, endpoint.id, limit=END_BATCH)
+            with self._ctx.sessions.begin() as session:
+                webhook_attempts.move(session, claim, url=endpoint.url)
+                webhook_schedules.follow(session, endpoint.id, limit=END_BATCH)
             self._comes_next = ComesNext(claim.delivery.id, timedelta(0))
         elif claim.is_slow and not self._seat.take():
-            webhook_attempts.release(session, claim)
+            with self._ctx.sessions.begin() as session:
+                webhook_attempts.release(session, claim)
         else:
             if not claim.is_slow:
                 self._seat.leave()
             self._ends_at = self._ends_at or claim.claimed_at + self._turn
-            return claim
-        return None
+            return True
+        return False
 
     def _attempt(self, claim: Claim) -> Claim | None:
         """Make one attempt; return the claim of what comes next in this turn."""
         begun = time.monotonic()
         try:
             reply = self._sender.post(claim)
-            return self._record(claim, reply, at=claim.claimed_at + timedelta(seconds=time.monotonic() - begun))
+            recorded = self._record(claim, reply, at=claim.claimed_at + timedelta(seconds=time.monotonic() - begun))
         except LostFence:
             log.warning("webhook_fenced_out", delivery_id=claim.delivery.id, fence=claim.fence)
             return None
@@ -116,9 +121,10 @@ class _Run:
             with self._ctx.sessions.begin() as session:
                 webhook_attempts.release(session, claim)
             raise
+        return None if recorded.following is None else webhook_attempts.read(recorded.following)
 
-    def _record(self, claim: Claim, reply: Reply, *, at: datetime) -> Claim | None:
-        """Store what a POST brought that ended `at`; return the claim of what is due next in this turn."""
+    def _record(self, claim: Claim, reply: Reply, *, at: datetime) -> Recorded:
+        """Store what a POST brought that ended `at`, and claim or hand on what is due next at the origin."""
         attempt = _made(claim, reply, ended_at=at)
         with self._ctx.sessions.begin() as session:
             is_former = reply.status_code == GONE and webhook_attempts.is_moved(session, claim)
@@ -131,23 +137,29 @@ class _Run:
                 random=random.random(),  # noqa: S311 (spreads retries, guards nothing)
                 is_former=is_former,
             )
-            # After a failure others have a turn first, and what is claimed below may be closed by it.
+            # After a failure others have a turn first, and what comes next may be ended by it.
             goes_on = result.status is DeliveryStatus.DELIVERED and self._ends_at is not None and at < self._ends_at
             recorded = webhook_attempts.record(session, claim, attempt=attempt, outcome=result, at=at, goes_on=goes_on)
             self._judge(session, claim, attempt, result, recorded=recorded, at=at)
-            if recorded.following is None:
-                self._comes_next = webhook_attempts.hand_on(session, claim.origin, is_held=recorded.was_leased)
-            following = self._accept(session, recorded.following)
+            was_slow = is_slow(attempt.duration_ms, timeout_s=self._poster.timeout_s)
+            if was_slow is not recorded.was_slow:
+                webhook_origins.mark(session, claim.origin, is_slow=was_slow)
+            if recorded.following is None and self._closed is None:
+                self._leave(session, claim, is_held=recorded.was_leased, was_slow=was_slow)
         _tell(claim, attempt, result)
-        return following
+        return recorded
+
+    def _leave(self, session: Session, claim: Claim, *, is_held: bool, was_slow: bool) -> None:
+        """Let somebody else go on at the origin; a slow one stands back while others want its place in the lane."""
+        if was_slow and self._poster.slow_lane.is_wanted:
+            webhook_attempts.put_off(session, claim.origin)
+        else:
+            self._comes_next = webhook_attempts.hand_on(session, claim.origin, is_held=is_held)
 
     def _judge(
         self, session: Session, claim: Claim, attempt: Attempt, result: Outcome, *, recorded: Recorded, at: datetime
     ) -> None:
-        """Draw the conclusions of an attempt for its origin, its endpoint, and what else is on its way there."""
-        was_slow = is_slow(attempt.duration_ms, timeout_s=self._poster.timeout_s)
-        if was_slow is not recorded.was_slow:
-            webhook_origins.mark(session, claim.origin, is_slow=was_slow)
+        """Draw the conclusions of an attempt for its endpoint, and for what else is on its way there."""
         last = attempt.error or f"HTTP {attempt.status_code}"
         if result.dead_reason is not None:
             bury(self._ctx, session, [claim.delivery], reason=result.dead_reason, last=last)
@@ -181,11 +193,10 @@ class _Run:
 
 
 def _made(claim: Claim, reply: Reply, *, ended_at: datetime) -> Attempt:
-    spent_ms = int((ended_at - claim.claimed_at) / timedelta(milliseconds=1))
     return Attempt(
         number=claim.delivery.attempts + 1,
         at=claim.claimed_at,
-        duration_ms=spent_ms if reply.duration_ms is None else reply.duration_ms,
+        duration_ms=int((ended_at - claim.claimed_at) / timedelta(milliseconds=1)),
         status_code=reply.status_code,
         error=reply.error,
         response=reply.response,

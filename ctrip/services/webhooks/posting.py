@@ -15,11 +15,10 @@ from ctrip.outbound.http import Poster
 
 @dataclass(frozen=True)
 class Reply:
-    """What a POST brought: a status line, or the reason why none came. The duration is None where nothing was sent."""
+    """What a POST brought: a status line, or the reason why none came."""
 
     status_code: int | None = None
     response: str | None = None
-    duration_ms: int | None = None
     retry_after_s: int | None = None
     error: str | None = None
 
@@ -50,4 +49,4 @@ class Sender:
             answer = self._poster.post(delivery.url, body=content, headers=headers)
         except (DestinationRefused, DeliveryFailed) as error:
             return Reply(error=error.detail)
-        return Reply(answer.status_code, answer.response, answer.duration_ms, answer.retry_after_s)
+        return Reply(answer.status_code, answer.response, answer.retry_after_s)
