@@ -45,13 +45,15 @@ fi
 become() {
     local queue=$1 secret own_processes=${1^^}_PROCESSES own_threads=${1^^}_THREADS
     shift
+    # The process knows how many threads it has: a part of them is for slow destinations.
+    export "$own_threads=${!own_threads:-${threads[$queue]}}"
     for secret in "${secrets[@]}"; do
         [[ " ${kept[$queue]} " == *" $secret "* ]] || unset "$secret" "${secret}_FILE"
     done
     # A master waits for its workers before it forks others, and meanwhile hears neither a signal nor that a worker has
     # died. We fork no others, so it need not wait.
     exec "$@" dramatiq "actors.$queue" --queues "$queue" --skip-logging --worker-fork-timeout 10 \
-        --processes "${!own_processes:-${processes[$queue]}}" --threads "${!own_threads:-${threads[$queue]}}" \
+        --processes "${!own_processes:-${processes[$queue]}}" --threads "${!own_threads}" \
         --worker-shutdown-timeout "$((${WORKER_STOP_SECONDS:-${stop_seconds[$queue]}} * 1000))"
 }
 

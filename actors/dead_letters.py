@@ -21,6 +21,7 @@ from ctrip.services import dead_letters
 log = get_logger()
 
 COLLECT_BATCH = 100
+COLLECT_BATCHES = 20
 HEAD_START_MS = 5_000
 """A worker that sees a message die knows more of it than Redis does, and is given the time to record it."""
 _OF_ONE_LIFE = ("retries", "traceback", "requeue_timestamp", "eta", "due_at", "redis_message_id")
@@ -54,17 +55,17 @@ def collect(
 
     One that cannot be stored stays in Redis, is logged, and keeps no other from being recorded.
     """
-    recorded = 0
-    for dead in queues.dead_messages(queue, older_than_ms=older_than_ms, limit=COLLECT_BATCH):
-        try:
-            dead_letters.record(ctx, _collected(dead, known_actors))
-        except Unavailable:
-            raise
-        except Exception:  # whoever can write to Redis may think of what nobody here did
-            log.exception("dead_message_not_stored", queue=queue, redis_id=dead.redis_id)
-        else:
-            queues.forget_dead(dead)
-            recorded += 1
+    recorded = left = 0
+    for _ in range(COLLECT_BATCHES):
+        batch = queues.dead_messages(queue, older_than_ms=older_than_ms, limit=COLLECT_BATCH, skip=left)
+        for dead in batch:
+            if _store(ctx, dead, known_actors):
+                queues.forget_dead(dead)
+                recorded += 1
+            else:
+                left += 1
+        if len(batch) < COLLECT_BATCH:
+            break
     return recorded
 
 
@@ -89,6 +90,18 @@ def letter_of(dead: DeadMessage) -> DeadLetter:
     except (DecodeError, AttributeError, TypeError, ValueError, OverflowError) as error:
         # It may be JSON, and still not what Dramatiq writes.
         return _unreadable(dead, text, error)
+
+
+def _store(ctx: Context, dead: DeadMessage, known_actors: set[str]) -> bool:
+    """Record a dead message; False where it cannot be stored. Raises Unavailable."""
+    try:
+        dead_letters.record(ctx, _collected(dead, known_actors))
+    except Unavailable:
+        raise
+    except Exception:  # whoever can write to Redis may think of what nobody here did
+        log.exception("dead_message_not_stored", queue=dead.queue, redis_id=dead.redis_id)
+        return False
+    return True
 
 
 def _collected(dead: DeadMessage, known_actors: set[str]) -> DeadLetter:

@@ -173,11 +173,11 @@ class Queues:
             return None
         return DeadMessage(queue, redis_id, _bytes(content), int(died_at))
 
-    def dead_messages(self, queue: str, *, older_than_ms: int, limit: int) -> list[DeadMessage]:
-        """Return the messages that died before the last `older_than_ms`, the oldest first."""
+    def dead_messages(self, queue: str, *, older_than_ms: int, limit: int, skip: int = 0) -> list[DeadMessage]:
+        """Return the messages that died before the last `older_than_ms`, the oldest first, without the first `skip`."""
         until = self._now_ms() - older_than_ms
         ids: list[Any] = list(
-            self.client.zrange(f"{self._ns}:{queue}.XQ", "-inf", until, byscore=True, offset=0, num=limit)
+            self.client.zrange(f"{self._ns}:{queue}.XQ", "-inf", until, byscore=True, offset=skip, num=limit)
         )
         found = (self.dead_message(queue, _bytes(redis_id).decode()) for redis_id in ids)
         return [message for message in found if message is not None]

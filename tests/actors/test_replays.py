@@ -14,6 +14,7 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import Retries
 from redis import Redis
 
+from actors import dead_letters as actor_letters
 from actors.dead_letters import collect, record, resend
 from actors.middleware.dead_letters import TellDeaths
 from actors.queues import Queues
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.infra
 LETTERS = 30
 REFUSE = """
 CREATE FUNCTION refuse_odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  IF NEW.message_id = 'odd' THEN RAISE EXCEPTION 'not this one' USING ERRCODE = 'STATE'; END IF;
+  IF NEW.message_id LIKE 'odd%' THEN RAISE EXCEPTION 'not this one' USING ERRCODE = 'STATE'; END IF;
   RETURN NEW;
 END $$;
 CREATE TRIGGER refuse_odd BEFORE INSERT ON dead_letters FOR EACH ROW EXECUTE FUNCTION refuse_odd();
@@ -164,16 +165,17 @@ def test_names_and_ids_that_postgres_cannot_store_are_stored_as_far_as_it_can(
 
 @pytest.mark.parametrize("state", ["54000", "23514"], ids=["beyond limits", "against a rule"])
 def test_a_dead_message_that_cannot_be_stored_stays_in_redis_and_keeps_no_other_there(
-    ctx: Context, queues: Queues, redis_client: Redis, state: str
+    ctx: Context, queues: Queues, redis_client: Redis, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ctx.sessions.begin() as session:
         session.execute(sa.text(REFUSE.replace("STATE", state)))
     try:
-        for name in ("odd", "sound"):
+        monkeypatch.setattr(actor_letters, "COLLECT_BATCH", 2)
+        for name in ("odd 1", "odd 2", "odd 3", "sound"):
             die(redis_client, name, {})
         assert collect(ctx, queues, queue="q", known_actors={"act"}, older_than_ms=0) == 1
     finally:
         with ctx.sessions.begin() as session:
             session.execute(sa.text("DROP FUNCTION refuse_odd CASCADE"))
     assert [letter.message_id for letter in matching(ctx, State.OPEN)] == ["sound"]
-    assert redis_client.hkeys(f"{NAMESPACE}:q.XQ.msgs") == [b"odd"]
+    assert redis_client.hkeys(f"{NAMESPACE}:q.XQ.msgs") == [b"odd 1", b"odd 2", b"odd 3"]

@@ -73,7 +73,7 @@ def test_four_queues_start_by_the_table_with_their_own_keys_and_stop_together(sc
             held = environment_of(pid)
             assert {name for name in SECRETS if name in held} == set(group.secrets), group.queue
             assert option(command, "--processes") == str(group.processes)
-            assert option(command, "--threads") == str(group.threads)
+            assert option(command, "--threads") == str(group.threads) == held[f"{group.queue.upper()}_THREADS"]
             assert option(command, "--worker-shutdown-timeout") == str(group.stop_within.seconds * 1000)
         assert "ctrip_build_info" in script.page()
         started.signal(signal.SIGINT)
