@@ -170,7 +170,7 @@ class Doorbell(threading.Thread):
                     self._listen(bell.wait)
             except Unavailable:
                 self._stopping.wait(1)
-            except Exception:  # APScheduler's tasks outlive what nobody expects, and so does this
+            except Exception:  # the tasks outlive what nobody expects, and so does this
                 log.exception("doorbell_failed")
                 self._stopping.wait(1)
 

@@ -28,8 +28,10 @@ from tests.devchain import ETHER, DevChain
 from tests.stack import PORTS, RunningStack, is_alive
 from tests.waiting import wait_until
 
-# A shell that runs these tests in its background lets them ignore Ctrl-C, and with them all that they start.
+# A shell that runs these tests in its background lets them ignore Ctrl-C, and nohup a hang-up: with them, all that they
+# start would.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parent.parent
 

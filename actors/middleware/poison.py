@@ -1,6 +1,7 @@
 """A message that kills its worker stops after three starts."""
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -59,15 +60,19 @@ class PoisonGuard(Middleware):
         self.after_skip_message(broker, message)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Forget the starts: a dead letter that is replayed begins anew. Then it is the next suspect's turn."""
-        try:
+        """Forget the starts: a dead letter that is replayed begins anew."""
+        with suppress(redis.RedisError):
             _client(broker).delete(_key(broker, message))
-        except redis.RedisError:
-            return
-        finally:
-            if getattr(self._of_this_thread, "has_turn", False):
-                self._of_this_thread.has_turn = False
-                self._turn.release()
+
+    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
+        """Let the next suspect run: this one is over and done with, and a kill cannot bring it back."""
+        if getattr(self._of_this_thread, "has_turn", False):
+            self._of_this_thread.has_turn = False
+            self._turn.release()
+
+    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
+        """Let the next suspect run."""
+        self.after_ack(broker, message)
 
 
 def _client(broker: Broker) -> redis.Redis:

@@ -145,6 +145,24 @@ def test_poison_is_told_apart_by_message(make_broker: MakeBroker) -> None:
     assert again.failed
 
 
+def test_the_turn_of_a_suspect_lasts_until_it_is_acknowledged(make_broker: MakeBroker) -> None:
+    guard = PoisonGuard()
+    broker = make_broker(guard)
+    actor, _ = failing(broker, ValueError("no"))
+    first, second = (MessageProxy(actor.message()) for _ in range(2))
+    for message in (first, second):
+        PoisonGuard().before_process_message(broker, message)
+    guard.before_process_message(broker, first)
+    other = threading.Thread(target=guard.before_process_message, args=(broker, second), daemon=True)
+    other.start()
+    guard.after_process_message(broker, first)
+    other.join(0.3)
+    assert other.is_alive(), "a kill would bring the first one back, though it has run"
+    guard.after_ack(broker, first)
+    other.join(5)
+    assert not other.is_alive()
+
+
 def test_those_that_ran_beside_a_kill_run_again_one_at_a_time_and_a_wait_is_no_start(
     make_broker: MakeBroker, redis_client: Redis
 ) -> None:
