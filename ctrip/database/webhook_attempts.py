@@ -117,8 +117,8 @@ def put_off(session: Session, place: str) -> None:
         .with_for_update(skip_locked=True)
         .cte("first")
     )
-    put_off = sa.update(webhook_deliveries).where(_of.id.in_(sa.select(first.c.id)))
-    session.execute(put_off.values(kicked_at=sa.func.now()))
+    kicked = sa.update(webhook_deliveries).where(_of.id.in_(sa.select(first.c.id)))
+    session.execute(kicked.values(kicked_at=sa.func.now()))
 
 
 def is_moved(session: Session, claim: Claim) -> bool:

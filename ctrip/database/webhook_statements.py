@@ -46,11 +46,11 @@ def _leasing(chosen: sa.CTE) -> sa.CTE:
     )
 
 
-def _reading(leased: sa.CTE, *beside: sa.ColumnElement[Any], place: sa.FromClause) -> sa.Select[Any]:
-    """Read the leased row and all that belongs to it, and what stands `beside` it in the same place."""
+def _reading(leased: sa.CTE, *beside: sa.ColumnElement[Any], source: sa.FromClause) -> sa.Select[Any]:
+    """Read the leased row and all that belongs to it, and what stands `beside` it in the same source."""
     own, of = leased.c, webhook_endpoints.c
-    place = (
-        place.outerjoin(events, events.c.id == own.event_id)
+    joined = (
+        source.outerjoin(events, events.c.id == own.event_id)
         .outerjoin(merchants, merchants.c.id == own.merchant_id)
         .outerjoin(webhook_endpoints, of.id == own.endpoint_id)
         .outerjoin(origins, origins.c.origin == own.origin)
@@ -63,7 +63,7 @@ def _reading(leased: sa.CTE, *beside: sa.ColumnElement[Any], place: sa.FromClaus
         *(column.label(f"event_of_{column.name}") for column in events.c),
         *(column.label(f"endpoint_of_{column.name}") for column in of),
         (of.former_until > sa.func.now()).label("has_former"),
-    ).select_from(place)
+    ).select_from(joined)
 
 
 def _recording() -> sa.CTE:
@@ -104,11 +104,11 @@ def _recording() -> sa.CTE:
 
 
 def _recording_and_claiming() -> sa.Select[Any]:
+    """Do that, and in the place of the attempt that has ended claim what is due next, for one who goes on."""
     recorded = _recording()
     goes_on = sa.exists().where(sa.bindparam("goes_on", type_=sa.Boolean), recorded.c.was_leased)
     leased = _leasing(_oldest("of_origin", goes_on, due_within=EARLY))
-    place = recorded.outerjoin(leased, sa.true())
-    return _reading(leased, *recorded.c, place=place)
+    return _reading(leased, *recorded.c, source=recorded.outerjoin(leased, sa.true()))
 
 
 def _oldest(wanted: str, *also: sa.ColumnElement[bool], due_within: timedelta) -> sa.CTE:
@@ -142,7 +142,7 @@ FIND = prepared(
     .with_for_update(of=webhook_deliveries, skip_locked=True)
 )
 _CLAIMED = _leasing(_by_id.cte("chosen"))
-CLAIM = prepared(_reading(_CLAIMED, place=_CLAIMED))
+CLAIM = prepared(_reading(_CLAIMED, source=_CLAIMED))
 KICK_NEXT = prepared(
     sa.update(webhook_deliveries)
     .where(_of.id.in_(sa.select(_oldest("wanted", due_within=NEAR).c.id)))
