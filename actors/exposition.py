@@ -201,7 +201,7 @@ def _work_gauges(rows: overview.Overview) -> Iterator[Metric]:
     places = rows.destinations
     disabled = "Endpoints that get no more webhooks: their owner, a 410 or days of failures disabled them."
     yield _gauge("webhook_endpoints_disabled", disabled, [((), places.disabled_endpoints)])
-    yield _gauge("webhook_slow_origins", "Origins whose last attempt timed out.", [((), places.slow_origins)])
+    yield _gauge("webhook_slow_origins", "Origins whose last attempt was slow.", [((), places.slow_origins)])
     yield _gauge("webhook_slow_pending", "Deliveries that wait in the slow lane.", [((), places.slow_pending)])
 
 
