@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
 from ctrip.database import work
+from ctrip.database.batches import batch
 from ctrip.database.models import dead_letters
 from ctrip.domain.dead_letters import (
     MOST_REPLAYS,
@@ -82,17 +83,11 @@ def purge(session: Session, wanted: Filter, *, after: str, limit: int) -> list[s
 
 def take_requested(session: Session, *, limit: int) -> list[DeadLetter]:
     """Close up to `limit` letters whose replay was asked for and return them: whoever gets a letter sends it."""
-    batch = (
-        sa.select(dead_letters.c.id)
-        .where(dead_letters.c.replay_requested_at.is_not(None), _is_state(State.OPEN))
-        .order_by(dead_letters.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("batch")
-    )
+    query = sa.select(dead_letters.c.id).where(dead_letters.c.replay_requested_at.is_not(None), _is_state(State.OPEN))
+    taken = batch(query.order_by(dead_letters.c.id), of=dead_letters, limit=limit)
     rows = session.execute(
         sa.update(dead_letters)
-        .where(dead_letters.c.id.in_(sa.select(batch.c.id)))
+        .where(dead_letters.c.id.in_(sa.select(taken.c.id)))
         .values(replayed_at=sa.func.now(), replays=dead_letters.c.replays + 1)
         .returning(dead_letters)
     )
@@ -131,14 +126,8 @@ def forget(session: Session, *, older_than: timedelta, limit: int) -> Forgotten:
     """
     of = dead_letters.c
     before = session.execute(sa.select(sa.func.date_trunc("second", sa.func.now() - older_than))).scalar_one()
-    oldest = (
-        sa.select(of.id)
-        .where(of.died_at < before)
-        .order_by(of.died_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("oldest")
-    )
+    query = sa.select(of.id).where(of.died_at < before).order_by(of.died_at)
+    oldest = batch(query, of=dead_letters, limit=limit)
     is_open = _is_state(State.OPEN).label("is_open")
     deleted = session.scalars(sa.delete(dead_letters).where(of.id.in_(sa.select(oldest.c.id))).returning(is_open)).all()
     return Forgotten(before=before, deleted=len(deleted), open=sum(deleted))
@@ -150,15 +139,9 @@ def _close(
     conditions = [*_conditions(wanted), *_is_untouched(), dead_letters.c.id > after]
     if readable:
         conditions.append(dead_letters.c.reason != Reason.UNDECODABLE)
-    batch = (
-        sa.select(dead_letters.c.id)
-        .where(*conditions)
-        .order_by(dead_letters.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("batch")  # which runs once; the planner may run a plain subquery again for each row and pass the limit
-    )
-    closed = sa.update(dead_letters).where(dead_letters.c.id.in_(sa.select(batch.c.id))).values(change)
+    query = sa.select(dead_letters.c.id).where(*conditions).order_by(dead_letters.c.id)
+    closing = batch(query, of=dead_letters, limit=limit)
+    closed = sa.update(dead_letters).where(dead_letters.c.id.in_(sa.select(closing.c.id))).values(change)
     return sorted(session.scalars(closed.returning(dead_letters.c.id)))
 
 

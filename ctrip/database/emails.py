@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
 from ctrip.database import work
+from ctrip.database.batches import batch
 from ctrip.database.leases import EARLY, is_unleased
 from ctrip.database.models import dead_letters, emails, merchants
 from ctrip.domain.emails import (
@@ -197,7 +198,7 @@ def add_digest(session: Session, mourned: list[Mourned], *, content: Content, ne
 def forget(session: Session, *, older_than: timedelta, limit: int) -> int:
     """Delete up to `limit` e-mails that are over and of which no dead letter speaks. Returns how many."""
     letter = dead_letters.c
-    batch = (
+    query = (
         sa.select(_of.id)
         .where(
             _of.created_at < sa.func.now() - older_than,
@@ -206,11 +207,9 @@ def forget(session: Session, *, older_than: timedelta, limit: int) -> int:
             ~sa.exists().where(letter.digest_id == _of.id),
         )
         .order_by(_of.created_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("batch")  # which runs once; the planner may run a plain subquery again for each row and pass the limit
     )
-    gone = session.execute(sa.delete(emails).where(_of.id.in_(sa.select(batch.c.id))).returning(_of.id)).all()
+    old = batch(query, of=emails, limit=limit)
+    gone = session.execute(sa.delete(emails).where(_of.id.in_(sa.select(old.c.id))).returning(_of.id)).all()
     return len(gone)
 
 

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
+from ctrip.database.batches import batch
 from ctrip.database.models import idempotency_keys as keys
 from ctrip.domain.idempotency import KEPT_FOR, Answer, Once
 from ctrip.errors import IdempotencyInFlight, IdempotencyMismatch
@@ -47,12 +48,7 @@ def store(session: Session, merchant_id: str, once: Once, *, answer: Answer, now
 
 def forget(session: Session, *, before: datetime, limit: int) -> int:
     """Delete up to `limit` keys that were stored before `before`. Returns how many."""
-    batch = (
-        sa.select(keys.c.merchant_id, keys.c.route, keys.c.key)
-        .where(keys.c.created_at < before)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("batch")  # which runs once; the planner may run a plain subquery again for each row and pass the limit
-    )
+    query = sa.select(keys.c.merchant_id, keys.c.route, keys.c.key).where(keys.c.created_at < before)
+    old = batch(query, of=keys, limit=limit)
     name = sa.tuple_(keys.c.merchant_id, keys.c.route, keys.c.key)
-    return len(session.execute(sa.delete(keys).where(name.in_(sa.select(batch))).returning(keys.c.key)).all())
+    return len(session.execute(sa.delete(keys).where(name.in_(sa.select(old))).returning(keys.c.key)).all())

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ctrip.database import work
+from ctrip.database.batches import batch
 from ctrip.database.leases import EARLY, is_leased, is_unleased
 from ctrip.database.models import dead_letters, jobs
 from ctrip.domain.ids import Prefix
@@ -161,10 +162,9 @@ def matching(
 def forget(session: Session, *, older_than: timedelta, limit: int) -> int:
     """Delete up to `limit` jobs that ended so long ago and of which no dead letter speaks. Returns how many."""
     has_letter = sa.exists().where(dead_letters.c.row_id == _of.id)
-    old = sa.select(_of.id).where(_of.ended_at < sa.func.now() - older_than, ~has_letter).order_by(_of.ended_at)
-    # As a CTE it runs once; as a plain subquery the planner may run it again for each row and pass the limit.
-    batch = old.limit(limit).with_for_update(of=jobs, skip_locked=True).cte("batch")
-    deleted = sa.delete(jobs).where(_of.id.in_(sa.select(batch.c.id))).returning(_of.id)
+    query = sa.select(_of.id).where(_of.ended_at < sa.func.now() - older_than, ~has_letter).order_by(_of.ended_at)
+    old = batch(query, of=jobs, limit=limit)
+    deleted = sa.delete(jobs).where(_of.id.in_(sa.select(old.c.id))).returning(_of.id)
     return len(session.scalars(deleted).all())
 
 

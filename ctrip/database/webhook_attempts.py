@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from ctrip.database import webhook_endpoints as endpoint_rows
 from ctrip.database import webhook_origins, webhooks
+from ctrip.database.batches import batch
 from ctrip.database.leases import is_unleased
 from ctrip.database.models import webhook_deliveries, webhook_endpoints
 from ctrip.database.webhook_statements import CLAIM, FIND, KICK_NEXT, RECORD
@@ -109,14 +110,12 @@ def hand_on(session: Session, place: str, *, is_held: bool) -> ComesNext | None:
 
 def put_off(session: Session, place: str) -> None:
     """Let the relay wait with what is due first at an origin as it does after a message: others are to have a turn."""
-    first = (
+    query = (
         sa.select(_of.id)
         .where(_of.origin == place, _of.next_attempt_at <= sa.func.now(), is_unleased(webhook_deliveries))
         .order_by(_of.next_attempt_at)
-        .limit(AT_ONCE)
-        .with_for_update(skip_locked=True)
-        .cte("first")
     )
+    first = batch(query, of=webhook_deliveries, limit=AT_ONCE)
     kicked = sa.update(webhook_deliveries).where(_of.id.in_(sa.select(first.c.id)))
     session.execute(kicked.values(kicked_at=sa.func.now()))
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
+from ctrip.database.batches import batch
 from ctrip.database.leases import is_leased, is_unleased
 from ctrip.database.models import webhook_deliveries, webhook_origins
 from ctrip.database.prepared import prepared
@@ -75,14 +76,8 @@ def forget(session: Session, *, slow_before: timedelta, limit: int) -> int:
     of = webhook_origins.c
     is_pending = sa.exists().where(_of.origin == of.origin, _of.next_attempt_at.is_not(None))
     says_nothing = sa.or_(of.slow_since.is_(None), of.slow_since < sa.func.now() - slow_before)
-    batch = (
-        sa.select(of.origin)
-        .where(~is_pending, says_nothing)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("batch")  # which runs once; the planner may run a plain subquery again for each row and pass the limit
-    )
-    gone = sa.delete(webhook_origins).where(of.origin.in_(sa.select(batch.c.origin))).returning(of.origin)
+    useless = batch(sa.select(of.origin).where(~is_pending, says_nothing), of=webhook_origins, limit=limit)
+    gone = sa.delete(webhook_origins).where(of.origin.in_(sa.select(useless.c.origin))).returning(of.origin)
     return len(session.scalars(gone).all())
 
 

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ctrip.database import webhooks, work
+from ctrip.database.batches import batch
 from ctrip.database.models import webhook_deliveries, webhook_endpoints
 from ctrip.database.webhook_origins import is_idle
 from ctrip.domain.webhook_endpoints import EndpointStatus
@@ -38,14 +39,12 @@ def follow(session: Session, endpoint_id: str, *, limit: int) -> int:
     Those in an attempt are left to it: should it fail, whoever claims them next moves them.
     """
     of = webhook_endpoints.c
-    left = (
+    query = (
         sa.select(_of.id, of.url, of.origin)
         .join_from(webhook_deliveries, webhook_endpoints)
         .where(_of.endpoint_id == endpoint_id, _of.url != of.url, *_is_idle)
-        .limit(limit)
-        .with_for_update(of=webhook_deliveries, skip_locked=True)
-        .cte("left_behind")
     )
+    left = batch(query, of=webhook_deliveries, limit=limit)
     moved = session.execute(
         sa.update(webhook_deliveries)
         .where(_of.id == left.c.id)
@@ -112,7 +111,7 @@ def dead(session: Session, merchant_id: str, *, since: datetime, endpoint_id: st
 
 
 def _end(session: Session, whose: sa.ColumnElement[bool], *, limit: int) -> list[Delivery]:
-    idle = sa.select(_of.id).where(whose, *_is_idle).limit(limit).with_for_update(skip_locked=True).cte("idle")
+    idle = batch(sa.select(_of.id).where(whose, *_is_idle), of=webhook_deliveries, limit=limit)
     ended = (
         sa.update(webhook_deliveries)
         .where(_of.id.in_(sa.select(idle.c.id)))

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ctrip.database import webhook_origins
+from ctrip.database.batches import batch
 from ctrip.database.leases import is_unleased
 from ctrip.database.models import emails, jobs, webhook_deliveries
 from ctrip.domain import emails as email_rules
@@ -39,7 +40,7 @@ class Due:
 def _oldest(table: sa.Table, *, limit: int, again_after: timedelta) -> sa.CTE:
     """Select the rows that have been due for longest."""
     of = table.c
-    return (
+    query = (
         sa.select(of.id)
         .where(
             of.next_attempt_at <= sa.func.now(),
@@ -47,11 +48,8 @@ def _oldest(table: sa.Table, *, limit: int, again_after: timedelta) -> sa.CTE:
             sa.or_(of.kicked_at.is_(None), of.kicked_at < sa.func.now() - again_after),
         )
         .order_by(of.next_attempt_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        # As a CTE it runs once; as a plain subquery the planner may run it again for each row and pass the limit.
-        .cte("due")
     )
+    return batch(query, of=table, limit=limit)
 
 
 class _SelectDue(Protocol):

@@ -174,6 +174,20 @@ def test_whoever_outslept_its_lease_records_nothing_of_a_delivery_that_was_hande
     assert (office.row(first).status, office.row(first).attempts) == ("delivered", 1)
 
 
+def test_whoever_outslept_its_lease_records_nothing_of_a_delivery_that_was_given_up(office: Office, sink: Sink) -> None:
+    only, _ = office.owe(sink.url)
+
+    def oversleep(_: Received) -> int:
+        office.change(only, lease_until=sa.func.now() - timedelta(seconds=1))
+        with office.ctx.sessions.begin() as session:
+            work.fail(session, only)
+        return 200
+
+    sink.answer = oversleep
+    assert office.deliver(only) is None
+    assert (office.row(only).status, office.row(only).attempts) == ("failed", 0), "as its dead letter says"
+
+
 def test_a_row_that_nobody_can_read_takes_nothing_back_of_the_attempt_before_it(office: Office, sink: Sink) -> None:
     first, second = office.owe(sink.url)[0], office.owe(sink.url)[0]
     with office.ctx.sessions.begin() as session:
