@@ -64,17 +64,23 @@ def taken(broker: RedisBroker, queue: str = "q") -> int:
 
 # Some are due while Redis is away, when promoting them fails; some after it is back.
 DELAYS_S = (0.2, 0.4, 0.6, 4.0, 4.5)
+LONG_AGO = 0
 
 
 @pytest.mark.parametrize(("make", "survivors"), [(hardened, 5), (stock, 0)])
-def test_delayed_messages_survive_an_outage(own_redis: OwnRedis, make, survivors: int) -> None:
+def test_delayed_messages_survive_an_outage(
+    own_redis: OwnRedis, make, survivors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broker = make(own_redis.url)
     ran = Ran(broker)
-    with working(broker) as worker:
+    # The worker's clock stands until Redis is away: however slow the machine is, nothing is due before.
+    with working(broker) as worker, monkeypatch.context() as stopped:
+        stopped.setattr("dramatiq.worker.current_millis", lambda: LONG_AGO)
         for delay_s in DELAYS_S:
             ran.send(f"after {delay_s}", delay_s=delay_s)
         wait_until(lambda: worker.consumers["q.DQ"].delay_queue.qsize() == 5, within_s=5, what="held in memory")
         own_redis.kill()
+        stopped.undo()
         wait_until(lambda: worker.consumers["q.DQ"].delay_queue.qsize() == 0, within_s=10, what="forgotten")
         own_redis.start()
         wait_until(broker.client.ping, within_s=5)
@@ -126,13 +132,17 @@ def test_a_sender_gives_up_on_redis_soon_and_does_not_send_twice(
     assert is_soon
 
 
-def test_delayed_messages_of_another_worker_are_left_to_it(make_broker: MakeBroker) -> None:
+def test_delayed_messages_of_another_worker_are_left_to_it(
+    make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broker, other = make_broker(), make_broker()
     mine, its = Ran(broker), Ran(other)
-    with working(broker) as worker:
+    with working(broker) as worker, monkeypatch.context() as stopped:
+        stopped.setattr("dramatiq.worker.current_millis", lambda: LONG_AGO)
         mine.send("later", delay_s=1)
         wait_until(lambda: worker.consumers["q.DQ"].delay_queue.qsize() == 1, within_s=5)
         with working(other):
+            stopped.undo()
             wait_until(lambda: mine.names + its.names, within_s=5)
     assert mine.names + its.names == ["later"]
 
