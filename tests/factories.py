@@ -15,6 +15,7 @@ from ctrip.database import cursors, payments, transfers
 from ctrip.database.models import chain_cursors, merchants, sweep_attempts, sweep_intents
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.chains import Chain, SweepRules, Token
+from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix, make_id
 from ctrip.domain.payments import Payment, Standing
 from ctrip.domain.scanning import Header
@@ -94,6 +95,7 @@ def make_payment(**changes: Any) -> Payment:
         amount=1000,
         tolerance_bps=0,
         required=3,
+        finality=Finality.CONFIRMATIONS,
         address=ADDRESS,
         version=1,
         standing=Standing(),
@@ -133,6 +135,9 @@ def make_transfer(amount: int = 1000, block: int = 10, **changes: Any) -> Transf
         source=Source.ERC20,
         status=TransferStatus.SEEN,
         required=3,
+        finality=Finality.CONFIRMATIONS,
+        endpoint="node.example",
+        is_verified=True,
         is_own=False,
         is_payable=True,
         counts=True,

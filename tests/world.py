@@ -13,6 +13,7 @@ from ctrip.database import cursors, events, loops, payments, transfers
 from ctrip.database.models import loops as loop_rows
 from ctrip.database.models import merchants, webhook_deliveries
 from ctrip.domain.addresses import NATIVE
+from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix
 from ctrip.domain.loops import LoopKind
 from ctrip.domain.payments import Payment, Standing
@@ -66,6 +67,7 @@ class World:
                 amount=amount,
                 tolerance_bps=0,
                 required=self.chain.confirmations,
+                finality=Finality.CONFIRMATIONS,
                 address=self.ctx.wallet.address(index),
                 version=1,
                 standing=Standing(),

@@ -1,16 +1,12 @@
-"""Every table. The constraints are the design: what they forbid cannot happen, whatever the code does.
-
-Amounts are base units in NUMERIC(78,0) with a check, because NUMERIC alone takes NaN through `> 0`.
-"""
-
-from decimal import Decimal
-from typing import Any
+"""Every table. The constraints are the design: what they forbid cannot happen, whatever the code does."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.types import TypeDecorator
 
+from ctrip.database import columns
+from ctrip.database.columns import Uint256
 from ctrip.domain.emails import EmailKind, EmailStatus
+from ctrip.domain.finality import Finality
 from ctrip.domain.jobs import JobKind, JobStatus
 from ctrip.domain.payments import AmountStatus, Settlement, Status, Timing
 from ctrip.domain.sweeps import HeldReason, IntentKind, IntentState
@@ -28,91 +24,33 @@ metadata = sa.MetaData(
     }
 )
 
-
-class Uint256(TypeDecorator[int]):
-    """An amount in base units: NUMERIC(78,0) in the database, an int in Python, also through sum()."""
-
-    impl = sa.Numeric(78, 0)
-    cache_ok = True
-
-    def process_result_value(self, value: Decimal | None, dialect: Any) -> int | None:  # noqa: ARG002 (SQLAlchemy calls it so)
-        """Make an int of what the driver reads."""
-        return None if value is None else int(value)
-
-
-def _moment(name: str, *, required: bool = False, now: bool = False) -> sa.Column[Any]:
-    default = sa.text("now()") if now else None
-    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=not (required or now), server_default=default)
-
-
-def _id(name: str = "id") -> sa.Column[Any]:
-    return sa.Column(name, sa.Text(collation="C"), primary_key=True)
-
-
-def _reference(name: str, target: str, *, required: bool = True) -> sa.Column[Any]:
-    return sa.Column(name, sa.Text(collation="C"), sa.ForeignKey(target), nullable=not required)
-
-
-def _bytes(name: str, length: int, *, required: bool = True) -> tuple[sa.Column[Any], sa.CheckConstraint]:
-    check = sa.CheckConstraint(f"octet_length({name}) = {length}", name=f"{name}_length")
-    return sa.Column(name, sa.LargeBinary, nullable=not required), check
-
-
-def _amount(name: str, *, least: int = 0, required: bool = True) -> tuple[sa.Column[Any], sa.CheckConstraint]:
-    check = sa.CheckConstraint(f"{name} >= {least} AND {name} < 2::numeric^256", name=f"{name}_range")
-    return sa.Column(name, Uint256, nullable=not required), check
-
-
-def _work() -> tuple[sa.Column[Any] | sa.CheckConstraint, ...]:
-    """Return what every row of work has: when it is due (null: it is over), and who is at it. See database/work.py."""
-    return (
-        _moment("next_attempt_at"),
-        _moment("kicked_at"),
-        _moment("lease_until"),
-        sa.Column("fence", sa.BigInteger, nullable=False, server_default="0"),
-        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-        # A replay begins a new schedule, and the attempts go on counting.
-        sa.Column("attempts_before_schedule", sa.Integer, nullable=False, server_default="0"),
-        sa.CheckConstraint("attempts_before_schedule BETWEEN 0 AND attempts", name="attempts_range"),
-    )
-
-
-def _due(table: str) -> sa.Index:
-    return sa.Index(f"ix_{table}_due", "next_attempt_at", postgresql_where=sa.text("next_attempt_at IS NOT NULL"))
-
-
-def _one_of(name: str, values: Any) -> sa.CheckConstraint:
-    listed = ", ".join(f"'{value}'" for value in values)
-    return sa.CheckConstraint(f"{name} IN ({listed})", name=f"{name}_known")
-
-
 deposit_index = sa.Sequence("deposit_index", metadata=metadata, minvalue=0, start=0, maxvalue=2**31 - 1)
 """BIP-32 child numbers, one for all wallets: an index is never given out twice, gaps are harmless."""
 
 merchants = sa.Table(
     "merchants",
     metadata,
-    _id(),
+    columns.key(),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("email", sa.Text),
     sa.Column("tolerance_bps", sa.Integer, nullable=False, server_default="0"),
     sa.Column("webhook_secret", sa.LargeBinary, nullable=False, comment="encrypted with SECRETS_KEY"),
-    _moment("created_at", now=True),
+    columns.moment("created_at", now=True),
     sa.CheckConstraint("tolerance_bps BETWEEN 0 AND 9999", name="tolerance_bps_range"),
 )
 
 api_keys = sa.Table(
     "api_keys",
     metadata,
-    _id(),
+    columns.key(),
     sa.Column("public_id", sa.Text, nullable=False, unique=True),
     sa.Column("secret_hash", sa.LargeBinary, nullable=False, comment="SHA-256 of 256 random bits"),
-    _reference("merchant_id", "merchants.id", required=False),
+    columns.reference("merchant_id", "merchants.id", required=False),
     sa.Column("scopes", pg.ARRAY(sa.Text), nullable=False),
-    _moment("expires_at"),
-    _moment("revoked_at"),
-    _moment("last_used_at"),
-    _moment("created_at", now=True),
+    columns.moment("expires_at"),
+    columns.moment("revoked_at"),
+    columns.moment("last_used_at"),
+    columns.moment("created_at", now=True),
     # An operator key has no merchant and the scope admin alone; a merchant's key never has it.
     sa.CheckConstraint("(merchant_id IS NULL) = (scopes = ARRAY['admin'])", name="operator_is_admin"),
     sa.CheckConstraint("merchant_id IS NULL OR NOT scopes @> ARRAY['admin']", name="merchant_is_no_admin"),
@@ -121,42 +59,44 @@ api_keys = sa.Table(
 payments = sa.Table(
     "payments",
     metadata,
-    _id(),
-    _reference("merchant_id", "merchants.id"),
+    columns.key(),
+    columns.reference("merchant_id", "merchants.id"),
     sa.Column("chain_id", sa.BigInteger, nullable=False),
     sa.Column("chain", sa.Text, nullable=False),
-    *_bytes("token", 20),
+    *columns.binary("token", 20),
     sa.Column("symbol", sa.Text, nullable=False),
     sa.Column("decimals", sa.Integer, nullable=False),
-    *_amount("amount", least=1),
+    *columns.amount("amount", least=1),
     sa.Column("tolerance_bps", sa.Integer, nullable=False),
     sa.Column("required", sa.Integer, nullable=False),
-    *_bytes("address", 20),
+    sa.Column("finality", sa.Text, nullable=False),
+    *columns.binary("address", 20),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
-    *_amount("received"),
-    *_amount("confirmed"),
+    *columns.amount("received"),
+    *columns.amount("confirmed"),
     sa.Column("amount_status", sa.Text, nullable=False),
     sa.Column("timing", sa.Text),
     sa.Column("settlement", sa.Text, nullable=False),
     sa.Column("completed_block", sa.BigInteger),
-    _moment("canceled_at"),
-    _moment("accepted_at"),
-    *_amount("accepted_amount", least=1, required=False),
+    columns.moment("canceled_at"),
+    columns.moment("accepted_at"),
+    *columns.amount("accepted_amount", least=1, required=False),
     sa.Column("order_id", sa.Text),
     sa.Column("customer_email", sa.Text),
     sa.Column("metadata", pg.JSONB, nullable=False),
     sa.Column("webhook_url", sa.Text),
-    _moment("created_at", required=True),
-    _moment("expires_at", required=True),
-    _moment("detected_at"),
-    _moment("confirmed_at"),
-    _moment("settled_at"),
+    columns.moment("created_at", required=True),
+    columns.moment("expires_at", required=True),
+    columns.moment("detected_at"),
+    columns.moment("confirmed_at"),
+    columns.moment("settled_at"),
     sa.UniqueConstraint("address"),
-    _one_of("status", Status),
-    _one_of("amount_status", AmountStatus),
-    _one_of("timing", Timing),
-    _one_of("settlement", Settlement),
+    columns.one_of("status", Status),
+    columns.one_of("amount_status", AmountStatus),
+    columns.one_of("timing", Timing),
+    columns.one_of("finality", Finality),
+    columns.one_of("settlement", Settlement),
     sa.CheckConstraint("tolerance_bps BETWEEN 0 AND 9999", name="tolerance_bps_range"),
     sa.CheckConstraint("required >= 1", name="required_range"),
     sa.CheckConstraint("version >= 1", name="version_range"),
@@ -175,8 +115,8 @@ deposit_addresses = sa.Table(
     sa.Column("address", sa.LargeBinary, primary_key=True),
     sa.Column("wallet_fingerprint", sa.LargeBinary, nullable=False),
     sa.Column("derivation_index", sa.BigInteger, nullable=False),
-    _reference("payment_id", "payments.id"),
-    _moment("created_at", now=True),
+    columns.reference("payment_id", "payments.id"),
+    columns.moment("created_at", now=True),
     sa.UniqueConstraint("wallet_fingerprint", "derivation_index"),
     sa.UniqueConstraint("payment_id"),
     sa.CheckConstraint("octet_length(address) = 20", name="address_length"),
@@ -186,30 +126,35 @@ deposit_addresses = sa.Table(
 transfers = sa.Table(
     "transfers",
     metadata,
-    _id(),
-    _reference("payment_id", "payments.id"),
+    columns.key(),
+    columns.reference("payment_id", "payments.id"),
     sa.Column("chain_id", sa.BigInteger, nullable=False),
     sa.Column("chain", sa.Text, nullable=False),
-    *_bytes("token", 20),
+    *columns.binary("token", 20),
     sa.Column("symbol", sa.Text, nullable=False),
     sa.Column("decimals", sa.Integer, nullable=False),
-    *_amount("amount", least=1),
-    *_bytes("sender", 20),
-    *_bytes("recipient", 20),
-    *_bytes("tx_hash", 32),
+    *columns.amount("amount", least=1),
+    # Null of coin that was inferred from a balance: nobody knows who sent it, and by which transaction.
+    *columns.binary("sender", 20, required=False),
+    *columns.binary("recipient", 20),
+    *columns.binary("tx_hash", 32, required=False),
     sa.Column("log_index", sa.Integer, nullable=False),
     sa.Column("block_number", sa.BigInteger, nullable=False),
-    *_bytes("block_hash", 32),
-    _moment("block_time", required=True),
+    *columns.binary("block_hash", 32),
+    columns.moment("block_time", required=True),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("required", sa.Integer, nullable=False),
+    sa.Column("finality", sa.Text, nullable=False),
+    # The endpoint that told of it, and whether another one has borne it out; final is only what was.
+    sa.Column("endpoint", sa.Text),
+    sa.Column("is_verified", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("is_own", sa.Boolean, nullable=False),
     sa.Column("is_payable", sa.Boolean, nullable=False),
     sa.Column("counts", sa.Boolean, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("is_announced", sa.Boolean, nullable=False, server_default=sa.false()),
-    _moment("created_at", now=True),
+    columns.moment("created_at", now=True),
     sa.UniqueConstraint("chain_id", "block_hash", "tx_hash", "log_index"),
     # A log index is block-wide, so a transaction that comes back in another block has another one; but at any time
     # one canonical block holds it. Orphan before insert, in the same transaction.
@@ -221,26 +166,38 @@ transfers = sa.Table(
         unique=True,
         postgresql_where=sa.text("status <> 'orphaned'"),
     ),
+    # Coin that no transaction explains: once for each block at which it was noticed.
+    sa.Index(
+        "uq_transfers_inferred",
+        "chain_id",
+        "recipient",
+        "token",
+        "block_number",
+        unique=True,
+        postgresql_where=sa.text("tx_hash IS NULL AND status <> 'orphaned'"),
+    ),
     sa.Index("ix_transfers_payment", "payment_id"),
     sa.Index("ix_transfers_recipient", "chain_id", "recipient", "token"),
     sa.Index("ix_transfers_block", "chain_id", "block_number", postgresql_where=sa.text("status <> 'orphaned'")),
     sa.Index("ix_transfers_seen", "chain_id", "block_number", postgresql_where=sa.text("status = 'seen'")),
-    _one_of("source", Source),
-    _one_of("status", TransferStatus),
-    _one_of("reason", Reason),
+    columns.one_of("source", Source),
+    columns.one_of("status", TransferStatus),
+    columns.one_of("reason", Reason),
+    columns.one_of("finality", Finality),
+    sa.CheckConstraint("source = 'internal' OR (tx_hash IS NOT NULL AND sender IS NOT NULL)", name="told_by_someone"),
     sa.CheckConstraint("counts = (reason IS NULL)", name="refusal_has_a_reason"),
 )
 
 events = sa.Table(
     "events",
     metadata,
-    _id(),
-    _reference("merchant_id", "merchants.id"),
-    _reference("payment_id", "payments.id", required=False),
+    columns.key(),
+    columns.reference("merchant_id", "merchants.id"),
+    columns.reference("payment_id", "payments.id", required=False),
     sa.Column("version", sa.Integer),
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("body", pg.JSON, nullable=False),
-    _moment("created_at", now=True),
+    columns.moment("created_at", now=True),
     sa.UniqueConstraint("payment_id", "version"),
     sa.Index("ix_events_merchant", "merchant_id", sa.text("id DESC")),
 )
@@ -248,8 +205,8 @@ events = sa.Table(
 webhook_endpoints = sa.Table(
     "webhook_endpoints",
     metadata,
-    _id(),
-    _reference("merchant_id", "merchants.id"),
+    columns.key(),
+    columns.reference("merchant_id", "merchants.id"),
     sa.Column("url", sa.Text, nullable=False),
     sa.Column("origin", sa.Text, nullable=False),
     sa.Column("events", pg.ARRAY(sa.Text), nullable=False),
@@ -257,14 +214,14 @@ webhook_endpoints = sa.Table(
     sa.Column("disabled_reason", sa.Text),
     sa.Column("secret", sa.LargeBinary, nullable=False, comment="encrypted with SECRETS_KEY"),
     sa.Column("former_secret", sa.LargeBinary, comment="encrypted; signs beside the newer one until former_until"),
-    _moment("former_until"),
+    columns.moment("former_until"),
     # Since its last success nothing but failures came: null while all is well.
-    _moment("failing_since"),
-    _moment("created_at", now=True),
+    columns.moment("failing_since"),
+    columns.moment("created_at", now=True),
     # Its deliveries speak of it for ever, so it is never taken away.
-    _moment("deleted_at"),
-    _one_of("status", EndpointStatus),
-    _one_of("disabled_reason", DisabledReason),
+    columns.moment("deleted_at"),
+    columns.one_of("status", EndpointStatus),
+    columns.one_of("disabled_reason", DisabledReason),
     sa.CheckConstraint("(status = 'disabled') = (disabled_reason IS NOT NULL)", name="disabled_has_a_reason"),
     sa.CheckConstraint("(former_secret IS NULL) = (former_until IS NULL)", name="former_secret_ends"),
     sa.CheckConstraint("cardinality(events) >= 1", name="some_events"),
@@ -276,34 +233,34 @@ webhook_origins = sa.Table(
     metadata,
     sa.Column("origin", sa.Text, primary_key=True),
     # Set while its newest attempt was a slow one: it is tried in the slow lane then.
-    _moment("slow_since"),
+    columns.moment("slow_since"),
 )
 
 webhook_deliveries = sa.Table(
     "webhook_deliveries",
     metadata,
-    _id(),
-    _reference("event_id", "events.id", required=False),
-    _reference("merchant_id", "merchants.id", required=False),
-    _reference("payment_id", "payments.id", required=False),
-    _reference("endpoint_id", "webhook_endpoints.id", required=False),
+    columns.key(),
+    columns.reference("event_id", "events.id", required=False),
+    columns.reference("merchant_id", "merchants.id", required=False),
+    columns.reference("payment_id", "payments.id", required=False),
+    columns.reference("endpoint_id", "webhook_endpoints.id", required=False),
     sa.Column("payload", sa.Text, comment="a custom webhook's body, byte for byte; it tells of no event"),
     sa.Column("url", sa.Text, nullable=False),
     sa.Column("origin", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
-    *_work(),
+    *columns.work(),
     sa.Column("last_status_code", sa.Integer),
     sa.Column("dead_reason", sa.Text),
-    _moment("created_at", now=True),
-    _moment("delivered_at"),
-    _one_of("status", DeliveryStatus),
-    _one_of("dead_reason", DeadReason),
+    columns.moment("created_at", now=True),
+    columns.moment("delivered_at"),
+    columns.one_of("status", DeliveryStatus),
+    columns.one_of("dead_reason", DeadReason),
     sa.CheckConstraint("(status = 'pending') = (next_attempt_at IS NOT NULL)", name="pending_is_scheduled"),
     sa.CheckConstraint("(status = 'dead') = (dead_reason IS NOT NULL)", name="dead_has_a_reason"),
     sa.CheckConstraint("(status = 'delivered') = (delivered_at IS NOT NULL)", name="delivered_has_a_moment"),
     sa.CheckConstraint("(event_id IS NULL) = (payload IS NOT NULL)", name="event_or_payload"),
     sa.CheckConstraint("event_id IS NULL OR merchant_id IS NOT NULL", name="event_has_a_merchant"),
-    _due("webhook_deliveries"),
+    columns.due("webhook_deliveries"),
     sa.Index(
         "ix_webhook_deliveries_origin",
         "origin",
@@ -320,9 +277,9 @@ webhook_deliveries = sa.Table(
 webhook_attempts = sa.Table(
     "webhook_attempts",
     metadata,
-    _reference("delivery_id", "webhook_deliveries.id"),
+    columns.reference("delivery_id", "webhook_deliveries.id"),
     sa.Column("number", sa.Integer, nullable=False),
-    _moment("at", required=True),
+    columns.moment("at", required=True),
     sa.Column("status_code", sa.Integer),
     sa.Column("duration_ms", sa.Integer, nullable=False),
     sa.Column("error", sa.Text),
@@ -337,10 +294,13 @@ chain_cursors = sa.Table(
     sa.Column("chain_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("start_block", sa.BigInteger, nullable=False),
     sa.Column("read_block", sa.BigInteger, nullable=False),
-    *_bytes("read_hash", 32),
+    *columns.binary("read_hash", 32),
     sa.Column("head_block", sa.BigInteger, nullable=False),
+    # What the node calls safe and finalized; null where no rule of the chain asks for it.
+    sa.Column("safe_block", sa.BigInteger),
+    sa.Column("finalized_block", sa.BigInteger),
     sa.Column("stopped_reason", sa.Text),
-    _moment("updated_at", now=True),
+    columns.moment("updated_at", now=True),
     sa.CheckConstraint("read_block >= start_block", name="read_from_the_start"),
 )
 
@@ -349,10 +309,43 @@ chain_headers = sa.Table(
     metadata,
     sa.Column("chain_id", sa.BigInteger, nullable=False),
     sa.Column("number", sa.BigInteger, nullable=False),
-    *_bytes("hash", 32),
-    *_bytes("parent_hash", 32),
-    _moment("time", required=True),
+    *columns.binary("hash", 32),
+    *columns.binary("parent_hash", 32),
+    columns.moment("time", required=True),
     sa.PrimaryKeyConstraint("chain_id", "number"),
+)
+
+# Which blocks were read for which asset, when and from which endpoint. Ranges of one asset may overlap: what was read
+# twice is told twice. `parent_hash` is that of the first block, `last_hash` is the last block's own.
+coverage = sa.Table(
+    "coverage",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("chain_id", sa.BigInteger, nullable=False),
+    *columns.binary("token", 20),
+    sa.Column("first_block", sa.BigInteger, nullable=False),
+    sa.Column("last_block", sa.BigInteger, nullable=False),
+    *columns.binary("parent_hash", 32),
+    *columns.binary("last_hash", 32),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    columns.moment("first_read_at", now=True),
+    columns.moment("last_read_at", now=True),
+    sa.CheckConstraint("last_block >= first_block", name="range"),
+    # Without last_block, so that the row of the newest range grows in place (HOT).
+    sa.Index("ix_coverage_asset", "chain_id", "token", "first_block"),
+)
+
+# What each endpoint was found to allow; it is learnt from its errors, and grown again while it allows more.
+rpc_limits = sa.Table(
+    "rpc_limits",
+    metadata,
+    sa.Column("chain_id", sa.BigInteger, nullable=False),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("batch", sa.Integer, nullable=False),
+    sa.Column("span", sa.Integer, nullable=False),
+    sa.Column("topics", sa.Integer, nullable=False),
+    columns.moment("updated_at", now=True),
+    sa.PrimaryKeyConstraint("chain_id", "endpoint"),
 )
 
 loops = sa.Table(
@@ -363,45 +356,45 @@ loops = sa.Table(
     sa.Column("chain_id", sa.BigInteger, nullable=False),
     sa.Column("every_ms", sa.Integer, nullable=False),
     sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.true()),
-    _moment("next_run_at", now=True),
-    _moment("kicked_at"),
+    columns.moment("next_run_at", now=True),
+    columns.moment("kicked_at"),
     sa.Column("fence", sa.BigInteger, nullable=False, server_default="0"),
-    _moment("lease_until"),
-    _moment("last_tick_at"),
+    columns.moment("lease_until"),
+    columns.moment("last_tick_at"),
     sa.UniqueConstraint("kind", "chain_id"),
 )
 
 sweep_intents = sa.Table(
     "sweep_intents",
     metadata,
-    _id(),
+    columns.key(),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("chain_id", sa.BigInteger, nullable=False),
-    *_bytes("address", 20),
-    *_bytes("token", 20),
-    _reference("payment_id", "payments.id"),
-    _reference("for_intent_id", "sweep_intents.id", required=False),
+    *columns.binary("address", 20),
+    *columns.binary("token", 20),
+    columns.reference("payment_id", "payments.id"),
+    columns.reference("for_intent_id", "sweep_intents.id", required=False),
     sa.Column("state", sa.Text, nullable=False),
-    *_bytes("sender", 20),
+    *columns.binary("sender", 20),
     sa.Column("nonce", sa.BigInteger),
-    *_bytes("recipient", 20),
-    *_amount("amount", required=False),
-    *_amount("gas_cost", required=False),
+    *columns.binary("recipient", 20),
+    *columns.amount("amount", required=False),
+    *columns.amount("gas_cost", required=False),
     # Less than nothing where a transaction left some of the gas behind that it had reserved.
     sa.Column("own_coin", Uint256),
-    *_bytes("mined_tx_hash", 32, required=False),
+    *columns.binary("mined_tx_hash", 32, required=False),
     sa.Column("mined_block", sa.BigInteger),
-    *_bytes("mined_block_hash", 32, required=False),
+    *columns.binary("mined_block_hash", 32, required=False),
     sa.Column("held_reason", sa.Text),
     sa.Column("failure", sa.Text),
-    _moment("sent_at"),
+    columns.moment("sent_at"),
     sa.Column("broadcast_block", sa.BigInteger),
-    _moment("looked_at"),
-    _moment("created_at", now=True),
-    _moment("updated_at", now=True),
-    _one_of("kind", IntentKind),
-    _one_of("state", IntentState),
-    _one_of("held_reason", HeldReason),
+    columns.moment("looked_at"),
+    columns.moment("created_at", now=True),
+    columns.moment("updated_at", now=True),
+    columns.one_of("kind", IntentKind),
+    columns.one_of("state", IntentState),
+    columns.one_of("held_reason", HeldReason),
     sa.CheckConstraint("(state = 'held') = (held_reason IS NOT NULL)", name="held_has_a_reason"),
     sa.CheckConstraint(
         "(state IN ('mined', 'done', 'failed')) = (mined_block IS NOT NULL)"
@@ -440,15 +433,15 @@ sweep_intents = sa.Table(
 sweep_attempts = sa.Table(
     "sweep_attempts",
     metadata,
-    _reference("intent_id", "sweep_intents.id"),
+    columns.reference("intent_id", "sweep_intents.id"),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("raw", sa.LargeBinary, nullable=False, comment="the signed transaction: only stored bytes are broadcast"),
-    *_bytes("tx_hash", 32),
-    *_amount("amount"),
+    *columns.binary("tx_hash", 32),
+    *columns.amount("amount"),
     sa.Column("gas_limit", sa.BigInteger, nullable=False),
-    *_amount("max_fee"),
-    *_amount("priority_fee", required=False),
-    _moment("created_at", now=True),
+    *columns.amount("max_fee"),
+    *columns.amount("priority_fee", required=False),
+    columns.moment("created_at", now=True),
     sa.PrimaryKeyConstraint("intent_id", "number"),
     sa.UniqueConstraint("tx_hash"),
 )
@@ -457,7 +450,7 @@ signers = sa.Table(
     "signers",
     metadata,
     sa.Column("chain_id", sa.BigInteger, nullable=False),
-    *_bytes("sender", 20),
+    *columns.binary("sender", 20),
     sa.Column("next_nonce", sa.BigInteger, nullable=False),
     sa.Column("balance", Uint256, comment="of the gas wallet alone: its coin when the sweeper last looked"),
     sa.PrimaryKeyConstraint("chain_id", "sender"),
@@ -474,65 +467,65 @@ queue_snapshots = sa.Table(
     sa.Column("completed_1h", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("oldest_ready_age_seconds", sa.Double),
     sa.Column("workers", sa.Integer, nullable=False),
-    _moment("taken_at", now=True),
+    columns.moment("taken_at", now=True),
 )
 
 emails = sa.Table(
     "emails",
     metadata,
-    _id(),
+    columns.key(),
     sa.Column("kind", sa.Text, nullable=False),
-    _reference("merchant_id", "merchants.id", required=False),
-    _reference("payment_id", "payments.id", required=False),
+    columns.reference("merchant_id", "merchants.id", required=False),
+    columns.reference("payment_id", "payments.id", required=False),
     sa.Column("recipient", sa.Text, comment="null: the operator, whose address the e-mail worker knows"),
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("html", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
-    *_work(),
+    *columns.work(),
     sa.Column("last_error", sa.Text),
-    _moment("created_at", now=True),
-    _moment("sent_at"),
-    _one_of("kind", EmailKind),
-    _one_of("status", EmailStatus),
+    columns.moment("created_at", now=True),
+    columns.moment("sent_at"),
+    columns.one_of("kind", EmailKind),
+    columns.one_of("status", EmailStatus),
     sa.CheckConstraint("(status = 'pending') = (next_attempt_at IS NOT NULL)", name="pending_is_scheduled"),
     sa.CheckConstraint("(status = 'sent') = (sent_at IS NOT NULL)", name="sent_has_a_moment"),
     # A reorg may confirm a payment twice; it is told once.
     sa.UniqueConstraint("payment_id", "kind"),
-    _due("emails"),
+    columns.due("emails"),
     sa.Index("ix_emails_created_at", "created_at"),
 )
 
 jobs = sa.Table(
     "jobs",
     metadata,
-    _id(),
+    columns.key(),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("params", pg.JSON, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
-    *_work(),
+    *columns.work(),
     sa.Column("progress", pg.JSON(none_as_null=True)),
     sa.Column("result", pg.JSON(none_as_null=True)),
     sa.Column("error", sa.Text),
     sa.Column("requested_by", sa.Text, nullable=False),
-    _moment("created_at", now=True),
-    _moment("started_at"),
-    _moment("ended_at"),
-    _one_of("kind", JobKind),
-    _one_of("status", JobStatus),
+    columns.moment("created_at", now=True),
+    columns.moment("started_at"),
+    columns.moment("ended_at"),
+    columns.one_of("kind", JobKind),
+    columns.one_of("status", JobStatus),
     sa.CheckConstraint(
         "(status IN ('scheduled', 'running')) = (next_attempt_at IS NOT NULL)", name="open_is_scheduled"
     ),
     sa.CheckConstraint("(status IN ('done', 'failed')) = (ended_at IS NOT NULL)", name="ended_has_a_moment"),
     sa.CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="failed_has_an_error"),
-    _due("jobs"),
+    columns.due("jobs"),
     sa.Index("ix_jobs_ended_at", "ended_at", postgresql_where=sa.text("ended_at IS NOT NULL")),
 )
 
 dead_letters = sa.Table(
     "dead_letters",
     metadata,
-    _id(),
+    columns.key(),
     sa.Column("queue", sa.Text, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("message", sa.Text, nullable=False, comment="the message as it was, byte for byte"),
@@ -541,13 +534,13 @@ dead_letters = sa.Table(
     sa.Column("exception", sa.Text),
     sa.Column("traceback", sa.Text),
     sa.Column("row_id", sa.Text),
-    _moment("first_at", required=True),
-    _moment("died_at", now=True),
+    columns.moment("first_at", required=True),
+    columns.moment("died_at", now=True),
     sa.Column("replays", sa.Integer, nullable=False, server_default="0"),
-    _moment("replay_requested_at"),
-    _moment("replayed_at"),
-    _moment("purged_at"),
-    _reference("digest_id", "emails.id", required=False),
+    columns.moment("replay_requested_at"),
+    columns.moment("replayed_at"),
+    columns.moment("purged_at"),
+    columns.reference("digest_id", "emails.id", required=False),
     sa.UniqueConstraint("message_id", "died_at"),
     sa.Index(
         "ix_dead_letters_open",
@@ -567,8 +560,8 @@ dead_letters = sa.Table(
 audit_log = sa.Table(
     "audit_log",
     metadata,
-    _id(),
-    _moment("at", now=True),
+    columns.key(),
+    columns.moment("at", now=True),
     sa.Column("by", sa.Text, nullable=False, comment="an API key's id, or cli:USER"),
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("target", sa.Text),
@@ -578,13 +571,13 @@ audit_log = sa.Table(
 idempotency_keys = sa.Table(
     "idempotency_keys",
     metadata,
-    _reference("merchant_id", "merchants.id"),
+    columns.reference("merchant_id", "merchants.id"),
     sa.Column("route", sa.Text, nullable=False),
     sa.Column("key", sa.Text, nullable=False),
     sa.Column("request_hash", sa.LargeBinary, nullable=False),
     sa.Column("status", sa.Integer),
     sa.Column("response", sa.Text),
-    _moment("created_at", now=True),
+    columns.moment("created_at", now=True),
     sa.PrimaryKeyConstraint("merchant_id", "route", "key"),
     sa.CheckConstraint("length(key) BETWEEN 1 AND 255", name="key_length"),
     sa.Index("ix_idempotency_keys_created_at", "created_at"),

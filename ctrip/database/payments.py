@@ -13,6 +13,7 @@ from ctrip.database.deadlines import final_block, final_time
 from ctrip.database.models import chain_cursors, deposit_addresses, payments
 from ctrip.domain.chains import Chain
 from ctrip.domain.events import EventType
+from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix
 from ctrip.domain.payments import (
     TRANSITIONS,
@@ -283,4 +284,5 @@ def payment_of(row: sa.Row[Any]) -> Payment:
         settlement=Settlement(row.settlement),
         completed_block=row.completed_block,
     )
+    values["finality"] = Finality(row.finality)
     return Payment(standing=standing, **values)

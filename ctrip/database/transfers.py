@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from ctrip.database.models import payments, sweep_attempts, transfers
 from ctrip.domain.chains import Chain
+from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix
 from ctrip.domain.transfers import NATIVE_LOG_INDEX, Reason, Sighting, Source, Transfer, TransferStatus, Verdict
 
@@ -21,6 +22,7 @@ class Owner:
     payment_id: str
     chain_id: int
     required: int
+    finality: Finality
 
 
 def owners(session: Session, addresses: Sequence[bytes]) -> dict[bytes, Owner]:
@@ -29,9 +31,16 @@ def owners(session: Session, addresses: Sequence[bytes]) -> dict[bytes, Owner]:
     One query for a whole batch of blocks: the set of issued addresses lives in Postgres alone.
     """
     query = sa.select(
-        payments.c.address, payments.c.id.label("payment_id"), payments.c.chain_id, payments.c.required
+        payments.c.address,
+        payments.c.id.label("payment_id"),
+        payments.c.chain_id,
+        payments.c.required,
+        payments.c.finality,
     ).where(payments.c.address == sa.any_(sa.bindparam("addresses", list(addresses), type_=pg.ARRAY(sa.LargeBinary))))
-    return {row.address: Owner(row.payment_id, row.chain_id, row.required) for row in session.execute(query)}
+    return {
+        row.address: Owner(row.payment_id, row.chain_id, row.required, Finality(row.finality))
+        for row in session.execute(query)
+    }
 
 
 def own_hashes(session: Session, tx_hashes: Sequence[bytes]) -> set[bytes]:
@@ -200,6 +209,9 @@ def _sighted(chain: Chain, sighting: Sighting, *, owner: Owner, is_own: bool, tr
         source=Source.NATIVE if sighting.log_index == NATIVE_LOG_INDEX else Source.ERC20,
         status=TransferStatus.SEEN,
         required=owner.required if owner.chain_id == chain.chain_id else chain.confirmations,
+        finality=owner.finality if owner.chain_id == chain.chain_id else Finality.CONFIRMATIONS,
+        endpoint=None,
+        is_verified=True,
         is_own=is_own,
         is_payable=not token.fee_on_transfer and not token.rebasing,
         counts=not is_own,
@@ -217,5 +229,6 @@ def transfer_of(row: sa.Row[Any]) -> Transfer:
     values = {key: value for key, value in row._mapping.items() if key != "created_at"}
     values["source"] = Source(row.source)
     values["status"] = TransferStatus(row.status)
+    values["finality"] = Finality(row.finality)
     values["reason"] = None if row.reason is None else Reason(row.reason)
     return Transfer(**values)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ctrip.domain.addresses import NATIVE, checksum_address
+from ctrip.domain.finality import Finality
 from ctrip.domain.money import format_amount, tolerated
 from ctrip.domain.standings import (
     OPEN,
@@ -45,7 +46,8 @@ __all__ = [
 class Payment:
     """A stored payment. Amounts are base units of `token`; `accepted_amount` is what was final when it was accepted.
 
-    `confirmed` is the final part of `standing.received`. `required` is the confirmations that make it final.
+    `confirmed` is the final part of `standing.received`. `required` is the confirmations that make it final, `finality`
+    what else its chain must say of the block.
     """
 
     id: str
@@ -58,6 +60,7 @@ class Payment:
     amount: int
     tolerance_bps: int
     required: int
+    finality: Finality
     address: bytes
     version: int
     standing: Standing

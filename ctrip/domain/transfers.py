@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from ctrip.domain.addresses import NATIVE, checksum_address, hex_text
+from ctrip.domain.finality import Finality
 from ctrip.domain.money import format_amount
 from ctrip.domain.times import timestamp
 
@@ -36,6 +37,7 @@ class Reason(StrEnum):
     CHAIN = "chain"
     AFTER_COMPLETION = "after_completion"
     OWN_TRANSACTION = "own_transaction"
+    SUPERSEDED = "superseded"
     NOT_PAYABLE = "not_payable"
 
 
@@ -59,7 +61,11 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Transfer:
-    """A stored transfer. `amount` is base units of `token`; `required` the confirmations that make it final."""
+    """A stored transfer. `amount` is base units of `token`; `required` the confirmations that make it final.
+
+    `endpoint` told of it; `is_verified` where another one has borne it out, or there is no other. Coin that was
+    inferred from a balance has neither `sender` nor `tx_hash`.
+    """
 
     id: str
     payment_id: str
@@ -69,9 +75,9 @@ class Transfer:
     symbol: str
     decimals: int
     amount: int
-    sender: bytes
+    sender: bytes | None
     recipient: bytes
-    tx_hash: bytes
+    tx_hash: bytes | None
     log_index: int
     block_number: int
     block_hash: bytes
@@ -79,6 +85,9 @@ class Transfer:
     source: Source
     status: TransferStatus
     required: int
+    finality: Finality
+    endpoint: str | None
+    is_verified: bool
     is_own: bool
     is_payable: bool
     counts: bool
@@ -98,7 +107,7 @@ class Verdict:
 def in_chain_order(transfers: Iterable[Transfer]) -> list[Transfer]:
     """Sort canonical transfers of one chain as the chain ordered them; orphaned ones are left out."""
     canonical = (transfer for transfer in transfers if transfer.status is not TransferStatus.ORPHANED)
-    return sorted(canonical, key=lambda t: (t.block_number, t.log_index, t.tx_hash))
+    return sorted(canonical, key=lambda t: (t.block_number, t.log_index, t.tx_hash or b""))
 
 
 def judge(transfers: Iterable[Transfer], *, chain_id: int, token: bytes, target: int) -> Iterator[Verdict]:
@@ -129,9 +138,9 @@ def transfer_object(transfer: Transfer, *, read_block: int) -> dict[str, object]
         "token_address": None if transfer.token == NATIVE else checksum_address(transfer.token),
         "amount": format_amount(transfer.amount, transfer.decimals),
         "amount_atomic": str(transfer.amount),
-        "from": checksum_address(transfer.sender),
+        "from": transfer.sender and checksum_address(transfer.sender),
         "to": checksum_address(transfer.recipient),
-        "tx_hash": hex_text(transfer.tx_hash),
+        "tx_hash": transfer.tx_hash and hex_text(transfer.tx_hash),
         "log_index": transfer.log_index,
         "block_number": transfer.block_number,
         "block_hash": hex_text(transfer.block_hash),

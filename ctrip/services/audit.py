@@ -226,7 +226,9 @@ def _sightings(ctx: Context, client: ChainClient, blocks: Sequence[Block]) -> li
 def _differences(chain: Chain, there: Sequence[Sighting], stored: Sequence[Transfer]) -> Iterator[Violation]:
     listed = {token.address for token in chain.tokens}
     on_chain = {(seen.tx_hash, seen.log_index): _content(seen) for seen in there}
-    in_rows = {(row.tx_hash, row.log_index): _content(row) for row in stored if row.token in listed}
+    told = [(row.tx_hash, row) for row in stored if row.token in listed]
+    # Coin that was inferred from a balance is in no block's transactions: the balances are compared by themselves.
+    in_rows = {(tx_hash, row.log_index): _content(row) for tx_hash, row in told if tx_hash is not None}
     for tx_hash, log_index in sorted(on_chain.keys() | in_rows.keys()):
         seen, row = on_chain.get((tx_hash, log_index)), in_rows.get((tx_hash, log_index))
         where = f"log {log_index} of {hex_text(tx_hash)} on {chain.name}"

@@ -19,6 +19,7 @@ from ctrip.database import transfers as transfer_rows
 from ctrip.database import webhooks as delivery_rows
 from ctrip.domain.chains import Chain, Token
 from ctrip.domain.events import EventType, event_object
+from ctrip.domain.finality import Finality
 from ctrip.domain.idempotency import Answer, Once
 from ctrip.domain.ids import Prefix
 from ctrip.domain.money import parse_amount
@@ -187,6 +188,7 @@ def _create(ctx: Context, session: Session, *, merchant_id: str, request: Paymen
         amount=amount,
         tolerance_bps=merchants.tolerance_bps(session, merchant_id) if tolerance is None else tolerance,
         required=required,
+        finality=Finality.CONFIRMATIONS,
         address=ctx.wallet.address(index),
         version=1,
         standing=Standing(),

@@ -7,6 +7,7 @@ from ctrip.database import transfers
 from ctrip.database.engine import Sessions
 from ctrip.database.models import sweep_attempts, sweep_intents
 from ctrip.domain.addresses import NATIVE
+from ctrip.domain.finality import Finality
 from ctrip.domain.money import MAX_AMOUNT
 from ctrip.domain.payments import Payment
 from ctrip.domain.transfers import Reason, Transfer, TransferStatus, Verdict
@@ -128,7 +129,7 @@ def test_what_a_reorg_took_never_becomes_final(sessions: Sessions, payment: Paym
 def test_an_address_is_known_from_the_moment_its_payment_is_stored(sessions: Sessions, payment: Payment) -> None:
     with sessions() as session:
         owners = transfers.owners(session, [payment.address, b"\x01" * 20])
-        assert owners == {payment.address: transfers.Owner(payment.id, CHAIN_ID, 3)}
+        assert owners == {payment.address: transfers.Owner(payment.id, CHAIN_ID, 3, Finality.CONFIRMATIONS)}
         assert transfers.owners(session, []) == {}
 
 

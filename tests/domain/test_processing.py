@@ -38,6 +38,8 @@ def test_what_the_node_refuses_is_asked_for_by_halves() -> None:
 
 
 def sighting(of: Transfer) -> Sighting:
+    assert of.tx_hash is not None
+    assert of.sender is not None
     return Sighting(
         block_number=of.block_number,
         block_hash=of.block_hash,
