@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo check test test-chaos fmt migrate pins bench-smoke bench-queue clean
+.PHONY: help run demo check test test-chaos fmt migrate pins bench-smoke bench-queue bench-scan clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -39,7 +39,7 @@ ifdef TESTS
 else
 	@$(BIN)/python -c 'from pathlib import Path; from ctrip.local import devchain as chain; \
 	  folder = Path(".data/npm"); chain.find_anvil(folder) or chain.install_anvil(folder)'  # once, not by each lane
-	@TEST_PORTS=40 $(LANE) $(WORKER_TESTS) > .data/test-workers.log 2>&1 & workers=$$!; \
+	@TEST_PORTS=40 $(LANE) $(WORKER_TESTS) $(STACK_TESTS:%=--ignore=%) > .data/test-workers.log 2>&1 & workers=$$!; \
 	TEST_PORTS=80 $(LANE) $(STACK_TESTS) > .data/test-stack.log 2>&1 & stack=$$!; \
 	$(LANE) $(WORKER_TESTS:%=--ignore=%) $(STACK_TESTS:%=--ignore=%); rest=$$?; \
 	wait $$workers; workers=$$?; wait $$stack; stack=$$?; \
@@ -48,8 +48,10 @@ endif
 
 LANE = $(BIN)/pytest -q -m "not chaos"
 # These start and kill whole processes and wait for them; the others keep a core busy meanwhile. Ports of their own.
-WORKER_TESTS = tests/actors tests/test_faults.py
-STACK_TESTS = tests/web tests/outbound tests/local tests/ops tests/test_walk.py tests/test_startup_refusals.py tests/test_secrets.py tests/test_admin_walk.py
+# All that needs the running stack is in one lane: it takes seconds to start, and a third of a core while it runs.
+WORKER_TESTS = tests/actors tests/local tests/test_startup_refusals.py
+STACK_TESTS = tests/ops tests/local/test_stack.py tests/test_walk.py tests/test_admin_walk.py tests/test_secrets.py \
+	tests/test_faults.py
 ## test-chaos   faults for minutes, with printed seeds (SEEDS=1,2,3 MINUTES=10)
 test-chaos: $(STAMP)
 	SEEDS="$(SEEDS)" MINUTES="$(MINUTES)" $(BIN)/pytest -q -s --timeout=0 -m chaos $(TESTS)
@@ -75,6 +77,10 @@ bench-smoke: $(STAMP)
 ## bench-queue  Dramatiq as it comes against ours, fault by fault; latency, webhooks per second (STOCK=slow: 15 min more)
 bench-queue: $(STAMP)
 	@STOCK=$(STOCK) $(BIN)/python -m bench.queue
+
+## bench-scan   our scanner against a plain one of web3.py, at 1,000 and 1,000,000 addresses; what a head costs
+bench-scan: $(STAMP)
+	@$(BIN)/python -m bench.scan
 
 ## clean        remove the environment; data in .data stay
 clean:

@@ -28,6 +28,8 @@ export PATH PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
 # Dramatiq polls Redis. At its default of 1000 ms an immediate message waits up to a second; at 50 ms a twentieth of
 # that, for three percent of a core per process. The hunt for what dead workers held rides on these polls too.
 export dramatiq_worker_timeout=${dramatiq_worker_timeout:-50}
+# Each thread of a worker would keep megabytes of its own that it has used once: a listener holds whole blocks.
+export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}
 # How long a consumer waits before it tries a Redis again that was away.
 export dramatiq_restart_delay=${dramatiq_restart_delay:-1000}
 

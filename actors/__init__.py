@@ -78,6 +78,7 @@ class Rule:
 
 
 LISTEN_FOR_PAYMENTS = Rule("listen_for_payments", "listener", "scanning.scan_chain", timedelta(seconds=60))
+CHECK_BALANCES = Rule("check_balances", "listener", "inflows.check_balances", timedelta(seconds=60))
 SWEEP_PAYMENTS = Rule("sweep_payments", "sweeper", "sweeping.sweep_chain", timedelta(seconds=120))
 SEND_WEBHOOK = Rule("send_webhook", "webhook", "webhooks.deliver", timedelta(seconds=45))
 SEND_EMAIL = Rule("send_email", "email", "emails.send", timedelta(seconds=45), result_kept=timedelta(days=30))
@@ -89,11 +90,12 @@ def _job(actor: str, queue: str, service: str, *, seconds: int) -> Rule:
 
 # What an operator asks for: one actor for each kind of job, in the queue whose workers may do it.
 SCAN_NOW = _job("job_scan_now", "listener", "scanning.scan_now", seconds=60)
-PROCESS_PAYMENT = _job("job_process_payment", "listener", "processing.process_payment", seconds=60)
+PROCESS_PAYMENT = _job("job_process_payment", "listener", "rereading.process_payment", seconds=60)
+BACKFILL = _job("job_backfill", "listener", "rereading.backfill", seconds=60)
 SWEEP_NOW = _job("job_sweep_now", "sweeper", "sweeping.sweep_now", seconds=120)
 SWEEP_ADDRESS = _job("job_sweep_address", "sweeper", "sweeping.sweep_address", seconds=120)
 RESEND_WEBHOOK = _job("job_send_webhook", "webhook", "resending.send_webhook", seconds=45)
 CUSTOM_WEBHOOK = _job("job_custom_webhook", "webhook", "resending.custom_webhook", seconds=45)
 
-JOBS = (SCAN_NOW, PROCESS_PAYMENT, SWEEP_NOW, SWEEP_ADDRESS, RESEND_WEBHOOK, CUSTOM_WEBHOOK)
-TABLE = (LISTEN_FOR_PAYMENTS, SWEEP_PAYMENTS, SEND_WEBHOOK, SEND_EMAIL, *JOBS)
+JOBS = (SCAN_NOW, PROCESS_PAYMENT, BACKFILL, SWEEP_NOW, SWEEP_ADDRESS, RESEND_WEBHOOK, CUSTOM_WEBHOOK)
+TABLE = (LISTEN_FOR_PAYMENTS, CHECK_BALANCES, SWEEP_PAYMENTS, SEND_WEBHOOK, SEND_EMAIL, *JOBS)

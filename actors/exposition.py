@@ -31,6 +31,8 @@ _OWN = (
     metrics.DEAD_LETTERS,
     metrics.DEAD_LETTERS_REPLAYED,
     metrics.SCHEDULER_TASK_LAST_RUN,
+    metrics.HEADS,
+    metrics.HEADS_CONNECTED,
     metrics.BUILD_INFO,
 )
 log = get_logger()
@@ -168,6 +170,7 @@ def _chain_gauges(rows: overview.Overview) -> Iterator[Metric]:
         "chain_head_block": ("The newest block that a node told of.", "head_block"),
         "chain_read_block": ("The newest block that was read.", "read_block"),
         "chain_final_block": ("The newest block that has the chain's confirmations.", "final_block"),
+        "chain_unread_blocks": ("Blocks below what was read that some listed asset lacks.", "unread_blocks"),
         "chain_lag_blocks": ("Blocks that the node has and we did not read.", "lag_blocks"),
         "chain_stopped": ("1 where a reorg stopped the chain until an operator resumes it.", "is_stopped"),
     }

@@ -3,9 +3,10 @@
     every second   watchdog: loops that are overdue get a message        relay: work that is due gets one
                    replay: dead letters that somebody asked for are sent again
     on a ring      the relay and the replay at once (NOTIFY; see ctrip.services.relay.hear)
+    on a new head  the chain's listener gets a message (WebSocket, where a chain has one; see actors.heads)
     every 3 s      queue snapshots for those who do not know Redis
     every 10 s     dead messages that no worker could record
-    every minute   the operator gets an e-mail of dead letters that are new
+    every minute   the operator gets an e-mail of dead letters that are new; gaps in what was read are asked for
     every 10 min   what is out of date is forgotten
 
 Any number of schedulers may run: each row that is kicked, taken or replayed goes to one of them. Where Postgres or
@@ -31,7 +32,8 @@ from actors.broker import broker, queues, wake
 from actors.dead_letters import collect, resend
 from actors.email import send_email  # noqa: F401 (the relay finds the actor by its name)
 from actors.exposition import registry
-from actors.listener import listen_for_payments
+from actors.heads import HeadWatch, watches
+from actors.listener import check_balances, listen_for_payments
 from actors.queues import Depth, Queues
 from actors.sweeper import sweep_payments
 from ctrip import metrics
@@ -42,7 +44,7 @@ from ctrip.domain.loops import LoopKind
 from ctrip.domain.queues import QueueSnapshot
 from ctrip.errors import MisconfiguredError, Unavailable
 from ctrip.log import get_logger
-from ctrip.services import dead_letters, emails, housekeeping, loops, relay
+from ctrip.services import dead_letters, emails, housekeeping, loops, relay, rereading
 from ctrip.services import queues as snapshots
 from ctrip.settings import Role
 
@@ -57,6 +59,7 @@ RING_DELAY_S = 0.15
 LOOPS: dict[LoopKind, dramatiq.Actor[[int], None]] = {
     LoopKind.LISTENER: listen_for_payments,
     LoopKind.SWEEPER: sweep_payments,
+    LoopKind.BALANCES: check_balances,
 }
 log = get_logger()
 
@@ -131,6 +134,10 @@ class Tasks:
                 dead_letters.give_back(self._ctx, letters[place:])
                 raise
 
+    def schedule_backfills(self) -> None:
+        """Have read what was never read of an asset: it was listed later."""
+        rereading.schedule_backfills(self._ctx)
+
     def take_snapshots(self) -> None:
         """Store what the queues look like."""
         taken_at = self._ctx.now()
@@ -201,10 +208,13 @@ def main() -> int:
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     scheduler, doorbell = _make(ctx)
     scheduler.start()
-    doorbell.start()
+    threads: list[Doorbell | HeadWatch] = [doorbell, *watches(ctx)]
+    for thread in threads:
+        thread.start()
     log.info("scheduler_ready")
     stopping.wait()
-    doorbell.stop()
+    for thread in threads:
+        thread.stop()
     scheduler.shutdown(wait=True)
     log.info("scheduler_stopped")
     return 0
@@ -223,6 +233,7 @@ def _make(ctx: Context) -> tuple[BackgroundScheduler, Doorbell]:
         Patient("snapshots", tasks.take_snapshots): 3,
         Patient("dead", tasks.collect_dead): 10,
         Patient("digest", tasks.write_digest): 60,
+        Patient("backfills", tasks.schedule_backfills): 60,
         Patient("forget", tasks.forget): 600,
     }
     for task, seconds in periods.items():

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from actors import LISTEN_FOR_PAYMENTS, SEND_EMAIL, SEND_WEBHOOK, SWEEP_PAYMENTS, TABLE, Rule
 from ctrip import metrics
+from ctrip.domain.chains import Chain
 from ctrip.domain.dead_letters import Reason
 from ctrip.settings import Settings
 
@@ -18,7 +19,7 @@ def of_worker(settings: Settings, queue: str) -> None:
             _of_actor(rule)
     for chain in settings.chains:
         if chain.enabled:
-            _of_chain(queue, chain.name)
+            _of_chain(queue, chain)
     if queue == SEND_WEBHOOK.queue:
         for outcome in metrics.ATTEMPT_OUTCOMES:
             metrics.WEBHOOK_ATTEMPTS.labels(outcome=outcome)
@@ -43,13 +44,20 @@ def _of_actor(rule: Rule) -> None:
     _of_deaths([(rule.queue, rule.actor)])
 
 
-def _of_chain(queue: str, chain: str) -> None:
+def _of_chain(queue: str, chain: Chain) -> None:
+    name = chain.name
     if queue == LISTEN_FOR_PAYMENTS.queue:
-        metrics.REORGS.labels(chain=chain)
-        metrics.PAYMENT_DETECT.labels(chain=chain)
+        metrics.REORGS.labels(chain=name)
+        for kind in metrics.DISAGREEMENTS:
+            metrics.CHAIN_DISAGREEMENTS.labels(chain=name, kind=kind)
+        for token in chain.tokens:
+            if not token.is_native:
+                metrics.TOKEN_UPGRADES.labels(chain=name, token=token.symbol)
+        metrics.BALANCE_MISMATCHES.labels(chain=name)
+        metrics.PAYMENT_DETECT.labels(chain=name)
     if queue == SWEEP_PAYMENTS.queue:
         for outcome in metrics.SWEEP_OUTCOMES:
-            metrics.SWEEPS.labels(chain=chain, outcome=outcome)
+            metrics.SWEEPS.labels(chain=name, outcome=outcome)
 
 
 def _of_deaths(actors: Iterable[tuple[str, str]]) -> None:

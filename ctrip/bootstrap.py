@@ -21,22 +21,21 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from ctrip.blockchain.addresses import DepositWallet
 from ctrip.blockchain.client import ChainClient
-from ctrip.box import SecretsBox
-from ctrip.context import Context
+from ctrip.context import Box, Context
 from ctrip.database.engine import make_engine, make_sessions
 from ctrip.domain.addresses import checksum_address
 from ctrip.domain.ids import RANDOM_BYTES, Prefix, make_id
 from ctrip.log import configure_logging, get_logger
-from ctrip.outbound.email import Mailer
-from ctrip.outbound.http import Poster
 from ctrip.services import startup
 from ctrip.settings import Role, Settings, load_settings
 from ctrip.settings.forms import PRODUCTION
 
 if TYPE_CHECKING:
+    from ctrip.blockchain.addresses import DepositWallet
     from ctrip.blockchain.signer import Signer
+    from ctrip.outbound.email import Mailer
+    from ctrip.outbound.http import Poster
 
 __all__ = ["Role", "bootstrap", "endpoint_clients", "open_database", "shut_down"]
 
@@ -54,7 +53,7 @@ def bootstrap(role: Role | str, environment: Mapping[str, str] | None = None) ->
     """
     role = Role(role)
     settings, engine = open_database(role, environment)
-    wallet = None if settings.wallet_xpub is None else DepositWallet.from_xpub(settings.wallet_xpub)
+    wallet = _wallet(settings)
     ctx = Context(
         settings=settings,
         sessions=make_sessions(engine),
@@ -63,7 +62,7 @@ def bootstrap(role: Role | str, environment: Mapping[str, str] | None = None) ->
         clients=_clients(settings) if role in _READS_CHAINS else {},
         wallet=wallet,
         signer=None if wallet is None else _signer(settings, wallet),
-        box=SecretsBox(settings.secrets_keys) if settings.secrets_keys else None,
+        box=_box(settings),
         poster=_poster(settings) if role in _DIALS else None,
         mailer=_mailer(settings),
     )
@@ -98,22 +97,44 @@ def _clients(settings: Settings) -> dict[int, ChainClient]:
     return {chain.chain_id: ChainClient(chain) for chain in settings.chains if chain.enabled}
 
 
-def _poster(settings: Settings) -> Poster:
+# Each of these is loaded by the roles that hold it, and costs the others no memory.
+# ruff: noqa: PLC0415
+
+
+def _wallet(settings: Settings) -> "DepositWallet | None":
+    if settings.wallet_xpub is None:
+        return None
+    from ctrip.blockchain.addresses import DepositWallet
+
+    return DepositWallet.from_xpub(settings.wallet_xpub)
+
+
+def _box(settings: Settings) -> Box | None:
+    if not settings.secrets_keys:
+        return None
+    from ctrip.box import SecretsBox
+
+    return SecretsBox(settings.secrets_keys)
+
+
+def _poster(settings: Settings) -> "Poster":
+    from ctrip.outbound.http import Poster
+
     # Half of the threads at the most, so that slow destinations leave the other half to the rest.
     return Poster(allow=settings.webhook_allow_cidrs, slow_places=max(1, settings.webhook_threads // 2))
 
 
-def _signer(settings: Settings, wallet: DepositWallet) -> "Signer | None":
+def _signer(settings: Settings, wallet: "DepositWallet") -> "Signer | None":
     if settings.wallet_mnemonic is None or settings.gas_key is None:
         return None
-    from ctrip.blockchain.signer import Signer  # noqa: PLC0415 (eth_account costs memory: the sweeper alone pays)
+    from ctrip.blockchain.signer import Signer
 
     signer = Signer(settings.wallet_mnemonic, settings.gas_key, wallet=wallet, chains=settings.chains)
     log.info("gas_wallet", address=checksum_address(signer.gas_address))
     return signer
 
 
-def _mailer(settings: Settings) -> Mailer | None:
+def _mailer(settings: Settings) -> "Mailer | None":
     """Build who sends e-mails; an e-mail worker that cannot send them all says so here, once."""
     missing = "SMTP_URL" if settings.smtp_url is None else "OPERATOR_EMAIL" if settings.operator_email is None else None
     if settings.role is Role.EMAIL and missing is not None:
@@ -121,6 +142,8 @@ def _mailer(settings: Settings) -> Mailer | None:
         tell("emails_are_skipped", whose="everybody's" if missing == "SMTP_URL" else "the operator's", missing=missing)
     if settings.smtp_url is None or settings.mail_from is None:
         return None
+    from ctrip.outbound.email import Mailer
+
     return Mailer(settings.smtp_url, mail_from=settings.mail_from)
 
 

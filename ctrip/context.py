@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from ctrip.blockchain.addresses import DepositWallet
 from ctrip.blockchain.client import ChainClient
 from ctrip.database.engine import Sessions
 from ctrip.domain.ids import Prefix
-from ctrip.outbound.email import Mailer
-from ctrip.outbound.http import Poster
 from ctrip.settings import Settings
 
 if TYPE_CHECKING:
-    # Only the sweeper may spend the memory of eth_account, and only it may hold keys.
+    # What only some roles hold is loaded by them alone: a listener has no memory to spare for ciphers and mail.
+    from ctrip.blockchain.addresses import DepositWallet
     from ctrip.blockchain.signer import Signer
+    from ctrip.outbound.email import Mailer
+    from ctrip.outbound.http import Poster
 
 NewId = Callable[[Prefix], str]
 
@@ -44,8 +44,8 @@ class Context:
     now: Callable[[], datetime]
     new_id: NewId
     clients: Mapping[int, ChainClient]
-    wallet: DepositWallet | None = None
+    wallet: "DepositWallet | None" = None
     signer: "Signer | None" = None
     box: Box | None = None
-    poster: Poster | None = None
-    mailer: Mailer | None = None
+    poster: "Poster | None" = None
+    mailer: "Mailer | None" = None

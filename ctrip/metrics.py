@@ -35,7 +35,8 @@ _DETECT_S = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300)
 
 RUN_OUTCOMES = ("success", "retry", "dead", "skipped")
 CLAIM_OUTCOMES = ("won", "lost", "fenced_out")
-RPC_OUTCOMES = ("ok", "refused", "error")
+DISAGREEMENTS = ("empty_logs", "receipt", "fork", "balance")
+RPC_OUTCOMES = ("ok", "refused", "limited", "error")
 ATTEMPT_OUTCOMES = ("delivered", "retry", "dead")
 EMAIL_OUTCOMES = ("sent", "retry", "dead", "skipped")
 SWEEP_OUTCOMES = (
@@ -69,6 +70,24 @@ LOOP_CLAIMS = Counter(
 )
 LOOP_KICKS = Counter("ctrip_loop_kicks_total", "Loops that the watchdog started or revived.", ["loop"])
 REORGS = Counter("ctrip_reorgs_total", "Reorganisations that took blocks which had been read.", ["chain"])
+CHAIN_DISAGREEMENTS = Counter(
+    "ctrip_chain_disagreements_total", "Endpoints that contradicted themselves or another, by kind.", ["chain", "kind"]
+)
+TOKEN_UPGRADES = Counter(
+    "ctrip_token_upgrades_total", "Listed tokens whose proxy got another implementation.", ["chain", "token"]
+)
+BALANCE_MISMATCHES = Counter(
+    "ctrip_balance_mismatches_total", "Balances of less coin than the rows say: rows or node are wrong.", ["chain"]
+)
+HEADS = Counter(
+    "ctrip_heads_total", "New heads that were told over WebSocket, and may have woken a listener.", ["chain"]
+)
+HEADS_CONNECTED = Gauge(
+    "ctrip_heads_connected",
+    "1 where an endpoint's WebSocket tells new heads, 0 where polling alone is left.",
+    ["chain", "endpoint"],
+    multiprocess_mode="max",
+)
 RPC_REQUESTS = Counter(
     "ctrip_rpc_requests_total", "JSON-RPC calls, by outcome.", ["chain", "endpoint", "method", "outcome"]
 )

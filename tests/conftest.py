@@ -45,6 +45,11 @@ MERCHANT_ID = "mer_01TESTMERCHANT000000000000"
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests of the running stack come last, one after the other: it keeps a third of a core busy until the end."""
+    items.sort(key=lambda item: "stack" in getattr(item, "fixturenames", ()))
+
+
 @contextmanager
 def running(program: Program, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a part until the block ends; its output is in `folder/NAME.log`. It dies with pytest, whatever kills that."""
@@ -89,12 +94,11 @@ def sessions(engine: sa.Engine) -> Sessions:
 
 
 def _empty(engine: sa.Engine) -> None:
-    # DELETE, not TRUNCATE: it makes no new files and takes half the time (10 ms).
+    # DELETE, not TRUNCATE: it makes no new files. All in one round trip: most tests begin with this.
+    deletions = (f"DELETE FROM {table}" for table in reversed(metadata.sorted_tables))
+    statements = ("SET LOCAL session_replication_role = replica", *deletions, "ALTER SEQUENCE deposit_index RESTART")
     with engine.begin() as connection:
-        connection.execute(sa.text("SET LOCAL session_replication_role = replica"))
-        for table in reversed(metadata.sorted_tables):
-            connection.execute(table.delete())
-        connection.execute(sa.text("ALTER SEQUENCE deposit_index RESTART"))
+        connection.exec_driver_sql("; ".join(statements))
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,14 @@ import sqlalchemy as sa
 from eth_utils.crypto import keccak
 from sqlalchemy.orm import Session
 
-from ctrip.database import cursors, payments, transfers
+from ctrip.database import coverage, cursors, finality, payments, transfers
 from ctrip.database.models import chain_cursors, merchants, sweep_attempts, sweep_intents
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.chains import Chain, SweepRules, Token
 from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix, make_id
 from ctrip.domain.payments import Payment, Standing
-from ctrip.domain.scanning import Header
+from ctrip.domain.scanning import BlockRange, Header
 from ctrip.domain.sweeps import IntentKind, IntentState
 from ctrip.domain.transfers import NATIVE_LOG_INDEX, Source, Transfer, TransferStatus
 
@@ -225,6 +225,17 @@ def read_to(session: Session, number: int, *, chain: Chain | None = None, fork: 
     cursors.store_headers(session, chain.chain_id, above)
     cursors.drop_headers_below(session, chain.chain_id, number - chain.reorg_window)
     tip = above[-1] if above else header(after)
+    coverage.cut(session, chain.chain_id, after=header(after))
+    if above:
+        coverage.extend(
+            session,
+            chain.chain_id,
+            tokens=[token.address for token in chain.tokens],
+            read=BlockRange(above[0].number, tip.number),
+            parent_hash=above[0].parent_hash,
+            last_hash=tip.hash,
+            endpoint="factory",
+        )
     moved = sa.update(chain_cursors).where(chain_cursors.c.chain_id == chain.chain_id)
     session.execute(moved.values(read_block=tip.number, read_hash=tip.hash, head_block=tip.number))
-    return transfers.settle_finality(session, chain.chain_id, tip.number)
+    return finality.settle_finality(session, chain.chain_id)

@@ -385,7 +385,8 @@ def test_loops_and_queues_are_listed(ctrip: Tool, ctx: Context, anvil: DevChain)
     assert ctrip("loops").out == "loops: none\n"
     assert ctrip("queues").out == "queues: none\n"
     World(ctx, anvil)
-    assert {row["name"] for row in ctrip("loops", "--json").json} == {"listener:31337", "sweeper:31337"}
+    listed = [row["name"] for row in ctrip("loops", "--json").json]
+    assert listed == ["balances:31337", "listener:31337", "sweeper:31337"]
     assert "listener:31337" in ctrip("loops").out
 
 

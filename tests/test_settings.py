@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ctrip.domain.addresses import NATIVE
+from ctrip.domain.finality import Finality, FinalityRule, Tier
 from ctrip.errors import MisconfiguredError
 from ctrip.settings import RETRY_GAPS_S, Role, Settings, load_settings, read_mnemonic
 from ctrip.settings.chains import dev_chain, read_chains
@@ -299,6 +300,20 @@ def test_a_row_becomes_a_chain(tmp_path: Path) -> None:
     ]
 
 
+def test_tiers_are_of_the_units_of_each_asset_unless_a_token_has_its_own(tmp_path: Path) -> None:
+    own = token(symbol="USDT", address="0x" + "77" * 20, tiers=[{"above": "5", "confirmations": 20}])
+    of_all = [{"above": "1000", "finality": "finalized"}, {"above": "5000", "confirmations": 30}]
+    path = chains_file(tmp_path, finality="safe", tiers=of_all, tokens=[*token(), *own])
+    (chain,) = read_chains(Path(path))
+    sure, surer = FinalityRule(Finality.FINALIZED, 12), FinalityRule(Finality.FINALIZED, 30)
+    assert {token.symbol: token.tiers for token in chain.tokens} == {
+        "ETH": (Tier(1000 * 10**18, sure), Tier(5000 * 10**18, surer)),
+        "USDC": (Tier(1000 * 10**6, sure), Tier(5000 * 10**6, surer)),
+        "USDT": (Tier(5 * 10**6, FinalityRule(Finality.SAFE, 20)),),
+    }
+    assert chain.rule == FinalityRule(Finality.SAFE, 12)
+
+
 def test_one_rpc_url_is_a_list_of_one(tmp_path: Path) -> None:
     (chain,) = read_chains(Path(chains_file(tmp_path, rpc_urls=None, rpc_url="http://node:8545")))
     assert chain.rpc_urls == ("http://node:8545",)
@@ -306,6 +321,10 @@ def test_one_rpc_url_is_a_list_of_one(tmp_path: Path) -> None:
 
 def token(**changes: Any) -> list[dict[str, Any]]:
     return [{"symbol": "USDC", "address": USDC, "decimals": 6} | changes]
+
+
+def tiers(*above: str) -> list[dict[str, Any]]:
+    return [{"above": amount, "finality": "safe"} for amount in above]
 
 
 ROW_FAULTS: list[tuple[dict[str, Any], str]] = [
@@ -324,6 +343,17 @@ ROW_FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"confirmations": 0}, "chains[0] (ethereum).confirmations"),
     ({"confirmations": 65}, "reorg_window 64 is smaller than confirmations 65"),
     ({"reorg_window": 5000}, "chains[0] (ethereum).reorg_window"),
+    ({"finality": "sure"}, "chains[0] (ethereum).finality should be 'confirmations', 'safe' or 'finalized'"),
+    ({"tiers": [{"above": 1000, "finality": "safe"}]}, "chains[0] (ethereum).tiers[0].above is not in quotes"),
+    ({"tiers": [{"above": "1000"}]}, "chains[0] (ethereum).tiers[0] needs finality or confirmations"),
+    ({"tiers": [{"above": "x", "finality": "safe"}]}, "tiers of ETH: "),
+    ({"tiers": [{"above": "0.0000001", "finality": "safe"}]}, "tiers of USDC: "),  # it has 6 digits
+    ({"tiers": tiers("1000", "500")}, "tiers of ETH: the one above 500 comes after one that begins no lower"),
+    ({"tiers": tiers("1000", "1000.0")}, "tiers of ETH: the one above 1000.0 comes after one that begins no lower"),
+    ({"tiers": [{"above": "1", "confirmations": 11}]}, "tiers of ETH: the one above 1 asks for less"),
+    ({"tiers": [{"above": "1", "confirmations": 65}]}, "asks for more confirmations than reorg_window 64"),
+    ({"finality": "finalized", "tiers": tiers("1")}, "asks for less than the one before it, or the chain"),
+    ({"tokens": token(tiers=[{"above": "1", "confirmations": 3}])}, "tiers of USDC: the one above 1 asks for less"),
     ({"poll_seconds": 0}, "chains[0] (ethereum).poll_seconds"),
     ({"rpc_urls": None}, "needs rpc_urls"),
     ({"rpc_urls": []}, "needs rpc_urls"),

@@ -1,6 +1,6 @@
 """What must not start does not: one message that names the key, what is wrong and what would be right, and no secret.
 
-Each fault is shown to the real entry of a process, and then, within this process, to every role that it concerns.
+Each fault is shown to every role that it concerns, within this process; to the real entry of each role at least one.
 """
 
 import logging
@@ -141,7 +141,6 @@ def test_a_missing_treasury(with_rows: Callable[..., Environment]) -> None:
 def test_an_xpub_of_the_wrong_depth(whole: Environment) -> None:
     environment = whole | {"WALLET_XPUB": xpub(depth=4, child=0)}
     words = "WALLET_XPUB: has depth 4, not 3; WALLET_XPUB is the account's extended public key at m/44'/60'/0'"
-    assert words in refused_start(Role.API, environment)
     for role in (Role.API, Role.SWEEPER, Role.CLI):
         assert words in refused(role, environment)
 
@@ -180,8 +179,7 @@ def test_a_treasury_that_is_a_deposit_address(whole: Environment, ctx: Context) 
 def test_an_unreachable_database(whole: Environment) -> None:
     environment = whole | {"DATABASE_URL": f"postgresql://ctrip:{PASSWORD}@127.0.0.1:1/ctrip"}
     words = "DATABASE_URL: the database 127.0.0.1:1/ctrip cannot be reached: no server listens there"
-    for role in (Role.API, Role.LISTENER):
-        assert words in refused_start(role, environment)
+    assert words in refused_start(Role.API, environment)
     for role in Role:
         assert words in refused(role, environment)
 
@@ -226,8 +224,8 @@ def test_a_wrong_chain_id_on_the_node(with_rows: Callable[..., Environment]) -> 
     words = re.compile(
         r"chain anvil is configured with chain_id 1, but \S+ is on chain id 31337: correct chain_id or rpc_"
     )
+    assert words.search(refused_start(Role.LISTENER, environment))
     for role in (Role.LISTENER, Role.SWEEPER):
-        assert words.search(refused_start(role, environment))
         assert words.search(refused(role, environment))
 
 
@@ -269,7 +267,6 @@ def test_a_chain_that_was_removed_while_it_holds_money(
         "CHAINS_FILE: has no row for anvil (chain_id 31337, 1 addresses), but deposit addresses hold money there; "
         "put the row back, with `enabled: false` if the chain should rest"
     )
-    assert words in refused_start(Role.API, removed)
     for role in SERVERS:
         assert words in refused(role, removed)
     for lawful in (whole, with_rows(enabled=False)):

@@ -4,7 +4,7 @@ import hmac
 from hashlib import sha256
 
 from coincurve import PublicKey
-from eth_utils.crypto import keccak
+from eth_hash.auto import keccak
 
 from ctrip.blockchain.base58 import decode_check
 from ctrip.domain.addresses import ADDRESS_BYTES

@@ -3,49 +3,89 @@
 Every method raises NodeUnavailable where no endpoint answered and NodeRefused where the node answered with an error.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, Self, TypeVar
 
 import msgspec
 
+from ctrip import metrics
 from ctrip.blockchain.decoding import (
     Block,
     BlockJson,
     HeaderJson,
     LogJson,
-    LogPlaceJson,
     Receipt,
     ReceiptJson,
+    block_of,
     header_of,
     receipt_of,
     to_int,
-    token_sighting,
 )
-from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word, balance_of_call, decimals_call
-from ctrip.blockchain.rpc import Call, RpcPool
+from ctrip.blockchain.endpoint import Endpoint
+from ctrip.blockchain.erc20 import TRANSFER_TOPIC, UPGRADED_TOPIC, balance_of_call, decimals_call
+from ctrip.blockchain.ranges import Piece, Question, logs_in
+from ctrip.blockchain.rpc import Call, Reply, RpcPool
 from ctrip.domain.addresses import NATIVE, hex_text
 from ctrip.domain.chains import Chain
+from ctrip.domain.finality import Finality
 from ctrip.domain.gas import Fees
+from ctrip.domain.limits import Limits
 from ctrip.domain.scanning import BlockRange, Header
-from ctrip.domain.transfers import Sighting
 from ctrip.errors import BlockVanished, NodeRefused, NodeUnavailable
+from ctrip.log import get_logger
 
 T = TypeVar("T")
+Disagreement = Literal["empty_logs", "receipt", "fork", "balance"]
+"""What an endpoint said that contradicts itself or another."""
+log = get_logger()
 
 _BLOCK = msgspec.json.Decoder(BlockJson | None)
 _HEADER = msgspec.json.Decoder(HeaderJson | None)
 _LOGS = msgspec.json.Decoder(list[LogJson])
-_PLACES = msgspec.json.Decoder(list[LogPlaceJson])
+_RECEIPTS = msgspec.json.Decoder(list[ReceiptJson])
 _RECEIPT = msgspec.json.Decoder(ReceiptJson | None)
+_WATCHED = [hex_text(TRANSFER_TOPIC), hex_text(UPGRADED_TOPIC)]
 _TEXT = msgspec.json.Decoder(str)
 
 
 class ChainClient:
     """One chain through its pool of endpoints. Threads may share it."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, *, pool: RpcPool | None = None) -> None:
         self.chain = chain
-        self._pool = RpcPool(chain)
+        self._pool = RpcPool(chain) if pool is None else pool
+        self.endpoint: str | None = None
+        """The label of the one endpoint that a pinned client asks; None for the client of them all."""
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The labels of all endpoints of the chain, in order of preference."""
+        return tuple(self._pool.limits())
+
+    def pinned(self, *, avoiding: Collection[str] = ()) -> Self:
+        """Return a client that asks one endpoint alone: the best one whose label is not among `avoiding`.
+
+        One that is distrusted is the last choice. Raises NodeUnavailable where all that may be asked fail; where
+        nothing is avoided, one that fails is better than none.
+        """
+        one = copy.copy(self)
+        one._pool, endpoint = self._pool.pinned(avoiding=avoiding)
+        one.endpoint = endpoint.label
+        return one
+
+    def distrust(self, kind: Disagreement, detail: str) -> None:
+        """Pass over the endpoint of this pinned client for a while: it contradicted itself or another one.
+
+        `detail` is for the operator, who looks into it, and holds no URL.
+        """
+        self._pool.distrust()
+        self.dispute(kind, detail)
+
+    def dispute(self, kind: Disagreement, detail: str) -> None:
+        """Say that endpoints tell different stories, and nobody knows yet which of them is right."""
+        metrics.CHAIN_DISAGREEMENTS.labels(chain=self.chain.name, kind=kind).inc()
+        log.warning("endpoints_disagree", chain=self.chain.name, endpoint=self.endpoint, kind=kind, detail=detail)
 
     def verify(self) -> None:
         """Raise MisconfiguredError where a reachable endpoint is on another chain than configured."""
@@ -53,72 +93,106 @@ class ChainClient:
 
     def head(self) -> Header:
         """Return the header of the newest block."""
-        block = _read(_HEADER, self._pool.results([("eth_getBlockByNumber", ["latest", False])])[0])
-        if block is None:
-            raise NodeUnavailable(f"a node of {self.chain.name} has no head")
-        return header_of(block)
+        return self._pool.on_one(Endpoint.newest)
+
+    def tagged(self, tag: Finality) -> Header | None:
+        """Return the header of the newest block that the chain calls so; None where the node does not know the tag."""
+        reply = self._pool.ask([("eth_getBlockByNumber", [tag, False])])[0]
+        block = None if reply.error is not None else _read(_HEADER, reply.result)
+        return None if block is None else header_of(block)
 
     def headers(self, numbers: Iterable[int]) -> dict[int, Header]:
         """Return the canonical headers by number; numbers beyond the node's head are left out."""
         calls: list[Call] = [("eth_getBlockByNumber", [hex(number), False]) for number in numbers]
-        blocks = (_read(_HEADER, result) for result in self._pool.results(calls))
-        return {header.number: header for header in (header_of(block) for block in blocks if block is not None)}
+
+        def read(results: Sequence[msgspec.Raw]) -> dict[int, Header]:
+            blocks = (_read(_HEADER, result) for result in results)
+            return {header.number: header for header in (header_of(block) for block in blocks if block is not None)}
+
+        return self._pool.read(calls, read)
 
     def blocks(self, numbers: Iterable[int]) -> list[Block]:
         """Return whole blocks in the order of `numbers`. Raises BlockVanished where the node lacks one of them."""
-        calls: list[Call] = [("eth_getBlockByNumber", [hex(number), True]) for number in numbers]
-        blocks = []
-        for call, result in zip(calls, self._pool.results(calls), strict=True):
-            block = _read(_BLOCK, result)
-            if block is None:
-                raise BlockVanished(f"{self.chain.name} has no block {call[1][0]}")
-            blocks.append(Block(header_of(block), tuple(block.transactions)))
-        return blocks
+        wanted = list(numbers)
+        found = self._pool.read(_whole(wanted), _blocks)
+        if len(found) < len(wanted):
+            raise BlockVanished(f"{self.chain.name} has no block {wanted[len(found)]}")
+        return found
 
-    def token_transfers(self, headers: Sequence[Header]) -> list[Sighting]:
-        """Return the Transfers of every listed token in the blocks `headers`, in the chain's order.
+    def head_and_blocks(self, numbers: Iterable[int]) -> tuple[Header, list[Block]]:
+        """Return the newest header and, in the same request, the blocks of `numbers` up to the first that is not there.
+
+        `numbers` follow each other.
+        """
+        return self._pool.read_at_head(_whole(numbers), _blocks)
+
+    def logs(self, headers: Sequence[Header], *, tokens: Collection[bytes]) -> list[list[LogJson]]:
+        """Return, for each of `headers`, the Transfer and Upgraded logs of `tokens` in its block.
 
         Asked for by block hash (EIP-234): a node that lacks the block refuses instead of answering an empty list.
         Raises BlockVanished where one of the blocks is gone.
         """
-        tokens = [hex_text(token.address) for token in self.chain.tokens if not token.is_native]
         if not tokens:
-            return []
-        calls: list[Call] = [
-            ("eth_getLogs", [{"blockHash": hex_text(h.hash), "address": tokens, "topics": [hex_text(TRANSFER_TOPIC)]}])
-            for h in headers
-        ]
+            return [[] for _ in headers]
+        wanted = {"address": [hex_text(token) for token in tokens], "topics": [_WATCHED]}
+        calls: list[Call] = [("eth_getLogs", [{"blockHash": hex_text(header.hash), **wanted}]) for header in headers]
         try:
-            results = self._pool.results(calls)
+            return self._pool.read(calls, lambda results: [_read(_LOGS, result) for result in results])
         except NodeRefused as error:
             raise BlockVanished(f"{self.chain.name} gave no logs: {error.rpc_message}") from error
-        found: list[Sighting] = []
-        for header, result in zip(headers, results, strict=True):
-            sightings = (token_sighting(log, header) for log in _read(_LOGS, result))
-            found += [sighting for sighting in sightings if sighting is not None]
-        return found
+
+    def logs_in(
+        self,
+        span: BlockRange,
+        *,
+        tokens: Sequence[bytes],
+        recipients: Sequence[bytes] | None = None,
+        keep_lease: Callable[[], None] = lambda: None,
+    ) -> Iterator[Piece]:
+        """Yield the Transfer logs of `tokens` in `span`, to `recipients` alone where they are given, piece by piece.
+
+        The pieces are gapless and in order, each as large as the endpoint allows, which is learnt. `keep_lease` is
+        called after each request. The logs are asked for by number: compare their block hashes before they are stored.
+        """
+        return logs_in(self._pool, span, Question(tokens, recipients), keep_lease=keep_lease)
+
+    def survey(self) -> None:
+        """Compare the heads of all endpoints where that is due: to be called between any two steps; it costs nothing.
+
+        Waits a second at the most, once in 15 seconds or where the head stands still, and raises nothing.
+        """
+        self._pool.survey()
+
+    def limits(self) -> dict[str, Limits]:
+        """Return what each endpoint accepts in a request, as far as that was learnt, by label."""
+        return self._pool.limits()
+
+    def adopt(self, limits: Mapping[str, Limits]) -> None:
+        """Start from limits that were learnt before; what is not of this chain's endpoints is left out."""
+        self._pool.adopt(limits)
+
+    def block_receipts(self, block_hash: bytes) -> list[Receipt]:
+        """Return all receipts of a block. Raises NodeRefused, also where the node does not know this question."""
+        call: Call = ("eth_getBlockReceipts", [hex_text(block_hash)])
+        return self._pool.read([call], lambda results: [receipt_of(each) for each in _read(_RECEIPTS, results[0])])
 
     def blocks_with_transfers_to(self, address: bytes, among: BlockRange) -> set[int]:
-        """Return the blocks that hold Transfers of listed tokens to an address.
-
-        Raises NodeRefused, also where the node does not look through so many blocks at once.
-        """
-        tokens = [hex_text(token.address) for token in self.chain.tokens if not token.is_native]
+        """Return the blocks that hold Transfers of listed tokens to an address. Raises NodeRefused."""
+        tokens = [token.address for token in self.chain.tokens if not token.is_native]
         if not tokens:
             return set()
-        wanted = {
-            "fromBlock": hex(among.first),
-            "toBlock": hex(among.last),
-            "address": tokens,
-            "topics": [hex_text(TRANSFER_TOPIC), None, hex_text(address_word(address))],
-        }
-        return {to_int(place.block_number) for place in _read(_PLACES, self._one("eth_getLogs", wanted))}
+        pieces = self.logs_in(among, tokens=tokens, recipients=[address])
+        return {to_int(log.block_number) for piece in pieces for log in piece.logs}
 
     def receipts(self, tx_hashes: Sequence[bytes]) -> dict[bytes, Receipt]:
         """Return the receipts of mined transactions; hashes that the node does not know are left out."""
         calls: list[Call] = [("eth_getTransactionReceipt", [hex_text(tx_hash)]) for tx_hash in tx_hashes]
-        receipts = (_read(_RECEIPT, result) for result in self._pool.results(calls))
-        return {receipt.tx_hash: receipt for receipt in (receipt_of(r) for r in receipts if r is not None)}
+
+        def read(results: Sequence[msgspec.Raw]) -> dict[bytes, Receipt]:
+            receipts = (_read(_RECEIPT, result) for result in results)
+            return {receipt.tx_hash: receipt for receipt in (receipt_of(r) for r in receipts if r is not None)}
+
+        return self._pool.read(calls, read)
 
     def balances(self, holders: Sequence[tuple[bytes, bytes]], *, block: int | None = None) -> list[int]:
         """Return what each (address, token) holds after `block`, or now. Raises NodeRefused where one is not told."""
@@ -183,8 +257,26 @@ class ChainClient:
             raise NodeRefused(f"no contract at {hex_text(token)}", rpc_code=0, rpc_message="empty answer")
         return to_int(answer)
 
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        """Send calls that this class has no words for. An error of a single call is in its reply."""
+        return self._pool.ask(calls)
+
     def _one(self, method: str, *params: object) -> msgspec.Raw:
         return self._pool.results([(method, list(params))])[0]
+
+
+def _blocks(results: Iterable[msgspec.Raw]) -> list[Block]:
+    blocks: list[Block] = []
+    for result in results:
+        block = _read(_BLOCK, result)
+        if block is None:
+            break
+        blocks.append(block_of(block))
+    return blocks
+
+
+def _whole(numbers: Iterable[int]) -> list[Call]:
+    return [("eth_getBlockByNumber", [hex(number), True]) for number in numbers]
 
 
 def _read(decoder: msgspec.json.Decoder[T], result: msgspec.Raw) -> T:

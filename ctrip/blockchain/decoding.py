@@ -1,18 +1,16 @@
 """From a node's JSON to headers, sightings and receipts: only the fields that are needed are ever decoded."""
 
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
 
-from ctrip.domain.addresses import ADDRESS_BYTES, NATIVE
 from ctrip.domain.scanning import Header
-from ctrip.domain.transfers import NATIVE_LOG_INDEX, Sighting
 from ctrip.errors import NodeUnavailable
 
 
-class TransactionJson(msgspec.Struct):
+# None of these can be part of a cycle, and a batch holds thousands: the garbage collector need not look at them.
+class TransactionJson(msgspec.Struct, gc=False):
     """A transaction of a full block."""
 
     hash: str
@@ -29,6 +27,7 @@ class HeaderJson(msgspec.Struct):
     parent_hash: str = msgspec.field(name="parentHash")
     timestamp: str
     base_fee: str | None = msgspec.field(name="baseFeePerGas", default=None)
+    logs_bloom: str | None = msgspec.field(name="logsBloom", default=None)
 
 
 class BlockJson(HeaderJson, kw_only=True):
@@ -37,7 +36,7 @@ class BlockJson(HeaderJson, kw_only=True):
     transactions: list[TransactionJson]
 
 
-class LogJson(msgspec.Struct):
+class LogJson(msgspec.Struct, gc=False):
     """A log of a block or a receipt."""
 
     address: str
@@ -47,12 +46,6 @@ class LogJson(msgspec.Struct):
     transaction_hash: str = msgspec.field(name="transactionHash")
     log_index: str = msgspec.field(name="logIndex")
     removed: bool = False
-
-
-class LogPlaceJson(msgspec.Struct):
-    """The block of a log, where nothing else of it is needed."""
-
-    block_number: str = msgspec.field(name="blockNumber")
 
 
 class ReceiptJson(msgspec.Struct):
@@ -96,31 +89,14 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Block:
-    """A block as it was read; its transactions stay undecoded until one of them is known to concern us."""
+    """A block as it was read; its transactions stay undecoded until one of them is known to concern us.
+
+    `bloom` is the header's filter of logs, 0 where the node does not tell it.
+    """
 
     header: Header
     transactions: tuple[TransactionJson, ...]
-
-    def recipients(self) -> set[bytes]:
-        """Return every address that a transaction of this block sends coin to."""
-        return {to_bytes(tx.to) for tx in self.transactions if tx.to is not None and tx.value != "0x0"}
-
-    def coin_to(self, addresses: Collection[bytes]) -> Iterator[Sighting]:
-        """Return the top-level transfers of coin to `addresses`. Whether they succeeded is for the receipt to say."""
-        for tx in self.transactions:
-            if tx.to is None or tx.value == "0x0" or to_bytes(tx.to) not in addresses:
-                continue
-            yield Sighting(
-                block_number=self.header.number,
-                block_hash=self.header.hash,
-                block_time=self.header.time,
-                tx_hash=to_bytes(tx.hash),
-                log_index=NATIVE_LOG_INDEX,
-                token=NATIVE,
-                sender=to_bytes(tx.sender),
-                recipient=to_bytes(tx.to),
-                amount=to_int(tx.value),
-            )
+    bloom: int = 0
 
 
 def to_int(quantity: str) -> int:
@@ -150,33 +126,9 @@ def header_of(block: HeaderJson) -> Header:
     )
 
 
-def token_sighting(log: LogJson, header: Header) -> Sighting | None:
-    """Read a Transfer log of the block `header`; None where it is no ERC-20 transfer of more than nothing.
-
-    An ERC-20 Transfer has three topics and 32 bytes of data (four topics are ERC-721), and its addresses are padded
-    with zeros on the left: a log with dirty padding comes from no honest token. Raises NodeUnavailable where the log is
-    of another block than the one that was asked for.
-    """
-    if log.removed or to_bytes(log.block_hash) != header.hash:
-        raise NodeUnavailable(f"a log of another block was given for block {header.number}")
-    amount = to_bytes(log.payload)
-    if len(log.topics) != 3 or len(amount) != 32 or not any(amount):
-        return None
-    sender, recipient = to_bytes(log.topics[1]), to_bytes(log.topics[2])
-    padding = 32 - ADDRESS_BYTES
-    if any(sender[:padding]) or any(recipient[:padding]):
-        return None
-    return Sighting(
-        block_number=header.number,
-        block_hash=header.hash,
-        block_time=header.time,
-        tx_hash=to_bytes(log.transaction_hash),
-        log_index=to_int(log.log_index),
-        token=to_bytes(log.address),
-        sender=sender[padding:],
-        recipient=recipient[padding:],
-        amount=int.from_bytes(amount),
-    )
+def block_of(block: BlockJson) -> Block:
+    """Take a whole block. Raises NodeUnavailable."""
+    return Block(header_of(block), tuple(block.transactions), to_int(block.logs_bloom or "0x0"))
 
 
 def receipt_of(receipt: ReceiptJson) -> Receipt:

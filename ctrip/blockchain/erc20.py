@@ -8,6 +8,9 @@ from ctrip.domain.addresses import ADDRESS_BYTES
 TRANSFER_TOPIC = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")
 """keccak256("Transfer(address,address,uint256)")."""
 
+UPGRADED_TOPIC = bytes.fromhex("bc7cd75a20ee27fd9adebab32041f755214dbc6bffa90cc0225b39da2e5c2d3b")
+"""keccak256("Upgraded(address)"), which a proxy tells when its implementation changes (ERC-1967)."""
+
 _TRANSFER = bytes.fromhex("a9059cbb")
 _BALANCE_OF = bytes.fromhex("70a08231")
 _DECIMALS = bytes.fromhex("313ce567")

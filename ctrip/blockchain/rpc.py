@@ -1,151 +1,157 @@
-"""JSON-RPC 2.0 over kept-alive HTTP, with a pool of endpoints per chain: the first healthy one answers.
+"""What is asked of a chain's endpoints, and of whom: of the best one, or of the next where that one fails."""
 
-An endpoint that fails is left alone for a while. Before its first answer counts, and again after each failure, it must
-show the chain id that was configured. A URL may carry a provider's key, so only the host appears in labels and errors.
-"""
-
+import copy
 import time
-from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Self, TypeVar
 
 import msgspec
-import urllib3
 
-from ctrip import metrics
+from ctrip.blockchain.endpoint import Endpoint
+from ctrip.blockchain.fleet import Fleet, is_away
+from ctrip.blockchain.learning import Learnt
+from ctrip.blockchain.transport import TIMEOUT_S, Call, Clock, Fault, Reply, label_of, refused
 from ctrip.domain.chains import Chain
+from ctrip.domain.limits import Limits, Refusal, classify
+from ctrip.domain.scanning import Header
 from ctrip.errors import MisconfiguredError, NodeRefused, NodeUnavailable
 
-TIMEOUT_S = 8.0
-"""The most that one request may take, however slowly its answer drips."""
-_SILENCE_S = 4.0
-MAX_BATCH = 100
-MAX_REPLY_BYTES = 64 * 2**20
-REST_S = 5.0
-"""How long a failed endpoint is passed over while another one answers."""
+__all__ = ["Call", "Endpoint", "Fault", "Reply", "RpcPool", "refused"]
 
-Call = tuple[str, list[object]]
-_POOL = urllib3.PoolManager(
-    maxsize=16, retries=False, timeout=urllib3.Timeout(connect=2.0, read=_SILENCE_S), cert_reqs="CERT_REQUIRED"
-)
+V = TypeVar("V")
 
 
-class Fault(msgspec.Struct):
-    """The error member of a reply."""
+class _Lacks(NodeRefused):
+    """Some calls were refused because the endpoint has not the blocks; the others' replies are here as well."""
 
-    code: int
-    message: str
-
-
-class Reply(msgspec.Struct):
-    """One reply: `result` is undecoded JSON, `b"null"` included; or `error` is set."""
-
-    id: int | None = None
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    error: Fault | None = None
-
-
-_REPLIES = msgspec.json.Decoder(list[Reply])
-_REPLY = msgspec.json.Decoder(Reply)
-
-
-class Endpoint:
-    """One URL of a chain. `label` is its host, which is all that may be shown of it."""
-
-    def __init__(self, url: str, *, chain: Chain, clock: Callable[[], float] = time.monotonic) -> None:
-        self._url = url
-        self._chain = chain
-        self._clock = clock
-        self._resting_until = 0.0
-        self._is_verified = False
-        self.label = urlsplit(url).netloc.rpartition("@")[2]
-
-    @property
-    def is_resting(self) -> bool:
-        """True for a while after a failure."""
-        return self._clock() < self._resting_until
-
-    def ask(self, calls: Sequence[Call]) -> list[Reply]:
-        """Send calls as one batch and return their replies in the calls' order.
-
-        Raises NodeUnavailable where nothing usable came back; an error of a single call is in its reply.
-        """
-        try:
-            if not self._is_verified:
-                self._verify()
-            return self._exchange(calls)
-        except NodeUnavailable:
-            self._is_verified = False
-            self._resting_until = self._clock() + REST_S
-            raise
-
-    def chain_id(self) -> int:
-        """Ask which chain this is. Raises NodeUnavailable."""
-        reply = self._exchange([("eth_chainId", [])])[0]
-        if reply.error is not None:
-            raise NodeUnavailable(f"{self.label} does not tell its chain id: {reply.error.message[:200]}")
-        try:
-            return int(msgspec.json.decode(reply.result, type=str), 16)
-        except ValueError as error:  # msgspec's own errors are ValueErrors too
-            raise NodeUnavailable(f"{self.label} does not tell its chain id") from error
-
-    def _verify(self) -> None:
-        chain_id = self.chain_id()
-        if chain_id != self._chain.chain_id:
-            raise NodeUnavailable(f"{self.label} is on chain id {chain_id}, not on {self._chain.chain_id}")
-        self._is_verified = True
-
-    def _exchange(self, calls: Sequence[Call]) -> list[Reply]:
-        method = calls[0][0]
-        started = self._clock()
-        outcome = "error"
-        try:
-            replies = _decode(self._post(calls), count=len(calls), label=self.label)
-            outcome = "refused" if any(reply.error for reply in replies) else "ok"
-            return replies
-        finally:
-            labels = {"chain": self._chain.name, "endpoint": self.label, "method": method}
-            for possible in metrics.RPC_OUTCOMES:
-                metrics.RPC_REQUESTS.labels(**labels, outcome=possible)
-            metrics.RPC_REQUESTS.labels(**labels, outcome=outcome).inc()
-            metrics.RPC_REQUEST_DURATION.labels(**labels).observe(self._clock() - started)
-
-    def _post(self, calls: Sequence[Call]) -> bytes:
-        requests = [
-            {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-            for number, (method, params) in enumerate(calls)
-        ]
-        body = msgspec.json.encode(requests if len(requests) > 1 else requests[0])
-        deadline = self._clock() + TIMEOUT_S
-        try:
-            with _POOL.request(
-                "POST", self._url, body=body, headers={"Content-Type": "application/json"}, preload_content=False
-            ) as response:
-                return self._read(response, deadline=deadline)
-        except urllib3.exceptions.HTTPError as error:
-            # The exception's own text holds the URL's path, where providers put the key.
-            raise NodeUnavailable(f"{self.label} did not answer: {type(error).__name__}") from None
-
-    def _read(self, response: urllib3.BaseHTTPResponse, *, deadline: float) -> bytes:
-        if response.status >= 300:
-            raise NodeUnavailable(f"{self.label} answered HTTP {response.status}")
-        answer = bytearray()
-        while chunk := response.read1(2**20):
-            answer += chunk
-            if len(answer) > MAX_REPLY_BYTES:
-                raise NodeUnavailable(f"{self.label} answered with more than {MAX_REPLY_BYTES} bytes")
-            if self._clock() > deadline:
-                raise NodeUnavailable(f"{self.label} did not answer whole within {TIMEOUT_S:.0f} s")
-        response.release_conn()
-        return bytes(answer)
+    def __init__(self, replies: list[Reply], fault: Fault) -> None:
+        super().__init__(fault.message[:200], rpc_code=fault.code, rpc_message=fault.text)
+        self.replies = replies
 
 
 class RpcPool:
     """The endpoints of one chain, in order of preference. Threads may share it."""
 
-    def __init__(self, chain: Chain, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.endpoints = tuple(Endpoint(url, chain=chain, clock=clock) for url in chain.rpc_urls)
+    def __init__(
+        self, chain: Chain, *, clock: Clock = time.monotonic, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        labels = [label_of(url) for url in chain.rpc_urls]
+        self._learnt = {label: Learnt() for label in labels}
+        self.endpoints = tuple(
+            Endpoint(url, chain=chain, learnt=self._learnt[label], clock=clock, pause=pause)
+            for url, label in zip(chain.rpc_urls, labels, strict=True)
+        )
+        self._pinned_to: Endpoint | None = None
         self._chain = chain
         self._clock = clock
+        self._fleet = Fleet(self.endpoints, clock=clock)
+
+    # --- who is asked -----------------------------------------------------------------------------------------------
+
+    def pinned(self, *, avoiding: Collection[str] = ()) -> tuple[Self, Endpoint]:
+        """Return a pool that asks one of these endpoints alone, and that one: the best outside the labels `avoiding`.
+
+        One that is distrusted is the last choice, and may still bear out what another one told. One that fails is taken
+        only where nothing is avoided and all of them fail. Raises NodeUnavailable where there is none.
+        """
+        allowed = [endpoint for endpoint in self.endpoints if endpoint.label not in avoiding]
+        if avoiding:
+            allowed = [endpoint for endpoint in allowed if not endpoint.is_failing and endpoint.wait_s() <= TIMEOUT_S]
+        if not allowed:
+            raise NodeUnavailable(f"chain {self._chain.name} has no other endpoint that answers")
+        one = copy.copy(self)
+        one._pinned_to = endpoint = min(allowed, key=self._fleet.rank)
+        return one, endpoint
+
+    def distrust(self) -> None:
+        """Let the endpoint that this pool is pinned to rest for a while, whatever it answers meanwhile."""
+        if self._pinned_to is not None:
+            self._pinned_to.distrust()
+
+    def on_one(self, work: Callable[[Endpoint], V]) -> V:
+        """Do some work with the best endpoint alone, or else with the next one.
+
+        It is done again elsewhere where it raises NodeUnavailable, and where the endpoint has not the blocks that it
+        is about; if nobody has, the first NodeRefused is raised. Raises NodeUnavailable where none of them did it, or
+        it took too long to find out.
+        """
+        failures: list[str] = []
+        lacking: NodeRefused | None = None
+        started = self._clock()
+        for endpoint in self._candidates():
+            try:
+                return work(endpoint)
+            except NodeUnavailable as error:
+                failures.append(error.detail)
+            except NodeRefused as error:
+                if classify(error.rpc_code, error.rpc_message) is not Refusal.HISTORY:
+                    raise
+                lacking = lacking or error
+            if self._clock() - started > TIMEOUT_S:
+                # Whoever asks holds a lease, which would end. Those that failed rest, so the others are asked next.
+                break
+        if lacking is not None:
+            raise lacking
+        raise NodeUnavailable("; ".join(failures))
+
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        """Send calls in batches, all to one endpoint; the next one is asked where it fails or has not the blocks."""
+
+        def work(endpoint: Endpoint) -> list[Reply]:
+            replies = endpoint.ask(calls)
+            for reply in replies:
+                if reply.error is not None and reply.error.refusal is Refusal.HISTORY:
+                    raise _Lacks(replies, reply.error)
+            return replies
+
+        try:
+            return self.on_one(work)
+        except _Lacks as error:
+            return error.replies
+
+    def results(self, calls: Sequence[Call]) -> list[msgspec.Raw]:
+        """Send calls and return their results, undecoded. Raises NodeRefused at the first error among them."""
+        return self.on_one(lambda endpoint: endpoint.results(calls)) if calls else []
+
+    def read(self, calls: Sequence[Call], reader: Callable[[list[msgspec.Raw]], V]) -> V:
+        """Send calls and return what `reader` makes of their results; an endpoint whose results it cannot read fails.
+
+        `reader` says so by NodeUnavailable.
+        """
+
+        def work(endpoint: Endpoint) -> V:
+            results = endpoint.results(calls)
+            try:
+                return reader(results)
+            except NodeUnavailable:
+                endpoint.failed()
+                raise
+
+        return self.on_one(work)
+
+    def read_at_head(self, calls: Sequence[Call], reader: Callable[[list[msgspec.Raw]], V]) -> tuple[Header, V]:
+        """Do as `read`, and return the endpoint's newest header with it, which is asked for in the same request."""
+
+        def work(endpoint: Endpoint) -> tuple[Header, V]:
+            header, results = endpoint.newest_with(calls)
+            try:
+                return header, reader(results)
+            except NodeUnavailable:
+                endpoint.failed()
+                raise
+
+        return self.on_one(work)
+
+    # --- what is known of them --------------------------------------------------------------------------------------
+
+    def limits(self) -> dict[str, Limits]:
+        """Return what each endpoint accepts, as far as that was learnt, by label."""
+        return {label: learnt.limits for label, learnt in self._learnt.items()}
+
+    def adopt(self, limits: Mapping[str, Limits]) -> None:
+        """Start from what was learnt before; labels that are not of this chain are left out."""
+        for label in self._learnt.keys() & limits.keys():
+            self._learnt[label].adopt(limits[label])
 
     def verify(self) -> None:
         """Raise MisconfiguredError where a reachable endpoint is on another chain.
@@ -169,50 +175,13 @@ class RpcPool:
         if not reachable:
             raise NodeUnavailable(f"no endpoint of chain {self._chain.name} answers")
 
-    def ask(self, calls: Sequence[Call]) -> list[Reply]:
-        """Send calls in batches of MAX_BATCH, all to one endpoint; the next one is asked where it fails."""
-        ready = [endpoint for endpoint in self.endpoints if not endpoint.is_resting]
-        failures: list[str] = []
-        started = self._clock()
-        for endpoint in ready or self.endpoints:
-            try:
-                replies: list[Reply] = []
-                for first in range(0, len(calls), MAX_BATCH):
-                    replies += endpoint.ask(calls[first : first + MAX_BATCH])
-            except NodeUnavailable as error:
-                failures.append(error.detail)
-                if self._clock() - started > TIMEOUT_S:
-                    # Whoever asks holds a lease, which would end. Those that failed rest, so the others are asked next.
-                    break
-            else:
-                return replies
-        raise NodeUnavailable("; ".join(failures))
+    def survey(self) -> None:
+        """Compare the heads of all endpoints where that is due (see Fleet.survey)."""
+        self._fleet.survey()
 
-    def results(self, calls: Sequence[Call]) -> list[msgspec.Raw]:
-        """Send calls and return their results, undecoded. Raises NodeRefused at the first error among them."""
-        replies = self.ask(calls) if calls else []
-        for (method, _), reply in zip(calls, replies, strict=True):
-            if reply.error is not None:
-                raise refused(method, reply.error)
-        return [reply.result for reply in replies]
-
-
-def refused(method: str, fault: Fault) -> NodeRefused:
-    """Make the error for a call that the node answered with one."""
-    message = fault.message[:500]
-    return NodeRefused(f"{method}: {message}", rpc_code=fault.code, rpc_message=message)
-
-
-def _decode(body: bytes, *, count: int, label: str) -> list[Reply]:
-    try:
-        # A node that dislikes a batch as a whole answers with a single object.
-        replies = _REPLIES.decode(body) if body.lstrip()[:1] == b"[" else [_REPLY.decode(body)]
-    except msgspec.DecodeError as error:
-        raise NodeUnavailable(f"{label} answered no JSON-RPC: {error}") from None
-    if count == 1 and len(replies) == 1:
-        return replies
-    by_id = {reply.id: reply for reply in replies}
-    if set(by_id) != set(range(count)):
-        told = replies[0].error.message[:200] if replies and replies[0].error else "replies are missing"
-        raise NodeUnavailable(f"{label} did not answer the whole batch: {told}")
-    return [by_id[number] for number in range(count)]
+    def _candidates(self) -> list[Endpoint]:
+        if self._pinned_to is not None:
+            return [self._pinned_to]
+        ranked = sorted(self.endpoints, key=self._fleet.rank)
+        ready = [endpoint for endpoint in ranked if not is_away(endpoint)]
+        return ready or ranked

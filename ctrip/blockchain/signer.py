@@ -12,7 +12,7 @@ from coincurve import PrivateKey
 from eth_account import Account
 from eth_account.hdaccount.mnemonic import Mnemonic
 from eth_account.types import Language
-from eth_utils.crypto import keccak
+from eth_hash.auto import keccak
 
 from ctrip.blockchain.addresses import DepositWallet
 from ctrip.blockchain.erc20 import transfer_call

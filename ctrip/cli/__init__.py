@@ -14,6 +14,8 @@ NOUNS = {
     "merchants": "create",
     "keys": "API keys: create, list, revoke",
     "chains": "check nodes and tokens, resume one that stopped",
+    "coverage": "which blocks were read, for which asset, when and from which endpoint",
+    "rescan": "read blocks of a chain again, and put right what differs",
     "payments": "show the evidence of one",
     "sweeps": "resume one that is held",
     "wallet": "init, xpub, check, advance",

@@ -32,9 +32,14 @@ def show(payment_id: str, as_json: bool) -> None:
     for title, columns in _TABLES.items():
         output.print_table(title, columns, [[each.get(column) for column in columns] for each in shown[title]])
         click.echo()
-    output.print_pairs("read", shown["read"])
+    read: dict[str, Any] = dict(shown["read"])
+    ranges = read.pop("covered", [])
+    output.print_pairs("read", read)
+    click.echo()
+    output.print_table("blocks read for its asset", RANGE, [[each[column] for column in RANGE] for each in ranges])
 
 
+RANGE = ("first_block", "last_block", "endpoint", "first_read_at", "last_read_at")
 _TABLES = {
     "transfers": ("id", "token", "amount", "status", "confirmations", "counts", "reason", "block_number", "tx_hash"),
     "events": ("version", "type", "created_at", "id"),

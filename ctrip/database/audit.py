@@ -13,13 +13,12 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
 from ctrip.database.models import deposit_addresses, events, payments, sweep_attempts, sweep_intents, transfers
-from ctrip.database.payments import payment_of
+from ctrip.database.standings import payment_of
 from ctrip.database.transfers import transfer_of
 from ctrip.database.work import JOB_DIED
-from ctrip.domain.addresses import NATIVE
 from ctrip.domain.audit import Violation, secret_found
 from ctrip.domain.payments import TRANSITIONS, Payment
-from ctrip.domain.sweeps import IntentKind, IntentState
+from ctrip.domain.sweeps import IntentKind
 from ctrip.domain.transfers import Transfer, TransferStatus
 from ctrip.log import SECRET_PATTERN
 
@@ -61,15 +60,6 @@ class Destination:
     recipient: bytes
     count: int
     intent_id: str
-
-
-@dataclass(frozen=True)
-class Holding:
-    """The base units that an address must hold by the rows."""
-
-    address: bytes
-    token: bytes
-    amount: int
 
 
 def take_snapshot(session: Session) -> None:
@@ -170,30 +160,3 @@ def paid_addresses_after(session: Session, chain_id: int, address: bytes, *, lim
     of = transfers.c
     query = sa.select(of.recipient).distinct().where(of.chain_id == chain_id, of.recipient > address)
     return list(session.scalars(query.order_by(of.recipient).limit(limit)))
-
-
-def holdings(session: Session, chain_id: int, addresses: Sequence[bytes], *, block: int) -> list[Holding]:
-    """Return what addresses must hold after `block`, by the rows.
-
-    One that a signed transaction is about to leave is left out: nobody can say in which block it will be.
-    """
-    t, i = transfers.c, sweep_intents.c
-    came = sa.select(t.recipient.label("address"), t.token, t.amount).where(
-        t.chain_id == chain_id,
-        t.recipient.in_(addresses),
-        t.block_number <= block,
-        t.status != TransferStatus.ORPHANED,
-    )
-    left = sa.and_(i.chain_id == chain_id, i.kind == IntentKind.SWEEP, i.address.in_(addresses))
-    mined = sa.and_(left, i.mined_block <= block)
-    swept = sa.select(i.address, i.token, -i.amount).where(mined, i.state != IntentState.FAILED)
-    gas = sa.select(i.address, sa.literal(NATIVE, sa.LargeBinary), -i.gas_cost).where(mined)
-    moved = sa.union_all(came, swept, gas).subquery()
-    is_leaving = sa.or_(i.mined_block.is_(None), i.mined_block > block)
-    leaving = sa.select(i.address).where(left, i.nonce.is_not(None), is_leaving)
-    query = (
-        sa.select(moved.c.address, moved.c.token, sa.func.sum(moved.c.amount))
-        .where(moved.c.address.not_in(leaving))
-        .group_by(moved.c.address, moved.c.token)
-    )
-    return [Holding(row[0], row[1], int(row[2])) for row in session.execute(query)]

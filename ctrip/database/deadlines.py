@@ -1,55 +1,78 @@
 """Deadlines: which payments a final block has passed by, and which a reorg brought back before theirs.
 
-A payment's final block is the newest with the confirmations that it requires itself.
+A payment's final block is the newest that is final by its own rule.
 """
 
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ctrip.database.models import chain_cursors, chain_headers, payments
+from ctrip.domain.finality import Finality
 from ctrip.domain.payments import Status
 
 
-def passed(session: Session, chain_id: int, *, limit: int) -> list[str]:
-    """Return the pending payments of a chain whose deadline lies before their final block."""
-    of = payments.c
-    newest = _of_headers(sa.func.max(chain_headers.c.time), chain_id)
-    # No header is newer: without this bound the index could not tell the passed from all that are open.
-    is_passed = sa.and_(of.expires_at < newest, of.expires_at < final_time())
-    return _with_status(session, chain_id, Status.PENDING, is_passed, limit=limit)
+def due(session: Session, chain_id: int, *, limit: int) -> set[str]:
+    """Return payments whose deadline a final block has passed, or that a reorg brought back before it.
 
-
-def brought_back(session: Session, chain_id: int, *, limit: int) -> list[str]:
-    """Return the expired payments of a chain whose deadline does not lie before their final block any more."""
-    of = payments.c
-    oldest = _of_headers(sa.func.min(chain_headers.c.time), chain_id)
-    # The stored headers are the reorg window, and what lies before it stays as it is.
-    not_final = sa.or_(of.expires_at >= final_time(), final_time().is_(None))
-    is_back = sa.and_(of.expires_at >= oldest, not_final)
-    return _with_status(session, chain_id, Status.EXPIRED, is_back, limit=limit)
-
-
-def final_block() -> sa.ColumnElement[int]:
-    """Return, as SQL over payments and their chain's cursor, the number of a payment's final block."""
-    return chain_cursors.c.read_block - payments.c.required + 1
+    `limit` of each kind at the most; the rest is found the next time.
+    """
+    return set(session.scalars(_DUE, {"of_chain": chain_id, "most": limit}))
 
 
 def final_time() -> sa.ScalarSelect[datetime]:
-    """Return, as SQL over payments, the time of a payment's final block; NULL where it was not read."""
-    chain = chain_cursors.alias()
-    is_final = chain_headers.c.number == chain.c.read_block - payments.c.required + 1
-    query = sa.select(chain_headers.c.time).join(chain, chain.c.chain_id == chain_headers.c.chain_id)
-    return query.where(chain_headers.c.chain_id == payments.c.chain_id, is_final).scalar_subquery()
+    """Return, as SQL over payments, the time of a payment's final block; NULL where it was not read.
+
+    It is the block with the payment's confirmations, or an older one that its chain calls safe or finalized, where its
+    rule asks for that.
+    """
+    chain, header, rule = chain_cursors.alias(), chain_headers.alias(), payments.c.finality
+    deep = chain.c.read_block - payments.c.required + 1
+    is_deep = sa.and_(header.c.chain_id == chain.c.chain_id, header.c.number == deep)
+    time = sa.case(
+        # Where the chain gave no word there is no time: NULL is not above anything.
+        (rule == Finality.SAFE, sa.case((chain.c.safe_block > deep, header.c.time), else_=chain.c.safe_time)),
+        (
+            rule == Finality.FINALIZED,
+            sa.case((chain.c.finalized_block > deep, header.c.time), else_=chain.c.finalized_time),
+        ),
+        else_=header.c.time,
+    )
+    query = sa.select(time).select_from(chain.outerjoin(header, is_deep))
+    return query.where(chain.c.chain_id == payments.c.chain_id).scalar_subquery()
 
 
-def _of_headers(value: sa.ColumnElement[datetime], chain_id: int) -> sa.ScalarSelect[datetime]:
-    return sa.select(value).where(chain_headers.c.chain_id == chain_id).scalar_subquery()
+def final_time_of(session: Session, payment_id: str) -> datetime | None:
+    """Return the time of a payment's final block; None where it was not read."""
+    return session.scalar(sa.select(final_time()).where(payments.c.id == payment_id))
 
 
-def _with_status(
-    session: Session, chain_id: int, status: Status, condition: sa.ColumnElement[bool], *, limit: int
-) -> list[str]:
-    query = sa.select(payments.c.id).where(payments.c.chain_id == chain_id, payments.c.status == status, condition)
-    return list(session.scalars(query.order_by(payments.c.expires_at).limit(limit)))
+def _passed() -> sa.Select[Any]:
+    """Say which pending payments have a deadline before their final block."""
+    # No header is newer: without this bound the index could not tell the passed from all that are open.
+    newest = _of_headers(sa.func.max(chain_headers.c.time))
+    return _with_status(Status.PENDING, payments.c.expires_at < newest, payments.c.expires_at < final_time())
+
+
+def _brought_back() -> sa.Select[Any]:
+    """Say which expired payments have a deadline that does not lie before their final block any more."""
+    # The stored headers are the reorg window, and what lies before it stays as it is.
+    oldest = _of_headers(sa.func.min(chain_headers.c.time))
+    not_final = sa.or_(payments.c.expires_at >= final_time(), final_time().is_(None))
+    return _with_status(Status.EXPIRED, payments.c.expires_at >= oldest, not_final)
+
+
+def _of_headers(value: sa.ColumnElement[datetime]) -> sa.ScalarSelect[datetime]:
+    return sa.select(value).where(chain_headers.c.chain_id == sa.bindparam("of_chain")).scalar_subquery()
+
+
+def _with_status(status: Status, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    of = payments.c
+    query = sa.select(of.id).where(of.chain_id == sa.bindparam("of_chain"), of.status == status, *conditions)
+    return query.order_by(of.expires_at).limit(sa.bindparam("most"))
+
+
+# It is asked at each block: built once, and one round trip.
+_DUE = sa.union_all(_passed(), _brought_back())

@@ -5,7 +5,7 @@
 The fence is the claim's number: a run that was overtaken records nothing. The database's clock decides what is due.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -65,51 +65,29 @@ def add(
 
     Returns its id; None where a payment's e-mail of this kind was stored before.
     """
-    statement = (
-        pg.insert(emails)
-        .values(
-            id=new_id(Prefix.EMAIL),
-            kind=kind,
-            merchant_id=merchant_id,
-            payment_id=payment_id,
-            recipient=recipient,
-            subject=content.subject,
-            text=content.text,
-            html=content.html,
-            status=EmailStatus.PENDING,
-            next_attempt_at=sa.func.now(),
-        )
-        .on_conflict_do_nothing(index_elements=["payment_id", "kind"])
-    )
-    stored: str | None = session.scalar(statement.returning(_of.id))
-    if stored is not None:
-        work.ring(session)
-    return stored
+    about = {"merchant_id": merchant_id, "payment_id": payment_id}
+    return next(iter(_add(session, [_pending(new_id, kind=kind, content=content, recipient=recipient) | about])), None)
 
 
-def owe_confirmed(session: Session, payment: Payment, *, new_id: NewId) -> None:
-    """Write to the buyer and to the merchant of a payment that is confirmed, each where there is an address, once."""
+def owe_confirmed(session: Session, confirmed: Sequence[Payment], *, new_id: NewId) -> None:
+    """Write to the buyer and to the merchant of payments that are confirmed, each where there is an address, once."""
+    if not confirmed:
+        return
     of = merchants.c
-    merchant = session.execute(sa.select(of.name, of.email).where(of.id == payment.merchant_id)).one()
-    told = (
-        (
-            EmailKind.PAYMENT_CONFIRMED_BUYER,
-            payment.customer_email,
-            confirmed_to_buyer(payment, merchant_name=merchant.name),
-        ),
-        (EmailKind.PAYMENT_CONFIRMED_MERCHANT, merchant.email, confirmed_to_merchant(payment)),
-    )
-    for kind, recipient, content in told:
-        if recipient is not None:
-            add(
-                session,
-                kind=kind,
-                content=content,
-                recipient=recipient,
-                merchant_id=payment.merchant_id,
-                payment_id=payment.id,
-                new_id=new_id,
-            )
+    query = sa.select(of.id, of.name, of.email).where(of.id.in_({payment.merchant_id for payment in confirmed}))
+    known = {row.id: row for row in session.execute(query)}
+    owed: list[dict[str, Any]] = []
+    for payment in confirmed:
+        merchant, about = known[payment.merchant_id], {"merchant_id": payment.merchant_id, "payment_id": payment.id}
+        if payment.customer_email is not None:
+            content = confirmed_to_buyer(payment, merchant_name=merchant.name)
+            kind, recipient = EmailKind.PAYMENT_CONFIRMED_BUYER, payment.customer_email
+            owed.append(_pending(new_id, kind=kind, content=content, recipient=recipient) | about)
+        if merchant.email is not None:
+            content = confirmed_to_merchant(payment)
+            kind, recipient = EmailKind.PAYMENT_CONFIRMED_MERCHANT, merchant.email
+            owed.append(_pending(new_id, kind=kind, content=content, recipient=recipient) | about)
+    _add(session, owed)
 
 
 def claim(session: Session, email_id: str) -> Claim | None:
@@ -222,3 +200,27 @@ def _email(row: sa.Row[Any]) -> Email:
         attempts=row.attempts,
         created_at=row.created_at,
     )
+
+
+def _pending(new_id: NewId, *, kind: EmailKind, content: Content, recipient: str | None) -> dict[str, Any]:
+    return {
+        "id": new_id(Prefix.EMAIL),
+        "kind": kind,
+        "recipient": recipient,
+        "subject": content.subject,
+        "text": content.text,
+        "html": content.html,
+        "status": EmailStatus.PENDING,
+    }
+
+
+def _add(session: Session, owed: Sequence[dict[str, Any]]) -> list[str]:
+    """Store e-mails that are due now, and ring. Returns the ids of those that were not stored before."""
+    if not owed:
+        return []
+    statement = pg.insert(emails).values(next_attempt_at=sa.func.now())
+    once = statement.on_conflict_do_nothing(index_elements=["payment_id", "kind"])
+    stored = list(session.scalars(once.returning(_of.id), owed))
+    if stored:
+        work.ring(session)
+    return stored

@@ -1,53 +1,65 @@
 """Events and the deliveries that they owe, stored together with the change that they tell of."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from ctrip.database import emails, webhooks
+from ctrip.database.batches import given
 from ctrip.database.models import events
+from ctrip.database.webhooks import Owed
 from ctrip.domain.emails import TOLD
 from ctrip.domain.events import Event, EventType
 from ctrip.domain.ids import Prefix
 from ctrip.domain.payments import Payment
 
 
-def append(
-    session: Session,
-    event_type: EventType,
-    *,
-    payment: Payment,
-    body: dict[str, object],
-    new_id: Callable[[Prefix], str],
-) -> list[str]:
-    """Store the event of the change that made `payment` what it is, with a delivery to each destination it is owed to.
+@dataclass(frozen=True)
+class News:
+    """What is to be told of a payment that a change made what it is. `body` is what a client gets."""
+
+    event_type: EventType
+    payment: Payment
+    body: dict[str, object]
+
+
+def append(session: Session, news: Sequence[News], *, new_id: Callable[[Prefix], str]) -> list[str]:
+    """Store events, with a delivery of each to every destination that it is owed to.
 
     Returns the ids of the deliveries, all due now. The caller's transaction decides whether any of it happened.
     """
-    event_id = new_id(Prefix.EVENT)
-    event = {
-        "id": event_id,
-        "merchant_id": payment.merchant_id,
-        "payment_id": payment.id,
-        "version": payment.version,
-        "type": event_type,
-        "body": body,
-    }
-    session.execute(sa.insert(events), event)
-    if event_type in TOLD:
-        emails.owe_confirmed(session, payment, new_id=new_id)
-    return webhooks.owe(
-        session,
-        event_id=event_id,
-        event_type=event_type,
-        merchant_id=payment.merchant_id,
-        payment_id=payment.id,
-        webhook_url=payment.webhook_url,
-        new_id=new_id,
-    )
+    owed = [
+        Owed(
+            event_id=new_id(Prefix.EVENT),
+            event_type=each.event_type,
+            merchant_id=each.payment.merchant_id,
+            payment_id=each.payment.id,
+            webhook_url=each.payment.webhook_url,
+        )
+        for each in news
+    ]
+    rows = [
+        {
+            "id": each.event_id,
+            "merchant_id": each.merchant_id,
+            "payment_id": each.payment_id,
+            "version": told.payment.version,
+            "type": each.event_type,
+            # As text: what jsonb could not hold, such as a lone surrogate in metadata, stays as it is written.
+            "body": json.dumps(told.body),
+        }
+        for each, told in zip(owed, news, strict=True)
+    ]
+    if rows:
+        session.execute(_insert(), {"told": rows})
+    emails.owe_confirmed(session, [each.payment for each in news if each.event_type in TOLD], new_id=new_id)
+    return webhooks.owe(session, owed, new_id=new_id)
 
 
 def append_test(session: Session, merchant_id: str, *, new_id: Callable[[Prefix], str]) -> str:
@@ -89,6 +101,14 @@ def find(session: Session, event_id: str) -> Event | None:
     """Return one event."""
     row = session.execute(sa.select(events).where(events.c.id == event_id)).one_or_none()
     return None if row is None else _event(row)
+
+
+def _insert() -> sa.Executable:
+    names = ("id", "merchant_id", "payment_id", "version", "type")
+    columns = (sa.column(name, events.c[name].type) for name in names)
+    told = given("told", *columns, sa.column("body", sa.Text)).c
+    query = sa.select(*(told[name] for name in names), sa.cast(told.body, pg.JSON))
+    return sa.insert(events).from_select([*names, "body"], query)
 
 
 def _event(row: sa.Row[Any]) -> Event:

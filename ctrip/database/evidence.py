@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from ctrip.database import cursors, events, payments, sweeps, transfers, webhooks
+from ctrip.database import coverage, cursors, deadlines, events, payments, sweeps, transfers, webhooks
 from ctrip.domain.chains import Chain
+from ctrip.domain.coverage import SKEW
 from ctrip.domain.evidence import Evidence
 from ctrip.errors import NotFound
 
@@ -16,19 +17,21 @@ def gather(session: Session, payment_id: str, *, chains: Sequence[Chain], most: 
     if payment is None:
         raise NotFound(f"there is no payment {payment_id[:60]!r}")
     read = cursors.find_all(session)
-    cursor = read.get(payment.chain_id)
-    final_block = None if cursor is None else cursor.read_block - payment.required + 1
-    times = {} if final_block is None else cursors.header_times(session, [(payment.chain_id, final_block)])
+    covered = coverage.find(session, payment.chain_id, payment.token)
+    unread = coverage.unread(session, payment.chain_id, tokens=[payment.token])[payment.token]
     return Evidence(
         payment=payment,
         chain=next((chain for chain in chains if chain.chain_id == payment.chain_id), None),
         cursors=read,
         assets={(chain.chain_id, token.address): token for chain in chains for token in chain.tokens},
-        final_block_time=next(iter(times.values()), None),
+        final_block_time=deadlines.final_time_of(session, payment_id),
         transfers=tuple(transfers.page(session, payment_id, limit=most)),
         events=tuple(events.of_payment(session, payment_id, limit=most)),
         deliveries=tuple(
             (delivery, tuple(attempts)) for delivery, attempts in webhooks.of_payment(session, payment_id, limit=most)
         ),
         sweeps=tuple(sweeps.of_payment(session, payment_id, limit=most)),
+        # What was in blocks before it was made is of no interest; blocks are read after they are made.
+        covered=tuple(each for each in covered if each.last_read_at >= payment.created_at - SKEW)[-most:],
+        unread=tuple(unread)[:most],
     )

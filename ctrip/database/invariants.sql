@@ -7,7 +7,7 @@
 SELECT array_agg(id ORDER BY id) AS ids,
        format('transfer %s of 0x%s is canonical in %s blocks', log_index, encode(tx_hash, 'hex'), count(*)) AS sentence
 FROM transfers
-WHERE status <> 'orphaned'
+WHERE status <> 'orphaned' AND tx_hash IS NOT NULL
 GROUP BY chain_id, tx_hash, log_index
 HAVING count(*) > 1;
 
@@ -28,11 +28,17 @@ WHERE t.recipient <> p.address;
 
 -- invariant: 1 finality_follows_the_cursor
 SELECT ARRAY[t.id, t.payment_id] AS ids,
-       format('transfer %s in block %s is %s at head %s with %s confirmations required',
-              t.id, t.block_number, t.status, c.read_block, t.required) AS sentence
+       format('transfer %s in block %s is %s at head %s (safe %s, finalized %s), by %s and %s, %s', t.id, t.block_number,
+              t.status, c.read_block, c.safe_block, c.finalized_block, t.required, t.finality,
+              CASE WHEN t.is_verified THEN 'verified' ELSE 'not verified' END) AS sentence
 FROM transfers t
 JOIN chain_cursors c ON c.chain_id = t.chain_id
-WHERE t.status <> 'orphaned' AND (t.status = 'final') <> (t.block_number <= c.read_block - t.required + 1);
+WHERE t.status <> 'orphaned'
+  AND (t.status = 'final') <> (
+      t.is_verified AND t.block_number <= c.read_block - t.required + 1
+      AND CASE t.finality WHEN 'safe' THEN t.block_number <= coalesce(c.safe_block, -1)
+                          WHEN 'finalized' THEN t.block_number <= coalesce(c.finalized_block, -1)
+                          ELSE true END);
 
 -- invariant: 1 received_is_the_sum_of_the_transfers
 SELECT ARRAY[p.id] AS ids,
@@ -312,9 +318,58 @@ WHERE c.read_block IS NULL OR h.number > c.read_block;
 
 -- invariant: 8 transfers_are_of_blocks_that_were_read
 SELECT ARRAY[t.id] AS ids,
-       format('transfer %s is of block %s of chain %s, which was not read',
-              t.id, t.block_number, t.chain_id) AS sentence
+       format('transfer %s is of block %s of chain %s, which was not read for 0x%s',
+              t.id, t.block_number, t.chain_id, encode(t.token, 'hex')) AS sentence
 FROM transfers t
-LEFT JOIN chain_cursors c ON c.chain_id = t.chain_id
 WHERE t.status <> 'orphaned'
-  AND (c.chain_id IS NULL OR t.block_number > c.read_block OR t.block_number <= c.start_block);
+  AND NOT EXISTS (
+      SELECT FROM coverage v
+      WHERE v.chain_id = t.chain_id AND v.token = t.token AND t.block_number BETWEEN v.first_block AND v.last_block);
+
+-- invariant: 8 cursor_passed_no_block_that_was_not_read
+-- Coin is never listed later, so what was read for it has no gap. What tokens lack, a backfill reads.
+WITH coin AS (
+    SELECT c.chain_id, c.start_block, v.first_block, v.last_block,
+           max(v.last_block) OVER (PARTITION BY c.chain_id ORDER BY v.first_block, v.last_block, v.id
+                                   ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
+    FROM chain_cursors c
+    JOIN coverage v ON v.chain_id = c.chain_id AND v.first_block <= c.read_block
+    WHERE v.token = decode(repeat('00', 20), 'hex')
+), gaps AS (
+    SELECT chain_id, greatest(reached, start_block) + 1 AS first, first_block - 1 AS last
+    FROM coin
+    UNION ALL
+    SELECT c.chain_id, greatest(c.start_block, max(coin.last_block)) + 1, c.read_block
+    FROM chain_cursors c
+    LEFT JOIN coin ON coin.chain_id = c.chain_id
+    GROUP BY c.chain_id
+)
+SELECT ARRAY[chain_id::text, first::text] AS ids,
+       format('blocks %s to %s of chain %s were passed and not read', first, last, chain_id) AS sentence
+FROM gaps
+WHERE first <= last;
+
+-- invariant: 8 ranges_that_were_read_are_linked
+-- A parent of zeros is one that nobody noted: the range was read before such notes were taken.
+WITH told AS (
+    SELECT v.id, v.chain_id, v.last_block AS number, v.last_hash <> h.hash AS differs
+    FROM coverage v
+    JOIN chain_headers h ON h.chain_id = v.chain_id AND h.number = v.last_block
+    UNION ALL
+    SELECT v.id, v.chain_id, v.first_block, v.parent_hash <> h.parent_hash
+    FROM coverage v
+    JOIN chain_headers h ON h.chain_id = v.chain_id AND h.number = v.first_block
+    WHERE v.parent_hash <> decode(repeat('00', 32), 'hex')
+    UNION ALL
+    SELECT v.id, v.chain_id, v.first_block, v.parent_hash <> before.last_hash
+    FROM coverage v
+    JOIN coverage before ON before.chain_id = v.chain_id AND before.token = v.token
+                        AND before.last_block = v.first_block - 1
+    WHERE v.parent_hash <> decode(repeat('00', 32), 'hex')
+)
+SELECT ARRAY[t.chain_id::text, t.number::text, t.id::text] AS ids,
+       format('a range that was read of chain %s has another block %s than was read beside it',
+              t.chain_id, t.number) AS sentence
+FROM told t
+JOIN chain_cursors c ON c.chain_id = t.chain_id AND t.number <= c.read_block
+WHERE t.differs;

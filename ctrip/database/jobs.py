@@ -145,6 +145,12 @@ def find(session: Session, job_id: str) -> Job | None:
     return None if row is None else _job(row)
 
 
+def is_open(session: Session, kind: JobKind, *, chain_id: int) -> bool:
+    """Return whether a job of this kind waits or runs for a chain."""
+    its = sa.and_(_of.kind == kind, _of.next_attempt_at.is_not(None), _chain_id(jobs) == str(chain_id))
+    return bool(session.scalar(sa.select(sa.exists().where(its))))
+
+
 def matching(
     session: Session, *, kind: str | None, status: str | None, limit: int, after: str | None = None
 ) -> list[Job]:

@@ -17,10 +17,21 @@ from sqlalchemy.orm import Session
 
 from ctrip.database.leases import EARLY, is_unleased
 from ctrip.database.models import loops
-from ctrip.errors import LostFence
+from ctrip.errors import LostFence, NotFound
 
 LEASE = timedelta(seconds=20)
 """Longer than a request to a node may take, twice over: it is renewed after each."""
+
+
+_NAMED = loops.c.name == sa.bindparam("of_name")
+# What every run of a loop asks is built once: to build it anew costs as much as to ask.
+_CLAIM = (
+    sa.update(loops)
+    .where(_NAMED, loops.c.enabled, loops.c.next_run_at <= sa.func.now() + EARLY, is_unleased(loops))
+    .values(fence=loops.c.fence + 1, lease_until=sa.func.now() + LEASE)
+    .returning(loops.c.fence)
+)
+_HOLD = sa.select(loops.c.name).where(_NAMED, loops.c.fence == sa.bindparam("of_fence")).with_for_update()
 
 
 @dataclass(frozen=True)
@@ -48,26 +59,24 @@ class Claim:
 
 def claim(session: Session, name: str) -> Claim | None:
     """Claim a loop that is due and not leased; None where it is not, and then the caller must die."""
-    due = sa.and_(
-        loops.c.name == name,
-        loops.c.enabled,
-        loops.c.next_run_at <= sa.func.now() + EARLY,
-        is_unleased(loops),
-    )
-    fence = session.scalar(
-        sa.update(loops)
-        .where(due)
-        .values(fence=loops.c.fence + 1, lease_until=sa.func.now() + LEASE)
-        .returning(loops.c.fence)
-    )
+    fence = session.scalar(_CLAIM, {"of_name": name})
     return None if fence is None else Claim(name, fence)
 
 
 def hold(session: Session, claim: Claim) -> None:
     """Lock the loop's row for this transaction. Raises LostFence where another run has claimed it since."""
-    query = sa.select(loops.c.name).where(loops.c.name == claim.name, loops.c.fence == claim.fence).with_for_update()
-    if session.scalar(query) is None:
+    if session.scalar(_HOLD, {"of_name": claim.name, "of_fence": claim.fence}) is None:
         raise LostFence(f"loop {claim.name} was claimed again after fence {claim.fence}")
+
+
+def lock(session: Session, name: str) -> None:
+    """Lock a loop's row for this transaction without a claim: whoever holds one waits, and none is taken meanwhile.
+
+    For what must not be stored while a run of the loop stores. Raises NotFound where there is no such loop.
+    """
+    query = sa.select(loops.c.name).where(loops.c.name == name).with_for_update()
+    if session.scalar(query) is None:
+        raise NotFound(f"there is no loop {name}: no scheduler has served its chain yet")
 
 
 def renew(session: Session, claim: Claim) -> None:
@@ -121,6 +130,16 @@ def make_overdue(session: Session, name: str, *, by: timedelta) -> Loop | None:
         )
     ).one_or_none()
     return None if row is None else _loop(row)
+
+
+def wake(session: Session, name: str) -> bool:
+    """Make a loop due now. False, at once, where it is paused, or where somebody is at it or has locked its row."""
+    free = sa.select(loops.c.name).where(loops.c.name == name, loops.c.enabled, is_unleased(loops))
+    due = sa.update(loops).where(loops.c.name.in_(free.with_for_update(skip_locked=True)))
+    woken = session.scalar(
+        due.values(next_run_at=sa.func.least(loops.c.next_run_at, sa.func.now())).returning(loops.c.name)
+    )
+    return woken is not None
 
 
 def find(session: Session, name: str) -> Loop | None:

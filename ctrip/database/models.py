@@ -107,6 +107,10 @@ payments = sa.Table(
     sa.Index(
         "ix_payments_deadline", "chain_id", "expires_at", postgresql_where=sa.text("status IN ('pending', 'expired')")
     ),
+    # Whose balances are looked at.
+    sa.Index(
+        "ix_payments_watched", "expires_at", "id", postgresql_where=sa.text("status NOT IN ('confirmed', 'settled')")
+    ),
 )
 
 deposit_addresses = sa.Table(
@@ -296,9 +300,12 @@ chain_cursors = sa.Table(
     sa.Column("read_block", sa.BigInteger, nullable=False),
     *columns.binary("read_hash", 32),
     sa.Column("head_block", sa.BigInteger, nullable=False),
-    # What the node calls safe and finalized; null where no rule of the chain asks for it.
+    # What the node calls safe and finalized, never beyond read_block; null where no rule of the chain asks for it. The
+    # times are kept with them: their headers may have left the reorg window.
     sa.Column("safe_block", sa.BigInteger),
+    columns.moment("safe_time"),
     sa.Column("finalized_block", sa.BigInteger),
+    columns.moment("finalized_time"),
     sa.Column("stopped_reason", sa.Text),
     columns.moment("updated_at", now=True),
     sa.CheckConstraint("read_block >= start_block", name="read_from_the_start"),
@@ -333,6 +340,19 @@ coverage = sa.Table(
     sa.CheckConstraint("last_block >= first_block", name="range"),
     # Without last_block, so that the row of the newest range grows in place (HOT).
     sa.Index("ix_coverage_asset", "chain_id", "token", "first_block"),
+)
+
+# Where the looking at balances stands on each chain; null is the beginning of a round.
+balance_checks = sa.Table(
+    "balance_checks",
+    metadata,
+    sa.Column("chain_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    columns.moment("deadlines_until"),
+    columns.moment("watched_until"),
+    sa.Column("watched_id", sa.Text),
+    sa.Column("others_after", sa.LargeBinary),
+    sa.Column("round_block", sa.BigInteger),
+    sa.Column("checked_block", sa.BigInteger),
 )
 
 # What each endpoint was found to allow; it is learnt from its errors, and grown again while it allows more.

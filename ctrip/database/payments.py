@@ -1,7 +1,6 @@
-"""Payments: found, locked, assessed; `move` is the one place where a status changes."""
+"""Payments: added, found, locked, and assessed by the rows of one transaction; `standings` stores what follows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -9,33 +8,18 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ctrip.database import cursors, events, sweeps, transfers
-from ctrip.database.deadlines import final_block, final_time
+from ctrip.database.deadlines import final_time
+from ctrip.database.events import News
 from ctrip.database.models import chain_cursors, deposit_addresses, payments
+from ctrip.database.standings import STANDING, Assessed, payment_of, standing_values, store
 from ctrip.domain.chains import Chain
 from ctrip.domain.events import EventType
-from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix
-from ctrip.domain.payments import (
-    TRANSITIONS,
-    AmountStatus,
-    Assessment,
-    Facts,
-    Payment,
-    Settlement,
-    Standing,
-    Status,
-    Step,
-    Timing,
-    assess,
-    payment_object,
-    steps,
-)
-from ctrip.domain.transfers import Reason, TransferStatus, Verdict, transfer_object
-from ctrip.errors import IllegalTransition
+from ctrip.domain.payments import Facts, Payment, assess, payment_object
 
 NewId = Callable[[Prefix], str]
-_STANDING = ("status", "received", "amount_status", "timing", "settlement", "completed_block")
-_MILESTONES = {Status.DETECTED: "detected_at", Status.CONFIRMED: "confirmed_at", Status.SETTLED: "settled_at"}
+AT_ONCE = 1_000
+"""How many payments are assessed and stored together."""
 
 
 def next_index(session: Session) -> tuple[int, datetime]:
@@ -61,7 +45,7 @@ def add(
     }
     session.execute(sa.insert(deposit_addresses), issued)
     body: dict[str, object] = {"payment": payment_object(payment, read_block=read_block), "previous_status": None}
-    return events.append(session, EventType.PAYMENT_CREATED, payment=payment, body=body, new_id=new_id)
+    return events.append(session, [News(EventType.PAYMENT_CREATED, payment, body)], new_id=new_id)
 
 
 def find(session: Session, payment_id: str, *, merchant_id: str | None = None) -> Payment | None:
@@ -110,17 +94,10 @@ def reassess(session: Session, payment_ids: Iterable[str], *, chains: Mapping[in
 
     Returns the ids of the deliveries made. A payment whose chain was never read, or is not configured, is left alone.
     """
-    locked = [payment for payment in lock(session, payment_ids) if payment.chain_id in chains]
-    if not locked:
-        return []
-    arrived = transfers.of_payments(session, [payment.id for payment in locked])
-    facts = facts_of(session, locked, chains=chains)
-    read_blocks = {chain_id: cursor.read_block for chain_id, cursor in cursors.find_all(session).items()}
-    deliveries: list[str] = []
-    for payment in locked:
-        if payment.id in facts:
-            assessment = assess(payment, tuple(arrived[payment.id]), facts[payment.id])
-            deliveries += _store(session, payment, assessment, read_blocks=read_blocks, new_id=new_id)
+    ids, deliveries = sorted(set(payment_ids)), list[str]()
+    # In the order of the ids over all batches too, so that two lockers never deadlock.
+    for first in range(0, len(ids), AT_ONCE):
+        deliveries += _reassess(session, ids[first : first + AT_ONCE], chains=chains, new_id=new_id)
     return deliveries
 
 
@@ -130,14 +107,13 @@ def facts_of(session: Session, of: Sequence[Payment], *, chains: Mapping[int, Ch
     swept = dict.fromkeys(ids, sweeps.SweepFacts()) | sweeps.facts_of(session, ids)
     # One statement, so one snapshot: between two, a listener may move the cursor and drop the header that is meant.
     query = (
-        sa.select(payments.c.id, final_block().label("final_block"), final_time().label("final_block_time"))
+        sa.select(payments.c.id, final_time().label("final_block_time"))
         .join(chain_cursors, chain_cursors.c.chain_id == payments.c.chain_id)
         .where(payments.c.id.in_(ids))
     )
     read = {row.id: row for row in session.execute(query)}
     return {
         payment.id: Facts(
-            final_block=read[payment.id].final_block,
             final_block_time=read[payment.id].final_block_time,
             covered=swept[payment.id].covered,
             is_sweep_held=swept[payment.id].is_held,
@@ -155,88 +131,19 @@ def store_acceptance(session: Session, payment_id: str, *, amount: int, at: date
     )
 
 
-def move(
-    session: Session, payment: Payment, step: Step, *, read_block: int, new_id: NewId
-) -> tuple[Payment, list[str]]:
-    """Store one change of a payment: its row, its version, its one event, the deliveries.
-
-    Raises IllegalTransition where the status has no such arrow, or is not what the caller saw.
-    Returns the payment as it stands now and the ids of the deliveries.
-    """
-    old, new = payment.standing, step.standing
-    if new.status is not old.status and new.status not in TRANSITIONS[old.status]:
-        raise IllegalTransition(f"payment {payment.id} cannot go from {old.status} to {new.status}")
-    milestones = _milestones(payment, new.status)
-    row = session.execute(
-        sa.update(payments)
-        .where(
-            payments.c.id == payment.id,
-            payments.c.status == old.status,
-            payments.c.version == payment.version,
-        )
-        .values(
-            version=payment.version + 1,
-            canceled_at=payment.canceled_at,
-            accepted_at=payment.accepted_at,
-            accepted_amount=payment.accepted_amount,
-            confirmed=payment.confirmed,
-            **_standing_values(new),
-            **milestones,
-        )
-        .returning(payments)
-    ).one_or_none()
-    if row is None:
-        raise IllegalTransition(f"payment {payment.id} is no longer {old.status} at version {payment.version}")
-    moved = payment_of(row)
-    shown = payment_object(moved, read_block=read_block)
-    body: dict[str, object] = {"payment": shown, "previous_status": str(old.status)}
-    return moved, events.append(session, step.event, payment=moved, body=body, new_id=new_id)
-
-
-def _store(
-    session: Session, payment: Payment, assessment: Assessment, *, read_blocks: Mapping[int, int], new_id: NewId
-) -> list[str]:
-    transfers.store_verdicts(session, assessment.verdicts)
-    standing, old = assessment.standing, payment.standing
-    if (assessment.confirmed, standing.completed_block) != (payment.confirmed, old.completed_block):
-        # What only grows with the confirmations is no change that a client is told of.
-        session.execute(
-            sa.update(payments)
-            .where(payments.c.id == payment.id)
-            .values(confirmed=assessment.confirmed, completed_block=standing.completed_block)
-        )
-    payment = replace(payment, confirmed=assessment.confirmed)
-    deliveries: list[str] = []
-    for step in steps(old, standing, is_accepted=payment.accepted_at is not None):
-        payment, made = move(session, payment, step, read_block=read_blocks[payment.chain_id], new_id=new_id)
-        deliveries += made
-    for verdict in assessment.verdicts:
-        if _is_news(verdict):
-            payment, made = _announce(session, payment, verdict, read_blocks=read_blocks, new_id=new_id)
-            deliveries += made
-    return deliveries
-
-
-def _is_news(verdict: Verdict) -> bool:
-    """True for a final transfer that nobody asked for, unless it is ours or was told of already."""
-    transfer = verdict.transfer
-    unexpected = not verdict.counts and verdict.reason is not Reason.OWN_TRANSACTION
-    return unexpected and transfer.status is TransferStatus.FINAL and not transfer.is_announced
-
-
-def _announce(
-    session: Session, payment: Payment, verdict: Verdict, *, read_blocks: Mapping[int, int], new_id: NewId
-) -> tuple[Payment, list[str]]:
-    transfer = replace(verdict.transfer, counts=verdict.counts, reason=verdict.reason)
-    transfers.mark_announced(session, transfer.id)
-    session.execute(sa.update(payments).where(payments.c.id == payment.id).values(version=payments.c.version + 1))
-    payment = replace(payment, version=payment.version + 1)
-    body: dict[str, object] = {
-        # It may be of another chain than the payment, with another head.
-        "transfer": transfer_object(transfer, read_block=read_blocks[transfer.chain_id]),
-        "payment": payment_object(payment, read_block=read_blocks[payment.chain_id]),
-    }
-    return payment, events.append(session, EventType.TRANSFER_UNEXPECTED, payment=payment, body=body, new_id=new_id)
+def _reassess(session: Session, payment_ids: Sequence[str], *, chains: Mapping[int, Chain], new_id: NewId) -> list[str]:
+    locked = [payment for payment in lock(session, payment_ids) if payment.chain_id in chains]
+    if not locked:
+        return []
+    arrived = transfers.of_payments(session, [payment.id for payment in locked])
+    facts = facts_of(session, locked, chains=chains)
+    read_blocks = {chain_id: cursor.read_block for chain_id, cursor in cursors.find_all(session).items()}
+    assessed = [
+        Assessed(payment, assess(payment, tuple(arrived[payment.id]), facts[payment.id]))
+        for payment in locked
+        if payment.id in facts
+    ]
+    return store(session, assessed, read_blocks=read_blocks, new_id=new_id)
 
 
 def _threshold(payment: Payment, chains: Mapping[int, Chain]) -> int:
@@ -244,45 +151,6 @@ def _threshold(payment: Payment, chains: Mapping[int, Chain]) -> int:
     return 0 if token is None else token.threshold
 
 
-def _milestones(payment: Payment, status: Status) -> dict[str, Any]:
-    """Return the moments that a move sets, and clears where it takes them back."""
-    reached = [Status.DETECTED, Status.CONFIRMED, Status.SETTLED]
-    kept = reached[: reached.index(status) + 1] if status in reached else []
-    values: dict[str, Any] = {}
-    for milestone, column in _MILESTONES.items():
-        if milestone not in kept:
-            values[column] = None
-        elif milestone is status and getattr(payment, column) is None:
-            values[column] = sa.func.now()
-    return values
-
-
-def _standing_values(standing: Standing) -> dict[str, Any]:
-    return {
-        "status": standing.status,
-        "received": standing.received,
-        "amount_status": standing.amount_status,
-        "timing": standing.timing,
-        "settlement": standing.settlement,
-        "completed_block": standing.completed_block,
-    }
-
-
 def _values(payment: Payment) -> dict[str, Any]:
-    plain = {column.name for column in payments.c} - set(_STANDING)
-    return {name: getattr(payment, name) for name in plain} | _standing_values(payment.standing)
-
-
-def payment_of(row: sa.Row[Any]) -> Payment:
-    """Make a payment of its row."""
-    values = {key: value for key, value in row._mapping.items() if key not in _STANDING}
-    standing = Standing(
-        status=Status(row.status),
-        received=row.received,
-        amount_status=AmountStatus(row.amount_status),
-        timing=None if row.timing is None else Timing(row.timing),
-        settlement=Settlement(row.settlement),
-        completed_block=row.completed_block,
-    )
-    values["finality"] = Finality(row.finality)
-    return Payment(standing=standing, **values)
+    plain = {column.name for column in payments.c} - set(STANDING)
+    return {name: getattr(payment, name) for name in plain} | standing_values(payment.standing)

@@ -9,7 +9,7 @@ from ctrip.database import cursors
 from ctrip.database.loops import loop_name
 from ctrip.database.models import chain_cursors, chain_headers, loops, sweep_intents, transfers
 from ctrip.domain.loops import LoopKind
-from ctrip.domain.scanning import Cursor, Header
+from ctrip.domain.scanning import Cursor, Header, tagged_after
 from ctrip.domain.transfers import TransferStatus
 
 
@@ -44,6 +44,10 @@ def set_back(session: Session, cursor: Cursor, *, headers: Sequence[Header], hea
     False, and nothing is changed, where the chain is not as `cursor` says any more.
     """
     of, to = chain_cursors.c, headers[-1]
+    tags = {
+        "safe": tagged_after(cursor.safe, None, base=to, to=to),
+        "finalized": tagged_after(cursor.finalized, None, base=to, to=to),
+    }
     moved = session.scalar(
         sa.update(chain_cursors)
         .where(of.chain_id == cursor.chain_id, of.read_hash == cursor.read_hash, of.stopped_reason.is_not(None))
@@ -54,6 +58,7 @@ def set_back(session: Session, cursor: Cursor, *, headers: Sequence[Header], hea
             head_block=head_block,
             stopped_reason=None,
             updated_at=sa.func.now(),
+            **cursors.tag_values(**tags),
         )
         .returning(of.chain_id)
     )

@@ -4,9 +4,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
+from ctrip.database.batches import is_among
 from ctrip.database.models import chain_cursors, deposit_addresses, transfers
 from ctrip.database.sweeps import owed
 from ctrip.domain.transfers import TransferStatus
@@ -55,10 +55,8 @@ def has_others(session: Session, fingerprint: bytes) -> bool:
 
 def given_out(session: Session, addresses: Sequence[bytes]) -> set[bytes]:
     """Return which of `addresses` are deposit addresses."""
-    wanted = sa.bindparam("addresses", list(addresses), type_=pg.ARRAY(sa.LargeBinary))
-    return set(
-        session.scalars(sa.select(deposit_addresses.c.address).where(deposit_addresses.c.address == sa.any_(wanted)))
-    )
+    of = deposit_addresses.c
+    return set(session.scalars(sa.select(of.address).where(is_among(of.address, addresses))))
 
 
 def skip_indexes(session: Session, count: int) -> int:

@@ -6,11 +6,12 @@ signs with a secret of its own.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
 from ctrip.database import work
@@ -28,6 +29,17 @@ _of = webhook_deliveries.c
 
 
 @dataclass(frozen=True)
+class Owed:
+    """An event whose deliveries are to be stored; `webhook_url` is that of its payment."""
+
+    event_id: str
+    event_type: EventType
+    merchant_id: str
+    payment_id: str | None
+    webhook_url: str | None
+
+
+@dataclass(frozen=True)
 class _Destination:
     """Where something is to go: an endpoint, or a URL without one."""
 
@@ -35,35 +47,41 @@ class _Destination:
     endpoint_id: str | None = None
 
 
+@dataclass(frozen=True)
+class _Subscriber:
+    """An endpoint, and the filters of events that it wants to hear of."""
+
+    destination: _Destination
+    wants: frozenset[str]
+
+
 # --- owed -----------------------------------------------------------------------------------------------------------
 
 
-def owe(
-    session: Session,
-    *,
-    event_id: str,
-    event_type: EventType,
-    merchant_id: str,
-    payment_id: str | None,
-    webhook_url: str | None,
-    new_id: NewId,
-) -> list[str]:
-    """Store a delivery of an event to each destination that it is owed to now, due at once. Returns their ids."""
-    destinations: list[_Destination] = []
-    if webhook_url is not None and payment_id is not None and not _is_gone(session, payment_id, webhook_url):
-        destinations.append(_Destination(webhook_url))
-    destinations += _subscribed(session, merchant_id, event_type)
-    owed = [
-        {
-            "id": new_id(Prefix.DELIVERY),
-            "event_id": event_id,
-            "merchant_id": merchant_id,
-            "payment_id": payment_id,
-            "endpoint_id": destination.endpoint_id,
-        }
-        | _to(destination.url)
-        for destination in destinations
-    ]
+def owe(session: Session, events_owed: Sequence[Owed], *, new_id: NewId) -> list[str]:
+    """Store a delivery of each event to every destination that it is owed to now, due at once. Returns their ids."""
+    gone = _gone(session, [each.payment_id for each in events_owed if each.payment_id and each.webhook_url])
+    endpoints = _endpoints(session, {each.merchant_id for each in events_owed})
+    owed: list[dict[str, object]] = []
+    for each in events_owed:
+        destinations: list[_Destination] = []
+        if each.webhook_url and each.payment_id and (each.payment_id, each.webhook_url) not in gone:
+            destinations.append(_Destination(each.webhook_url))
+        wanted = frozenset(filters_of(each.event_type))
+        destinations += [
+            endpoint.destination for endpoint in endpoints[each.merchant_id] if not wanted.isdisjoint(endpoint.wants)
+        ]
+        owed += [
+            {
+                "id": new_id(Prefix.DELIVERY),
+                "event_id": each.event_id,
+                "merchant_id": each.merchant_id,
+                "payment_id": each.payment_id,
+                "endpoint_id": destination.endpoint_id,
+            }
+            | _to(destination.url)
+            for destination in destinations
+        ]
     return _add(session, owed)
 
 
@@ -80,15 +98,8 @@ def owe_again(session: Session, *, event_id: str, new_id: NewId) -> list[str]:
     event = session.execute(query).one_or_none()
     if event is None:
         return []
-    return owe(
-        session,
-        event_id=event_id,
-        event_type=EventType(event.type),
-        merchant_id=event.merchant_id,
-        payment_id=event.payment_id,
-        webhook_url=event.webhook_url,
-        new_id=new_id,
-    )
+    owed = Owed(event_id, EventType(event.type), event.merchant_id, event.payment_id, event.webhook_url)
+    return owe(session, [owed], new_id=new_id)
 
 
 def owe_test(session: Session, *, event_id: str, endpoint: Endpoint, new_id: NewId) -> str:
@@ -175,44 +186,41 @@ def read(row: sa.Row[Any]) -> Delivery:
     )
 
 
-def _subscribed(session: Session, merchant_id: str, event_type: EventType) -> list[_Destination]:
-    of = webhook_endpoints.c
-    query = sa.select(of.url, of.id).where(
-        of.merchant_id == merchant_id,
-        of.deleted_at.is_(None),
-        of.status == EndpointStatus.ENABLED,
-        of.events.overlap(list(filters_of(event_type))),
+def _endpoints(session: Session, merchant_ids: Collection[str]) -> dict[str, list[_Subscriber]]:
+    """Return the enabled endpoints of merchants, with what each wants to hear."""
+    of, found = webhook_endpoints.c, defaultdict[str, list[_Subscriber]](list)
+    query = sa.select(of.merchant_id, of.url, of.id, of.events).where(
+        of.merchant_id.in_(merchant_ids), of.deleted_at.is_(None), of.status == EndpointStatus.ENABLED
     )
-    return [_Destination(row.url, row.id) for row in session.execute(query.order_by(of.id))]
+    for row in session.execute(query.order_by(of.id)):
+        found[row.merchant_id].append(_Subscriber(_Destination(row.url, row.id), frozenset(row.events)))
+    return found
 
 
-def _own(payment_id: str, url: str) -> tuple[sa.ColumnElement[bool], ...]:
-    """Say that a delivery is one of a payment to its own URL."""
-    return _of.payment_id == payment_id, _of.url == url, _of.endpoint_id.is_(None)
-
-
-def _is_gone(session: Session, payment_id: str, url: str) -> bool:
-    """Return whether a payment's own URL has answered 410 last, and nobody has asked for another try since."""
-    own = webhook_deliveries.join(webhook_attempts, webhook_attempts.c.delivery_id == _of.id)
-    last = (
-        sa.select(webhook_attempts.c.status_code)
-        .select_from(own)
-        .where(*_own(payment_id, url))
-        .order_by(webhook_attempts.c.at.desc())
-        .limit(1)
-        .scalar_subquery()
+def _gone(session: Session, payment_ids: Sequence[str]) -> set[tuple[str, str]]:
+    """Return which payments' own URLs have answered 410 last, and nobody has asked for another try since."""
+    if not payment_ids:
+        return set()
+    at, status_code = webhook_attempts.c.at, webhook_attempts.c.status_code
+    last = sa.func.array_agg(pg.aggregate_order_by(status_code, at.desc().nulls_last()), type_=pg.ARRAY(sa.Integer))
+    is_pending = sa.func.bool_or(_of.status == DeliveryStatus.PENDING)
+    query = (
+        sa.select(_of.payment_id, _of.url)
+        .outerjoin(webhook_attempts, webhook_attempts.c.delivery_id == _of.id)
+        .where(_of.payment_id == sa.any_(sa.cast(list(payment_ids), pg.ARRAY(sa.Text))), _of.endpoint_id.is_(None))
+        .group_by(_of.payment_id, _of.url)
+        .having(last[1] == GONE, ~is_pending)
     )
-    pending = sa.exists().where(*_own(payment_id, url), _of.status == DeliveryStatus.PENDING)
-    return bool(session.scalar(sa.select(sa.and_(sa.func.coalesce(last, 0) == GONE, ~pending))))
+    return {(row.payment_id, row.url) for row in session.execute(query)}
 
 
 def _to(url: str) -> dict[str, object]:
-    return {"url": url, "origin": origin(url), "status": DeliveryStatus.PENDING, "next_attempt_at": sa.func.now()}
+    return {"url": url, "origin": origin(url), "status": DeliveryStatus.PENDING}
 
 
 def _add(session: Session, owed: list[dict[str, object]]) -> list[str]:
     if owed:
-        session.execute(sa.insert(webhook_deliveries).values(owed))
+        session.execute(sa.insert(webhook_deliveries).values(next_attempt_at=sa.func.now()), owed)
         work.ring(session)
     return [str(each["id"]) for each in owed]
 

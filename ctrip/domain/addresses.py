@@ -1,24 +1,27 @@
 """Addresses and hashes: bytes inside, `0x` text at the edge."""
 
-from eth_utils.crypto import keccak
+from functools import lru_cache
+
+from eth_hash.auto import keccak
 
 from ctrip.errors import InvalidValue
 
 ADDRESS_BYTES = 20
 NATIVE = bytes(ADDRESS_BYTES)
 """Stands where a token address would, for the chain's own coin."""
+COIN_LOGGER = bytes.fromhex("ff" * 19 + "fe")
+"""Stands where a token address would in the logs of the chain's own coin (EIP-7708)."""
 
 DEPOSIT_BRANCH = "m/44'/60'/0'/0"
 """BIP-44: the account is hardened, so that its public key alone derives every deposit address below it."""
 
 
+@lru_cache(maxsize=4096)
 def checksum_address(address: bytes) -> str:
     """Write an address with the mixed-case checksum of EIP-55."""
     text = address.hex()
-    digest = keccak(text=text).hex()
-    return "0x" + "".join(
-        char.upper() if int(nibble, 16) > 7 else char for char, nibble in zip(text, digest, strict=False)
-    )
+    digest = keccak(text.encode()).hex()
+    return "0x" + "".join([char.upper() if nibble > "7" else char for char, nibble in zip(text, digest, strict=False)])
 
 
 def parse_address(text: str, *, param: str | None = None) -> bytes:

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ctrip.domain.addresses import NATIVE
+from ctrip.domain.finality import Finality, FinalityRule, Tier
 
 
 @dataclass(frozen=True)
 class Token:
-    """An asset of a chain; the native coin has the address NATIVE. `threshold` is in base units."""
+    """An asset of a chain; the native coin has the address NATIVE. `threshold` is in base units.
+
+    `tiers` are in the order of their amounts, and none asks for less than the one before or the chain.
+    """
 
     symbol: str
     address: bytes
@@ -17,6 +21,7 @@ class Token:
     threshold: int = 0
     fee_on_transfer: bool = False
     rebasing: bool = False
+    tiers: tuple[Tier, ...] = ()
 
     @property
     def is_native(self) -> bool:
@@ -41,7 +46,8 @@ class SweepRules:
 class Chain:
     """One EVM chain. `tokens` holds the native coin first, then every listed ERC-20.
 
-    `reorg_window` and `confirmations` are counts of blocks; `poll` is the time between two reads at the head.
+    `reorg_window` and `confirmations` are counts of blocks; `poll` is the time between two reads at the head. From
+    block `native_logs_from` on each transfer of coin has a log (EIP-7708).
     """
 
     name: str
@@ -55,6 +61,27 @@ class Chain:
     treasury: bytes
     sweep: SweepRules
     tokens: tuple[Token, ...]
+    finality: Finality = Finality.CONFIRMATIONS
+    native_logs_from: int | None = None
+
+    @property
+    def rule(self) -> FinalityRule:
+        """What is final on this chain, where no tier of an asset asks for more."""
+        return FinalityRule(self.finality, self.confirmations)
+
+    def rule_for(self, token: Token, amount: int) -> FinalityRule:
+        """Return what makes `amount` base units of one of its assets final: the highest tier that they exceed."""
+        exceeded = (tier.rule for tier in reversed(token.tiers) if amount > tier.above)
+        return next(exceeded, self.rule)
+
+    def asks_for(self, finality: Finality) -> bool:
+        """True where something on this chain is only final by this word of the node."""
+        rules = (self.rule, *(tier.rule for token in self.tokens for tier in token.tiers))
+        return any(rule.finality is finality for rule in rules)
+
+    def logs_coin(self, block: int) -> bool:
+        """True where a block's logs tell of all coin that moved in it, and its transactions need not (EIP-7708)."""
+        return self.native_logs_from is not None and block >= self.native_logs_from
 
     @property
     def native(self) -> Token:

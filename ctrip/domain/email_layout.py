@@ -89,7 +89,8 @@ def render(page: Page) -> Content:
 
 def one_line(text: str, *, longest: int = LONGEST_VALUE) -> str:
     """Return text as one line: no control characters, none that turn the direction of reading, not longer than this."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    printable = text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+    line = " ".join(printable.split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 

@@ -6,10 +6,12 @@ from datetime import datetime
 
 from ctrip.domain.addresses import NATIVE, checksum_address, hex_text
 from ctrip.domain.chains import Chain, Token
+from ctrip.domain.coverage import Covered, covered_object, unread_in_words
 from ctrip.domain.events import Event, event_object
+from ctrip.domain.finality import Finality
 from ctrip.domain.money import format_amount
 from ctrip.domain.payments import Payment, Settlement, Status, Timing, payment_object
-from ctrip.domain.scanning import Cursor
+from ctrip.domain.scanning import BlockRange, Cursor
 from ctrip.domain.sweeps import Attempt as SweepAttempt
 from ctrip.domain.sweeps import Intent, IntentKind, IntentState
 from ctrip.domain.times import timestamp
@@ -21,6 +23,7 @@ _REFUSALS = {
     Reason.CHAIN: "is on another chain than was asked for",
     Reason.AFTER_COMPLETION: "came after the amount was complete",
     Reason.OWN_TRANSACTION: "is our own transaction: gas for a sweep",
+    Reason.SUPERSEDED: "was inferred from a balance, and another transfer explains it",
     Reason.NOT_PAYABLE: "is in a token that cannot be asked for: it takes a fee, rebases or is switched off",
 }
 
@@ -29,7 +32,8 @@ _REFUSALS = {
 class Evidence:
     """What is stored of one payment. `chain` is None where it is not configured any more; `cursors` are by chain id,
     without those of chains never read; `assets` by chain id and token, coin too: money may come on any chain.
-    `final_block_time` is that of the newest block with the payment's confirmations.
+    `covered` are the ranges of blocks that were read for its asset since it was made, `unread` those that never were.
+    `final_block_time` is that of the newest block that is final by the payment's rule.
     """
 
     payment: Payment
@@ -41,6 +45,8 @@ class Evidence:
     events: tuple[Event, ...]
     deliveries: tuple[tuple[Delivery, tuple[Attempt, ...]], ...]
     sweeps: tuple[tuple[Intent, tuple[SweepAttempt, ...]], ...]
+    covered: tuple[Covered, ...] = ()
+    unread: tuple[BlockRange, ...] = ()
 
     @property
     def cursor(self) -> Cursor | None:
@@ -73,9 +79,11 @@ def evidence_object(found: Evidence) -> dict[str, object]:
             "start_block": found.cursor.start_block,
             "read_block": read_block,
             "head_block": found.cursor.head_block,
-            "final_block": read_block - found.payment.required + 1,
+            "final_block": found.cursor.final_block(found.payment.rule),
             "final_block_time": found.final_block_time and timestamp(found.final_block_time),
             "stopped_reason": found.cursor.stopped_reason,
+            "covered": [covered_object(each) for each in found.covered],
+            "unread": [[gap.first, gap.last] for gap in found.unread],
         },
     }
 
@@ -86,12 +94,19 @@ def _reading(evidence: Evidence) -> Iterator[str]:
         yield f"chain {payment.chain} is not in CHAINS_FILE any more: nothing on it is read"
     elif not evidence.chain.enabled:
         yield f"chain {payment.chain} is switched off (enabled: false): nothing on it is read"
+    elif evidence.chain.token_at(payment.token) is None:
+        yield f"{payment.symbol} is not listed on {payment.chain} any more: no transfer of it is seen"
     if cursor is None:
         yield f"no block of {payment.chain} was ever read"
         return
     behind = max(0, cursor.head_block - cursor.read_block)
     lag = f"{behind} behind the head that the node told of" if behind else "the head that the node told of"
     yield f"{payment.chain} was read up to block {cursor.read_block}, {lag}"
+    for each in evidence.covered:
+        blocks = f"blocks {each.blocks.first} to {each.blocks.last}"
+        yield f"{blocks} were read for {payment.symbol} from {each.endpoint}, until {timestamp(each.last_read_at)}"
+    for gap in evidence.unread:
+        yield f"not read for {payment.symbol}: {unread_in_words(payment.chain, gap)}"
     if cursor.stopped_reason is not None:
         yield f"reading is stopped until an operator looks: {cursor.stopped_reason}"
 
@@ -105,6 +120,8 @@ def _money(evidence: Evidence) -> Iterator[str]:
     for transfer in canonical:
         if transfer.reason is not None:
             yield f"transfer {transfer.id} of {_units(transfer)} {_REFUSALS[transfer.reason]}"
+        if transfer.block_number > evidence.read_block(transfer.chain_id):
+            yield f"transfer {transfer.id} is in block {transfer.block_number}: it counts when all before that are read"
     if orphaned:
         yield f"{orphaned} transfer(s) were in blocks that a reorg took"
     missing = payment.target - payment.standing.received
@@ -141,8 +158,19 @@ def _wait_for_finality(evidence: Evidence) -> str:
     if completed is None or evidence.cursor is None:
         return "the full amount is in blocks and waits to be final"
     have = max(0, evidence.cursor.read_block - completed + 1)
-    final_at = completed + payment.required - 1
-    return f"the full amount is in blocks, with {have} of {payment.required} confirmations; final at block {final_at}"
+    told = f"the full amount is in blocks, with {have} of {payment.required} confirmations"
+    if have < payment.required:
+        told += f"; final at block {completed + payment.required - 1}"
+    word, tagged = payment.finality, evidence.cursor.tagged(payment.finality)
+    if word is not Finality.CONFIRMATIONS and (tagged is None or tagged.number < completed):
+        so_far = "it has called none so" if tagged is None else f"the newest that it calls so is {tagged.number}"
+        told += f"; the chain must call block {completed} {word}, and {so_far}"
+    unverified = [
+        t.id for t in evidence.transfers if t.counts and t.status is TransferStatus.SEEN and not t.is_verified
+    ]
+    if unverified:
+        told += f"; no other endpoint has borne out yet: {', '.join(unverified)}"
+    return told
 
 
 def _settlement(evidence: Evidence) -> Iterator[str]:

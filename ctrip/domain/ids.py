@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 RANDOM_BYTES = 10
 
 
@@ -32,5 +33,5 @@ def make_id(prefix: Prefix, *, now_ms: int, random: bytes) -> str:
     if len(random) != RANDOM_BYTES:
         raise ValueError(f"an id needs {RANDOM_BYTES} random bytes, got {len(random)}")
     number = (now_ms << 80) | int.from_bytes(random)
-    body = "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+    body = "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
     return f"{prefix}_{body}"

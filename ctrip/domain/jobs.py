@@ -28,6 +28,7 @@ class JobKind(StrEnum):
     SWEEP_NOW = "sweep-now"
     SWEEP_ADDRESS = "sweep-address"
     PROCESS_PAYMENT = "process-payment"
+    BACKFILL = "backfill"
     SEND_WEBHOOK = "send-webhook"
     CUSTOM_WEBHOOK = "custom-webhook"
 
@@ -37,7 +38,7 @@ class JobKind(StrEnum):
         return f"job_{self.replace('-', '_')}"
 
 
-OF_A_CHAIN = (JobKind.SCAN_NOW, JobKind.SWEEP_NOW, JobKind.SWEEP_ADDRESS, JobKind.PROCESS_PAYMENT)
+OF_A_CHAIN = (JobKind.SCAN_NOW, JobKind.SWEEP_NOW, JobKind.SWEEP_ADDRESS, JobKind.PROCESS_PAYMENT, JobKind.BACKFILL)
 """The kinds whose params name a `chain_id`."""
 
 

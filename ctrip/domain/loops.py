@@ -4,12 +4,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from ctrip.domain.chains import Chain
+
+BALANCES_EVERY = timedelta(seconds=20)
+"""Coin that a contract sent is noticed within so long; a chain of quick blocks makes many of them meanwhile."""
+
 
 class LoopKind(StrEnum):
     """Each kind is one loop per chain, and one actor."""
 
     LISTENER = "listener"
     SWEEPER = "sweeper"
+    BALANCES = "balances"
 
 
 @dataclass(frozen=True)
@@ -22,3 +28,8 @@ class Tick:
 
     again_in: timedelta | None = None
     delivery_ids: tuple[str, ...] = ()
+
+
+def period(kind: LoopKind, chain: Chain) -> timedelta:
+    """Return the time between two runs of a loop that found nothing left to do."""
+    return max(chain.poll, BALANCES_EVERY) if kind is LoopKind.BALANCES else chain.poll

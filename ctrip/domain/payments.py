@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ctrip.domain.addresses import NATIVE, checksum_address
-from ctrip.domain.finality import Finality
+from ctrip.domain.finality import Finality, FinalityRule
 from ctrip.domain.money import format_amount, tolerated
 from ctrip.domain.standings import (
     OPEN,
@@ -79,6 +79,11 @@ class Payment:
     settled_at: datetime | None = None
 
     @property
+    def rule(self) -> FinalityRule:
+        """What makes its money final."""
+        return FinalityRule(self.finality, self.required)
+
+    @property
     def target(self) -> int:
         """The base units that complete this payment: the amount less the tolerance, or what was accepted of less."""
         asked = tolerated(self.amount, self.tolerance_bps)
@@ -90,11 +95,10 @@ class Payment:
 class Facts:
     """What is known of a payment's chain, read from rows that one transaction stored.
 
-    `final_block` is the newest block with the payment's confirmations and `final_block_time` its time (None where it
-    was never read). `covered` is what final sweeps took of the asset; `threshold` the least that is worth a sweep.
+    `final_block_time` is the time of the newest block that is final by the payment's rule (None where it was never
+    read). `covered` is what final sweeps took of the asset; `threshold` the least that is worth a sweep.
     """
 
-    final_block: int
     final_block_time: datetime | None
     covered: int = 0
     is_sweep_held: bool = False
@@ -111,14 +115,17 @@ class Assessment:
 
 
 def assess(payment: Payment, transfers: tuple[Transfer, ...], facts: Facts) -> Assessment:
-    """Say where a payment stands, given all transfers to its address and the facts of its chain."""
+    """Say where a payment stands, given all transfers to its address and the facts of its chain.
+
+    What is final the transfers themselves say, by their status.
+    """
     verdicts = tuple(judge(transfers, chain_id=payment.chain_id, token=payment.token, target=payment.target))
     ours = [verdict.transfer for verdict in verdicts if _is_in_asset(verdict)]
     received = sum(transfer.amount for transfer in ours)
-    completing = _completing(ours, payment.target)
-    timing = _timing(_completing(ours, tolerated(payment.amount, payment.tolerance_bps)), payment.expires_at)
-    status = _status(payment, facts, completing=completing, timing=timing)
-    final = [verdict for verdict in verdicts if verdict.transfer.block_number <= facts.final_block]
+    needed = _needed(ours, payment.target)
+    timing = _timing(_needed(ours, tolerated(payment.amount, payment.tolerance_bps)), payment.expires_at)
+    status = _status(payment, facts, needed=needed, timing=timing)
+    final = [verdict for verdict in verdicts if verdict.transfer.status is TransferStatus.FINAL]
     credited = sum(verdict.transfer.amount for verdict in final if verdict.counts)
     confirmed = sum(verdict.transfer.amount for verdict in final if _is_in_asset(verdict))
     settlement = _settlement(status, facts, credited=credited, confirmed=confirmed)
@@ -128,7 +135,7 @@ def assess(payment: Payment, transfers: tuple[Transfer, ...], facts: Facts) -> A
         amount_status=_amount_status(received, payment.amount),
         timing=timing,
         settlement=settlement,
-        completed_block=None if completing is None else completing.block_number,
+        completed_block=needed[-1].block_number if needed else None,
     )
     return Assessment(standing=standing, confirmed=confirmed, verdicts=verdicts)
 
@@ -186,26 +193,27 @@ def _is_in_asset(verdict: Verdict) -> bool:
     return verdict.counts or verdict.reason is Reason.AFTER_COMPLETION
 
 
-def _completing(transfers: list[Transfer], target: int) -> Transfer | None:
-    """Return the transfer that brings the sum to `target`; None where they do not reach it."""
+def _needed(transfers: list[Transfer], target: int) -> list[Transfer]:
+    """Return the transfers up to the one that brings the sum to `target`; none where they do not reach it."""
     received = 0
-    for transfer in transfers:
+    for place, transfer in enumerate(transfers, start=1):
         received += transfer.amount
         if received >= target:
-            return transfer
-    return None
+            return transfers[:place]
+    return []
 
 
-def _timing(completing: Transfer | None, expires_at: datetime) -> Timing | None:
-    if completing is None:
+def _timing(needed: list[Transfer], expires_at: datetime) -> Timing | None:
+    if not needed:
         return None
-    return Timing.ON_TIME if completing.block_time <= expires_at else Timing.LATE
+    return Timing.ON_TIME if needed[-1].block_time <= expires_at else Timing.LATE
 
 
-def _status(payment: Payment, facts: Facts, *, completing: Transfer | None, timing: Timing | None) -> Status:
+def _status(payment: Payment, facts: Facts, *, needed: list[Transfer], timing: Timing | None) -> Status:
     is_accepted, is_canceled = payment.accepted_at is not None, payment.canceled_at is not None
     on_time = timing is Timing.ON_TIME and not is_canceled
-    is_final = completing is not None and completing.block_number <= facts.final_block
+    # Every one of them: an older transfer may still wait to be verified while the youngest is final.
+    is_final = bool(needed) and all(transfer.status is TransferStatus.FINAL for transfer in needed)
     if is_final and (is_accepted or on_time):
         return Status.CONFIRMED
     if is_canceled:

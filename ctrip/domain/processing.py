@@ -13,7 +13,7 @@ from ctrip.domain.scanning import BlockRange
 from ctrip.domain.transfers import Sighting, Transfer
 
 LOGS_SPAN = 2_000
-"""Blocks whose logs are asked for at once; half as many where the node refuses, and so on."""
+"""Blocks whose logs are looked through for one step, in as many questions as the node asks for."""
 WHOLE_SPAN = 200
 COIN_BLOCKS = 2_000
 
@@ -27,7 +27,6 @@ class Course:
     coin_until: int | None
     window_block: int
     next_block: int
-    logs_span: int = LOGS_SPAN
     blocks_read: int = 0
     transfers_stored: int = 0
     transfers_orphaned: int = 0
@@ -47,12 +46,8 @@ class Course:
         """Return the blocks to look at next, all of them in one of the three parts."""
         ends = [self.coin_until, self.window_block - 1, self.last_block]
         end = min(end for end in ends if end is not None and end >= self.next_block)
-        size = WHOLE_SPAN if self.reads_whole else self.logs_span
+        size = WHOLE_SPAN if self.reads_whole else LOGS_SPAN
         return BlockRange(self.next_block, min(end, self.next_block + size - 1))
-
-    def narrowed(self) -> "Course":
-        """Return it with spans of half as many blocks, because the node refuses these."""
-        return replace(self, logs_span=max(1, self.logs_span // 2))
 
     def after(self, span: BlockRange, *, blocks_read: int, stored: int, orphaned: int) -> "Course":
         """Return it with one more span done."""

@@ -1,8 +1,11 @@
 """Which blocks to read next, and what a reorg took: decisions of the listener, over numbers and hashes alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
+from ctrip.domain.chains import Chain
+from ctrip.domain.finality import Finality, FinalityRule
 
 
 @dataclass(frozen=True)
@@ -16,10 +19,19 @@ class Header:
 
 
 @dataclass(frozen=True)
+class Tagged:
+    """A block of the chain that was read, with its time, which may have left the reorg window."""
+
+    number: int
+    time: datetime
+
+
+@dataclass(frozen=True)
 class Cursor:
     """How far a chain was read. Every block after `start_block`, up to `read_block`, was read whole, in order.
 
     `head_block` is the newest block that the node told of. `stopped_reason` is set where only an operator can go on.
+    `safe` and `finalized` are the newest blocks that were read and that the node calls so; None where it was not asked.
     """
 
     chain_id: int
@@ -28,6 +40,20 @@ class Cursor:
     read_hash: bytes
     head_block: int
     stopped_reason: str | None = None
+    safe: Tagged | None = None
+    finalized: Tagged | None = None
+
+    def tagged(self, finality: Finality) -> Tagged | None:
+        """Return the newest block that the chain's own word makes final."""
+        return {Finality.SAFE: self.safe, Finality.FINALIZED: self.finalized}.get(finality)
+
+    def final_block(self, rule: FinalityRule) -> int:
+        """Return the newest block that is final by a rule; below 0 where none is."""
+        deep = self.read_block - rule.confirmations + 1
+        if rule.finality is Finality.CONFIRMATIONS:
+            return deep
+        tagged = self.tagged(rule.finality)
+        return -1 if tagged is None else min(deep, tagged.number)
 
 
 @dataclass(frozen=True)
@@ -42,6 +68,35 @@ class BlockRange:
 
     def __len__(self) -> int:
         return self.last - self.first + 1
+
+
+def tags_to_ask(chain: Chain, cursor: Cursor) -> tuple[Finality, ...]:
+    """Return what the node must be asked to call a block: what the chain's rules ask for, or asked for once.
+
+    Payments that were made under an older rule wait for the word that it named.
+    """
+    words = (Finality.SAFE, Finality.FINALIZED)
+    return tuple(word for word in words if chain.asks_for(word) or cursor.tagged(word) is not None)
+
+
+def tagged_after(stored: Tagged | None, told: Header | None, *, base: Header, to: Header) -> Tagged | None:
+    """Return the newest block that is called so, after the blocks from `base` to `to` were read.
+
+    It is never beyond what was read, and goes back only where a reorg took it: to `base`. `told` is the node's word,
+    None where it gave none.
+    """
+    kept = Tagged(base.number, base.time) if stored is not None and stored.number > base.number else stored
+    if told is None:
+        return kept
+    new = min(told, to, key=lambda header: header.number)
+    return kept if kept is not None and kept.number >= new.number else Tagged(new.number, new.time)
+
+
+def split(ranges: Iterable[BlockRange], *, most: int) -> Iterator[BlockRange]:
+    """Cut ranges into pieces of `most` blocks at the most, in their order."""
+    for each in ranges:
+        for first in range(each.first, each.last + 1, most):
+            yield BlockRange(first, min(each.last, first + most - 1))
 
 
 def next_range(read_block: int, head_block: int, *, most: int) -> BlockRange | None:

@@ -12,6 +12,8 @@ from ctrip.domain.times import timestamp
 
 NATIVE_LOG_INDEX = -1
 """The log index of a top-level native transfer, which has no log."""
+INTERNAL_LOG_INDEX = -2
+"""The log index of coin that a contract sent, or that was inferred; further hops of one transaction are below it."""
 
 
 class TransferStatus(StrEnum):
@@ -102,6 +104,13 @@ class Verdict:
     transfer: Transfer
     counts: bool
     reason: Reason | None
+
+
+def source_of(*, token: bytes, log_index: int) -> Source:
+    """Say what told of a transfer. Coin may have a log, too: of chains with EIP-7708."""
+    if token != NATIVE:
+        return Source.ERC20
+    return Source.INTERNAL if log_index <= INTERNAL_LOG_INDEX else Source.NATIVE
 
 
 def in_chain_order(transfers: Iterable[Transfer]) -> list[Transfer]:

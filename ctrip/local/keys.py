@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coincurve import PrivateKey
-from eth_utils.crypto import keccak
+from eth_hash.auto import keccak
 
 from ctrip.box import new_secrets_key
 from ctrip.domain.addresses import ADDRESS_BYTES, checksum_address

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import requests
-from eth_utils.crypto import keccak
+import urllib3
+from eth_hash.auto import keccak
 
 from ctrip.domain.addresses import hex_text
 from ctrip.errors import NodeRefused, NodeUnavailable
@@ -22,14 +22,14 @@ class DevNode:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._http = requests.Session()
+        self._http = urllib3.PoolManager()
 
     def call(self, method: str, *params: Any) -> Any:
         """Return the `result` of one JSON-RPC call."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         try:
-            answer = self._http.post(self.url, json=request, timeout=30).json()
-        except (requests.RequestException, ValueError) as error:
+            answer = self._http.request("POST", self.url, json=request, timeout=30, retries=False).json()
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise NodeUnavailable(f"{method}: no answer from {self.url}") from error
         if "error" in answer:
             words = str(answer["error"].get("message"))
@@ -113,7 +113,7 @@ class DevNode:
 
 
 def _selector(signature: str) -> bytes:
-    return keccak(text=signature)[:4]
+    return keccak(signature.encode())[:4]
 
 
 def _word(value: bytes | int) -> bytes:

@@ -62,6 +62,16 @@ def process_payment(ctx: Context, *, payment_id: str, by: str) -> dict[str, obje
     return _add(ctx, JobKind.PROCESS_PAYMENT, params, by=by, loop=LoopKind.LISTENER)
 
 
+def backfill(ctx: Context, *, chain: str, by: str) -> dict[str, object]:
+    """Ask for what was never read of a chain's assets.
+
+    Raises InvalidValue, and Conflict where its listener is paused.
+    """
+    known = _chain(ctx, chain)
+    params = {"chain": known.name, "chain_id": known.chain_id}
+    return _add(ctx, JobKind.BACKFILL, params, by=by, loop=LoopKind.LISTENER)
+
+
 def send_webhook(ctx: Context, *, payment_id: str, event_type: str, by: str) -> dict[str, object]:
     """Ask for the newest event of this type of a payment to be sent again.
 

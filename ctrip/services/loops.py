@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from ctrip import metrics
 from ctrip.context import Context
 from ctrip.database import audit_log, loops
-from ctrip.domain.loops import LoopKind
+from ctrip.domain.loops import LoopKind, period
 from ctrip.domain.times import timestamp
 from ctrip.errors import Conflict, NotFound
 from ctrip.log import get_logger
@@ -23,7 +23,7 @@ def ensure_loops(ctx: Context) -> None:
     with ctx.sessions.begin() as session:
         for chain in ctx.settings.chains:
             for kind in LoopKind if chain.enabled else ():
-                loops.ensure(session, kind=kind, chain_id=chain.chain_id, every=chain.poll)
+                loops.ensure(session, kind=kind, chain_id=chain.chain_id, every=period(kind, chain))
                 metrics.LOOP_KICKS.labels(loop=loops.loop_name(kind, chain.chain_id))  # shown from its start, at zero
 
 

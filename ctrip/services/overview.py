@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy.orm import Session
+
 from ctrip.context import Context
-from ctrip.database import cursors, loops, overview, signers
+from ctrip.database import coverage, cursors, loops, overview, signers
+from ctrip.domain.chains import Chain
+from ctrip.domain.coverage import union
 
 
 @dataclass(frozen=True)
@@ -12,7 +16,8 @@ class ChainProgress:
     """How far a chain was read. Heights are block numbers; `live_sweeps` are the intents that are not over.
 
     `gas_balance` is what the gas wallet held when the sweeper last looked, in units of `10 ** -coin_decimals` coins;
-    None where it never did.
+    None where it never did. `unread_blocks` are those from the chain's start up to what was read that some listed asset
+    lacks: it was listed later, and they are still to be read for it.
     """
 
     chain: str
@@ -23,6 +28,7 @@ class ChainProgress:
     gas_balance: int | None
     coin_decimals: int
     is_stopped: bool
+    unread_blocks: int
 
     @property
     def lag_blocks(self) -> int:
@@ -69,6 +75,7 @@ def take(ctx: Context) -> Overview:
                     gas_balance=gas_balances.get(chain.chain_id),
                     coin_decimals=chain.native.decimals,
                     is_stopped=read[chain.chain_id].stopped_reason is not None,
+                    unread_blocks=_unread_blocks(session, chain),
                 )
                 for chain in enabled
                 if chain.chain_id in read
@@ -79,6 +86,11 @@ def take(ctx: Context) -> Overview:
             destinations=overview.destinations(session),
             dead_letters=overview.open_dead_letters(session),
         )
+
+
+def _unread_blocks(session: Session, chain: Chain) -> int:
+    lacking = coverage.unread(session, chain.chain_id, tokens=[token.address for token in chain.tokens])
+    return sum(map(len, union(gap for gaps in lacking.values() for gap in gaps)))
 
 
 def count_payments(ctx: Context) -> list[overview.PaymentCount]:

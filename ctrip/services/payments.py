@@ -13,13 +13,14 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from ctrip.context import Context
-from ctrip.database import cursors, idempotency, merchants, payments
+from ctrip.database import cursors, idempotency, merchants, payments, standings
 from ctrip.database import events as event_rows
 from ctrip.database import transfers as transfer_rows
 from ctrip.database import webhooks as delivery_rows
+from ctrip.database.standings import Change
 from ctrip.domain.chains import Chain, Token
 from ctrip.domain.events import EventType, event_object
-from ctrip.domain.finality import Finality
+from ctrip.domain.finality import FinalityRule
 from ctrip.domain.idempotency import Answer, Once
 from ctrip.domain.ids import Prefix
 from ctrip.domain.money import parse_amount
@@ -102,9 +103,8 @@ def cancel(ctx: Context, merchant_id: str, payment_id: str) -> dict[str, object]
             raise Conflict("a transfer to the payment's address is stored; it cannot be canceled any more")
         step = Step(EventType.PAYMENT_CANCELED, replace(payment.standing, status=Status.CANCELED))
         canceled = replace(payment, canceled_at=ctx.now())
-        moved, _ = payments.move(
-            session, canceled, step, read_block=_read_block(session, payment.chain_id), new_id=ctx.new_id
-        )
+        change = Change(canceled, step, _read_block(session, payment.chain_id))
+        [moved], _ = standings.move(session, [change], new_id=ctx.new_id)
         shown = _shown(session, moved)
     log.info("payment_canceled", payment_id=payment_id, merchant_id=merchant_id)
     return shown
@@ -167,7 +167,7 @@ def deliveries(
 def _create(ctx: Context, session: Session, *, merchant_id: str, request: PaymentRequest) -> dict[str, object]:
     chain, token = _asset(ctx, request)
     amount = parse_amount(request.amount, token.decimals)
-    required = _required(chain, request.confirmations)
+    rule = _rule(chain, chain.rule_for(token, amount), request.confirmations)
     if request.webhook_url is not None:
         _check_destination(ctx, request.webhook_url)
     if ctx.wallet is None:
@@ -187,8 +187,8 @@ def _create(ctx: Context, session: Session, *, merchant_id: str, request: Paymen
         decimals=token.decimals,
         amount=amount,
         tolerance_bps=merchants.tolerance_bps(session, merchant_id) if tolerance is None else tolerance,
-        required=required,
-        finality=Finality.CONFIRMATIONS,
+        required=rule.confirmations,
+        finality=rule.finality,
         address=ctx.wallet.address(index),
         version=1,
         standing=Standing(),
@@ -226,14 +226,16 @@ def _asset(ctx: Context, request: PaymentRequest) -> tuple[Chain, Token]:
     return chain, token
 
 
-def _required(chain: Chain, asked: int | None) -> int:
+def _rule(chain: Chain, rule: FinalityRule, asked: int | None) -> FinalityRule:
+    """Return what makes the amount final: the chain's rule for it, with more confirmations where they are asked for."""
     if asked is None:
-        return chain.confirmations
-    if not chain.confirmations <= asked <= chain.reorg_window:
+        return rule
+    if not rule.confirmations <= asked <= chain.reorg_window:
         raise InvalidValue(
-            f"{chain.name} allows {chain.confirmations} to {chain.reorg_window} confirmations", param="confirmations"
+            f"{chain.name} allows {rule.confirmations} to {chain.reorg_window} confirmations for this amount",
+            param="confirmations",
         )
-    return asked
+    return replace(rule, confirmations=asked)
 
 
 def _check_destination(ctx: Context, url: str) -> None:

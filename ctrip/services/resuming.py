@@ -8,7 +8,7 @@ The listener then reads on from the block after it. Money that the new chain has
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.context import Context
-from ctrip.database import audit_log, cursors, payments, restarts, sweeps, transfers
+from ctrip.database import audit_log, coverage, cursors, finality, payments, restarts, sweeps, transfers
 from ctrip.domain.scanning import Cursor, Header, is_linked
 from ctrip.errors import BlockVanished, Conflict, InvalidValue, NotFound
 from ctrip.log import get_logger
@@ -34,9 +34,10 @@ def resume_chain(ctx: Context, name: str, *, from_block: int, by: str) -> list[s
         restarts.overtake(session, chain.chain_id)
         if not restarts.set_back(session, cursor, headers=headers, head_block=head_block):
             raise Conflict(f"chain {name} was started again meanwhile")
+        coverage.cut(session, chain.chain_id, after=headers[-1])
         touched = transfers.orphan_after(session, chain.chain_id, from_block)
         touched |= sweeps.revert_after(session, chain.chain_id, from_block)
-        touched |= transfers.settle_finality(session, chain.chain_id, from_block)
+        touched |= finality.settle_finality(session, chain.chain_id)
         delivery_ids = payments.reassess(session, touched, chains=ctx.settings.chains_by_id, new_id=ctx.new_id)
         detail = {"from_block": from_block, "was_read_to": cursor.read_block}
         audit_log.add(session, by=by, action="chains.resume", target=name, detail=detail, new_id=ctx.new_id)

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.context import Context
-from ctrip.database import schema, unreachable, wallet
+from ctrip.database import limits, schema, unreachable, wallet
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.chains import Token
 from ctrip.errors import MisconfiguredError, NodeRefused, NodeUnavailable, Unavailable
@@ -26,6 +26,7 @@ def check(ctx: Context) -> None:
     if role is Role.SWEEPER:
         _check_wallet(ctx)
     if role in (Role.LISTENER, Role.SWEEPER):
+        _adopt_limits(ctx)
         _check_nodes(ctx)
 
 
@@ -68,6 +69,14 @@ def _check_wallet(ctx: Context) -> None:
         )
     if has_others:
         log.warning("addresses_of_another_wallet", hint="this sweeper cannot sweep them; see `ctrip wallet check`")
+
+
+def _adopt_limits(ctx: Context) -> None:
+    """Begin with what was learnt of the endpoints before."""
+    for chain_id, client in ctx.clients.items():
+        with ctx.sessions.begin() as session:
+            learnt = limits.find(session, chain_id)
+        client.adopt(learnt)
 
 
 def _check_nodes(ctx: Context) -> None:

@@ -121,6 +121,7 @@ def _chain(row: ChainRow) -> Chain:
         address=NATIVE,
         decimals=row.native.decimals,
         threshold=base_units(row.sweep.threshold, row.native.decimals),
+        tiers=row.tiers_of(row.native),
     )
     listed = (
         Token(
@@ -131,6 +132,7 @@ def _chain(row: ChainRow) -> Chain:
             threshold=base_units(token.threshold, token.decimals),
             fee_on_transfer=token.fee_on_transfer,
             rebasing=token.rebasing,
+            tiers=row.tiers_of(token),
         )
         for token in row.tokens
     )
@@ -148,4 +150,6 @@ def _chain(row: ChainRow) -> Chain:
             max_fee=int(row.sweep.max_fee_gwei * _GWEI), bump_after=timedelta(seconds=row.sweep.bump_after_seconds)
         ),
         tokens=(native, *listed),
+        finality=row.finality,
+        native_logs_from=row.native_logs_from,
     )

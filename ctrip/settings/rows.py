@@ -8,9 +8,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ctrip.domain.addresses import NATIVE, parse_address
+from ctrip.domain.finality import Finality, FinalityRule, Tier
 from ctrip.domain.money import parse_amount
 from ctrip.errors import InvalidValue
 
+FINALITY = "confirmations, safe or finalized: what makes a block final, besides its confirmations"
 _ZERO = re.compile(r"0(\.0+)?", re.ASCII)
 
 
@@ -62,8 +64,28 @@ class NativeRow(_Row):
     decimals: Decimals
 
 
+class TierRow(_Row):
+    """What larger amounts wait for. What it leaves out is as the tier before it has it, or the chain."""
+
+    above: AmountText = Field(description='the amount that the tier begins above, in quotes, such as "1000"')
+    finality: Finality | None = Field(default=None, description=FINALITY)
+    confirmations: Positive | None = Field(default=None, description="how many blocks make a payment final, 1 or more")
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "TierRow":
+        if self.finality is None and self.confirmations is None:
+            raise ValueError("needs finality or confirmations: what amounts above it wait for")
+        return self
+
+
+Tiers = Annotated[
+    list[TierRow],
+    Field(max_length=20, description='what larger amounts wait for, such as [{above: "1000", finality: finalized}]'),
+]
+
+
 class TokenRow(_Row):
-    """A listed ERC-20."""
+    """A listed ERC-20. Its `tiers` stand in place of the chain's."""
 
     symbol: Symbol
     address: Address = Field(description='the token\'s contract, in quotes: "0x" and 40 hex digits')
@@ -72,6 +94,7 @@ class TokenRow(_Row):
     threshold: Threshold = "0"
     fee_on_transfer: Switch = False
     rebasing: Switch = False
+    tiers: Tiers | None = None
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "TokenRow":
@@ -110,6 +133,11 @@ class ChainRow(_Row):
     reorg_window: Annotated[int, Field(strict=True, ge=1, le=4096)] = Field(
         default=64, description="how many blocks a reorg may take, at least the confirmations and at most 4096"
     )
+    finality: Finality = Field(default=Finality.CONFIRMATIONS, description=FINALITY)
+    tiers: Tiers = []
+    native_logs_from: Annotated[int, Field(strict=True, ge=0)] | None = Field(
+        default=None, description="the first block whose coin transfers have logs (EIP-7708), where the chain has them"
+    )
     poll_seconds: float = Field(default=1, ge=0.1, le=600, description="the time between two reads, 0.1 to 600")
     treasury: Address = Field(description='the address that sweeps pay to, in quotes: "0x" and 40 hex digits')
     sweep: SweepRow = Field(description='what a sweep may cost, such as {max_fee_gwei: 200, threshold: "0.001"}')
@@ -122,6 +150,9 @@ class ChainRow(_Row):
         if self.reorg_window < self.confirmations:
             raise ValueError(f"reorg_window {self.reorg_window} is smaller than confirmations {self.confirmations}")
         base_units(self.sweep.threshold, self.native.decimals)
+        self.tiers_of(self.native)
+        for token in self.tokens:
+            self.tiers_of(token)
         addresses = [NATIVE, *(token.address for token in self.tokens)]
         symbols = [self.native.symbol.lower(), *(token.symbol.lower() for token in self.tokens)]
         if len(set(addresses)) < len(addresses) or len(set(symbols)) < len(symbols):
@@ -129,6 +160,27 @@ class ChainRow(_Row):
         if self.treasury in addresses:
             raise ValueError("treasury is the zero address or a token's contract: money sent there is lost")
         return self
+
+    def tiers_of(self, asset: NativeRow | TokenRow) -> tuple[Tier, ...]:
+        """Return the tiers of an asset in its base units. Raises ValueError where they are not in order."""
+        own = asset.tiers if isinstance(asset, TokenRow) else None
+        rows, found = self.tiers if own is None else own, list[Tier]()
+        above, rule = 0, FinalityRule(self.finality, self.confirmations)
+        for row in rows:
+            tier = Tier(
+                base_units(row.above, asset.decimals, what=f"tiers of {asset.symbol}"),
+                FinalityRule(row.finality or rule.finality, row.confirmations or rule.confirmations),
+            )
+            place = f"tiers of {asset.symbol}: the one above {row.above}"
+            if tier.above <= above and found:
+                raise ValueError(f"{place} comes after one that begins no lower: each begins above a larger amount")
+            if not tier.rule.covers(rule):
+                raise ValueError(f"{place} asks for less than the one before it, or the chain")
+            if tier.rule.confirmations > self.reorg_window:
+                raise ValueError(f"{place} asks for more confirmations than reorg_window {self.reorg_window}")
+            found.append(tier)
+            above, rule = tier.above, tier.rule
+        return tuple(found)
 
 
 class ChainsRow(_Row):
@@ -145,19 +197,19 @@ class ChainsRow(_Row):
         return self
 
 
-def base_units(text: str, decimals: int) -> int:
-    """Read a threshold, which unlike an amount may be zero. Raises ValueError."""
+def base_units(text: str, decimals: int, *, what: str = "threshold") -> int:
+    """Read a threshold or a tier's amount, which unlike one that is asked for may be zero. Raises ValueError."""
     if _ZERO.fullmatch(text):
         return 0
     try:
         return parse_amount(text, decimals)
     except InvalidValue as error:
-        raise ValueError(f"threshold: {error.detail}") from error
+        raise ValueError(f"{what}: {error.detail}") from error
 
 
 def sentence_for(field: str) -> str | None:
     """Return what would be right for a field of any row."""
-    for row in (ChainRow, TokenRow, SweepRow, NativeRow, ChainsRow):
+    for row in (ChainRow, TokenRow, TierRow, SweepRow, NativeRow, ChainsRow):
         if field in row.model_fields and row.model_fields[field].description:
             return row.model_fields[field].description
     return None

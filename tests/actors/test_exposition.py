@@ -51,6 +51,7 @@ OF_ROWS = {
     "chain_read_block",
     "chain_final_block",
     "chain_lag_blocks",
+    "chain_unread_blocks",
     "chain_stopped",
     "payments",
     "webhook_pending",
@@ -85,7 +86,7 @@ def fill(ctx: Context) -> None:
         store_payment(session, new_id=ctx.new_id, webhook_url="http://127.0.0.1:9/hook")
         store_payment(session, new_id=ctx.new_id)
         cursors.start(session, chain.chain_id, header(100))
-        session.execute(sa.update(chain_cursors).values(head_block=105))
+        session.execute(sa.update(chain_cursors).values(head_block=105, start_block=98))
         loops.ensure(session, kind="listener", chain_id=chain.chain_id, every=timedelta(seconds=2))
         session.execute(sa.update(loop_rows).values(last_tick_at=sa.text("to_timestamp(1000)")))
         session.execute(
@@ -146,6 +147,7 @@ def test_the_page_shows_queues_and_rows(ctx, make_broker: MakeBroker, queues: Qu
     heights = {name: shown[f"chain_{name}"]["anvil",] for name in ("head_block", "read_block", "final_block")}
     assert heights == {"head_block": 105, "read_block": 100, "final_block": 98}
     assert shown["chain_lag_blocks"] == {("anvil",): 5}
+    assert shown["chain_unread_blocks"] == {("anvil",): 2}
     assert shown["chain_stopped"] == {("anvil",): 0}
     assert shown["sweeps_pending"] == {("anvil",): 0}
     assert shown["gas_balance"] == {("anvil",): 1.5}

@@ -145,7 +145,7 @@ def never_tried(ctx: Context) -> int:
         return session.scalar(query) or 0
 
 
-def test_two_thousand_slow_webhooks_delay_no_listener(
+def test_four_hundred_slow_webhooks_delay_no_listener(
     ctx: Context, environment: dict[str, str], redis_client: Redis, tmp_path: Path
 ) -> None:
     held = Holding()
@@ -155,12 +155,12 @@ def test_two_thousand_slow_webhooks_delay_no_listener(
         sinks = [parts.enter_context(peer(held)) for _ in range(20)]
         loops.ensure_loops(ctx)
         for sink in sinks:
-            for delivery_id in owe(ctx, sink.url, 100):
+            for delivery_id in owe(ctx, sink.url, 20):
                 site.send(SEND_WEBHOOK, delivery_id)
         started = parts.enter_context(site.start("webhook", "listener"))
         wait_until(lambda: held.now >= 8, within_s=90, what=started.log)
         site.send(LISTEN_FOR_PAYMENTS, CHAIN_ID)
         wait_until(lambda: ticks(ctx, CHAIN_ID) >= 3, within_s=30, what="the listener goes on at its pace")
-        assert never_tried(ctx) > 1_900, "the flood is still there"
+        assert never_tried(ctx) > 300, "the flood is still there"
         (webhook,) = (group for group in GROUPS if group.queue == "webhook")
         assert held.most <= webhook.most_at_once + 1, "and the flood is bounded too; one is the chain's first look"

@@ -12,7 +12,7 @@ from ctrip.database.loops import LEASE
 from tests.stack import RunningStack
 from tests.waiting import wait_until
 
-_WATCH = """
+WATCH = """
 DROP SCHEMA IF EXISTS watching CASCADE;
 CREATE SCHEMA watching;
 CREATE TABLE watching.changes (
@@ -22,17 +22,19 @@ CREATE TABLE watching.changes (
     fence_before bigint NOT NULL,
     fence bigint NOT NULL,
     lease_before timestamptz,
+    is_leased boolean NOT NULL,
     has_ticked boolean NOT NULL
 );
 CREATE FUNCTION watching.note() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO watching.changes (name, fence_before, fence, lease_before, has_ticked) VALUES
-        (NEW.name, OLD.fence, NEW.fence, OLD.lease_until, NEW.last_tick_at IS DISTINCT FROM OLD.last_tick_at);
+    INSERT INTO watching.changes (name, fence_before, fence, lease_before, is_leased, has_ticked) VALUES
+        (NEW.name, OLD.fence, NEW.fence, OLD.lease_until, NEW.lease_until IS NOT NULL,
+         NEW.last_tick_at IS DISTINCT FROM OLD.last_tick_at);
     RETURN NULL;
 END $$;
 CREATE TRIGGER watching AFTER UPDATE ON loops FOR EACH ROW EXECUTE FUNCTION watching.note();
 """
-_OVERLAPS = "SELECT name, fence, at FROM watching.changes WHERE fence > fence_before AND lease_before > at"
+OVERLAPS = "SELECT name, fence, at FROM watching.changes WHERE fence > fence_before AND lease_before > at"
 _GAPS = """
 SELECT name, count(*), extract(epoch FROM max(gap))::float8 FROM (
     SELECT name, at - lag(at) OVER (PARTITION BY name ORDER BY id) AS gap FROM watching.changes WHERE has_ticked
@@ -52,7 +54,7 @@ class LoopWatch:
         self._overtaken_before = self._told_of_overtaken()
         self._database = psycopg2.connect(self._stack["database_url"].replace("+psycopg2", ""))
         self._database.autocommit = True
-        self.ask(_WATCH)
+        self.ask(WATCH)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -67,7 +69,7 @@ class LoopWatch:
 
     def check(self) -> None:
         """Every loop lives, no two runs of one were at work at once, and its duplicates are gone."""
-        assert self.ask(_OVERLAPS) == [], "a loop was claimed while the run before still had its lease"
+        assert self.ask(OVERLAPS) == [], "a loop was claimed while the run before still had its lease"
         # A run that goes on after its lease says so: it finds itself overtaken at the next thing that it would store.
         assert self._told_of_overtaken() == self._overtaken_before, "a run outlived its lease"
         (now,) = self.ask("SELECT clock_timestamp()")[0]

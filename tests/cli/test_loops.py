@@ -23,7 +23,7 @@ def test_a_loop_is_paused_and_resumed_and_made_to_run(ctrip: Tool, ctx: Context)
     ensure_loops(ctx)
     assert ctrip("loops", "pause", LISTENER).out.startswith(f"{LISTENER} is paused")
     enabled = {loop["name"]: loop["enabled"] for loop in ctrip("loops", "--json").json}
-    assert enabled == {LISTENER: False, "sweeper:31337": True}
+    assert enabled == {LISTENER: False, "balances:31337": True, "sweeper:31337": True}
     refused = ctrip("loops", "run", LISTENER)
     assert (refused.code, "paused" in refused.err) == (1, True)
     assert ctrip("loops", "resume", LISTENER).out == f"{LISTENER} runs again\n"

@@ -273,6 +273,17 @@ def _a_transfer_above_the_cursor(world: World) -> None:
     store_transfer(world.session, world.over, 7, world.head + 1, name="ahead", **foreign)
 
 
+def _a_range_that_does_not_go_on(world: World) -> None:
+    """Below all headers that are kept, where nothing but the range before it tells what its first parent is."""
+    world.sql(
+        "DELETE FROM chain_headers WHERE number <= 20",
+        "INSERT INTO coverage (chain_id, token, first_block, last_block, parent_hash, last_hash, endpoint)"
+        " SELECT chain_id, token, 11, 40, last_hash, last_hash, 'b' FROM coverage",
+        "UPDATE coverage SET last_block = 10 WHERE first_block < 11",
+        "UPDATE coverage SET last_hash = decode(repeat('ab', 32), 'hex') WHERE last_block = 10",
+    )
+
+
 def _a_header_above_the_cursor(world: World) -> None:
     tip = header(world.head + 1)
     world.sql(
@@ -299,6 +310,8 @@ PLANTS: list[tuple[str, Plant]] = [
     ("1 transfer_belongs_to_the_payment_of_its_address", _on_unexpected("recipient = decode(repeat('ab', 20), 'hex')")),
     ("1 finality_follows_the_cursor", _on_unexpected("status = 'seen'")),
     ("1 finality_follows_the_cursor", _on_unexpected("required = 30")),
+    ("1 finality_follows_the_cursor", _on_unexpected("is_verified = false")),
+    ("1 finality_follows_the_cursor", _on_unexpected("finality = 'finalized'")),
     ("1 received_is_the_sum_of_the_transfers", _on("over", "received = received + 1")),
     ("1 received_is_the_sum_of_the_transfers", _a_transfer_that_nobody_assessed),
     ("1 confirmed_is_the_sum_of_the_final_transfers", _on("over", "confirmed = confirmed - 1")),
@@ -393,7 +406,17 @@ PLANTS: list[tuple[str, Plant]] = [
     ),
     ("8 headers_are_one_chain_up_to_the_cursor", _a_header_above_the_cursor),
     ("8 transfers_are_of_blocks_that_were_read", _a_transfer_above_the_cursor),
-    ("8 transfers_are_of_blocks_that_were_read", _sql("UPDATE chain_cursors SET start_block = 10")),
+    (
+        "8 transfers_are_of_blocks_that_were_read",
+        _sql("DELETE FROM coverage WHERE token <> decode(repeat('00', 20), 'hex')"),
+    ),
+    (
+        "8 cursor_passed_no_block_that_was_not_read",
+        _sql("UPDATE coverage SET first_block = 5, parent_hash = decode(repeat('00', 32), 'hex')"),
+    ),
+    ("8 cursor_passed_no_block_that_was_not_read", _sql("UPDATE chain_cursors SET start_block = -1")),
+    ("8 ranges_that_were_read_are_linked", _sql("UPDATE coverage SET last_hash = decode(repeat('ab', 32), 'hex')")),
+    ("8 ranges_that_were_read_are_linked", _a_range_that_does_not_go_on),
 ]
 
 SECRETS = [

@@ -16,12 +16,8 @@ def _ask(session: Session, block: int, **fields: int) -> Payment:
     return store_payment(session, new_id=new_id, expires_at=block_time(block), **fields)
 
 
-def _passed(session: Session, limit: int = 10) -> list[str]:
-    return deadlines.passed(session, CHAIN_ID, limit=limit)
-
-
-def _brought_back(session: Session) -> list[str]:
-    return deadlines.brought_back(session, CHAIN_ID, limit=10)
+def _due(session: Session, limit: int = 10) -> set[str]:
+    return deadlines.due(session, CHAIN_ID, limit=limit)
 
 
 def _expire(session: Session, *of: Payment) -> None:
@@ -36,11 +32,11 @@ def test_a_deadline_has_passed_when_a_later_block_is_final(sessions: Sessions) -
         found = {}
         for head in (52, 53, 62, 63):
             read_to(session, head)
-            found[head] = _passed(session)
-        assert found == {52: [], 53: [first.id], 62: [first.id], 63: [first.id, second.id]}
-        assert _passed(session, limit=1) == [first.id]
+            found[head] = _due(session)
+        assert found == {52: set(), 53: {first.id}, 62: {first.id}, 63: {first.id, second.id}}
+        assert _due(session, limit=1) == {first.id}
         _expire(session, first, second)
-        assert _passed(session) == []
+        assert _due(session) == set()
 
 
 def test_a_deadline_waits_for_the_confirmations_that_its_payment_requires(sessions: Sessions) -> None:
@@ -49,8 +45,8 @@ def test_a_deadline_waits_for_the_confirmations_that_its_payment_requires(sessio
         found = {}
         for head in (50, 51, 69, 70):
             read_to(session, head)
-            found[head] = _passed(session)
-        assert {head: set(of) for head, of in found.items()} == {
+            found[head] = _due(session)
+        assert found == {
             50: set(),
             51: {quick.id},
             69: {quick.id},
@@ -62,7 +58,7 @@ def test_a_deadline_that_passed_during_a_long_outage_is_found(sessions: Sessions
     with sessions.begin() as session:
         asked = _ask(session, 5)
         read_to(session, 500)
-        assert _passed(session) == [asked.id]
+        assert _due(session) == {asked.id}
 
 
 def test_a_reorg_brings_back_the_deadlines_that_are_not_final_any_more(sessions: Sessions) -> None:
@@ -71,11 +67,11 @@ def test_a_reorg_brings_back_the_deadlines_that_are_not_final_any_more(sessions:
         slow = _ask(session, 50, required=12)
         read_to(session, 62)
         _expire(session, gone, back, slow)
-        assert _brought_back(session) == []
+        assert _due(session) == set()
         read_to(session, 60, after=49, fork="b")
-        assert _brought_back(session) == [slow.id, back.id]
+        assert _due(session) == {slow.id, back.id}
         _expire(session, gone, back, slow)
-        assert _brought_back(session) == []
+        assert _due(session) == set()
 
 
 def test_a_reorg_to_a_head_so_low_that_nothing_is_final_brings_all_deadlines_back(sessions: Sessions) -> None:
@@ -84,12 +80,12 @@ def test_a_reorg_to_a_head_so_low_that_nothing_is_final_brings_all_deadlines_bac
         read_to(session, 12)
         _expire(session, asked)
         read_to(session, 10, after=5, fork="b")
-        assert _brought_back(session) == [asked.id]
+        assert _due(session) == {asked.id}
         _expire(session, asked)
-        assert _brought_back(session) == []
+        assert _due(session) == set()
 
 
 def test_a_chain_that_was_never_read_has_no_deadlines(sessions: Sessions) -> None:
     with sessions.begin() as session:
         _ask(session, 0)
-        assert _passed(session) == _brought_back(session) == []
+        assert _due(session) == set()

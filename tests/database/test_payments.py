@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
-from ctrip.database import cursors, events, payments, transfers
+from ctrip.database import cursors, events, payments, standings, transfers
 from ctrip.database.engine import Sessions
 from ctrip.database.models import chain_cursors, webhook_deliveries
+from ctrip.database.standings import Change
 from ctrip.domain.chains import Token
 from ctrip.domain.events import EventType
 from ctrip.domain.money import MAX_AMOUNT
@@ -358,6 +359,29 @@ def test_a_transfer_on_another_chain_is_told_with_the_confirmations_that_it_has_
     assert body["transfer"]["confirmations"] == 5
 
 
+def test_a_block_that_pays_many_costs_no_more_statements_than_one_that_pays_one(sessions: Sessions) -> None:
+    counts: list[int] = []
+    with sessions.begin() as session:
+        first, *others = (store_payment(session, new_id=new_id, webhook_url="https://shop.example") for _ in range(8))
+        for asked in (first, *others):
+            store_transfer(session, asked)
+            store_transfer(session, asked, 7, 10, token=OTHER_TOKEN, name=f"other {asked.id}", log_index=1)
+        read_to(session, 12)
+        for together in ([first], others):
+            statements: list[str] = []
+            connection = session.connection()
+            note = lambda *args, to=statements: to.append(args[2])  # noqa: E731 (to be taken away again)
+            sa.event.listen(connection, "before_cursor_execute", note)
+            made = payments.reassess(session, [asked.id for asked in together], chains=CHAINS, new_id=new_id)
+            sa.event.remove(connection, "before_cursor_execute", note)
+            assert len(made) == 3 * len(together)
+            counts.append(len(statements))
+        for asked in (first, *others):
+            assert _told(session, asked) == ["created", "detected", "confirmed", "transfer.unexpected"]
+            assert _now(session, asked).version == 4
+    assert counts[0] == counts[1] < 40
+
+
 # --- moving ---------------------------------------------------------------------------------------------------------
 
 
@@ -366,7 +390,7 @@ def test_a_move_along_no_arrow_stores_nothing(sessions: Sessions) -> None:
         asked = store_payment(session, new_id=new_id)
         step = Step(EventType.PAYMENT_SETTLED, Standing(Status.SETTLED))
         with pytest.raises(IllegalTransition, match="pending to settled"):
-            payments.move(session, asked, step, read_block=0, new_id=new_id)
+            standings.move(session, [Change(asked, step, read_block=0)], new_id=new_id)
         assert _told(session, asked) == ["created"]
 
 
@@ -377,7 +401,7 @@ def test_a_move_from_where_it_no_longer_stands_stores_nothing(sessions: Sessions
         target = Status.SETTLED if "standing" in stale else Status.CANCELED
         step = Step(EventType.PAYMENT_CANCELED, Standing(target))
         with pytest.raises(IllegalTransition, match="no longer"):
-            payments.move(session, replace(asked, **stale), step, read_block=0, new_id=new_id)
+            standings.move(session, [Change(replace(asked, **stale), step, read_block=0)], new_id=new_id)
         assert _told(session, asked) == ["created"]
 
 

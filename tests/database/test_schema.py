@@ -68,6 +68,48 @@ def test_the_migrations_make_what_the_models_say(new_database: NewDatabase) -> N
     assert catalogue(migrated) == catalogue(modelled)
 
 
+def test_what_was_read_before_notes_were_taken_is_noted_by_the_upgrade(
+    new_database: NewDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = schema.FOLDER
+    (tmp_path / "versions").mkdir()
+    for path in (shipped / "env.py", *(shipped / "versions").glob("000[12]_*.py")):
+        (tmp_path / path.relative_to(shipped)).write_text(path.read_text())
+    monkeypatch.setattr(schema, "FOLDER", tmp_path)
+    older = new_database()
+    schema.upgrade(older)
+    with older.begin() as connection:
+        for statement in OLD_ROWS:
+            connection.execute(sa.text(statement))
+    monkeypatch.setattr(schema, "FOLDER", shipped)
+    schema.upgrade(older)
+    with older.connect() as connection:
+        noted = connection.execute(
+            sa.text("SELECT left(encode(token, 'hex'), 2), first_block, last_block, endpoint FROM coverage ORDER BY 1")
+        )
+        assert [tuple(row) for row in noted] == [("00", 6, 40, "unknown"), ("70", 10, 20, "unknown")]
+
+
+OLD_ROWS = [
+    "SET session_replication_role = replica",  # no foreign keys
+    "INSERT INTO chain_cursors (chain_id, start_block, read_block, read_hash, head_block)"
+    " VALUES (1, 5, 40, decode(repeat('28', 32), 'hex'), 40)",
+    *(
+        "INSERT INTO transfers (id, payment_id, chain_id, chain, token, symbol, decimals, amount, sender, recipient,"
+        " tx_hash, log_index, block_number, block_hash, block_time, source, status, required, is_own, is_payable,"
+        f" counts) SELECT 'trf_{number}', 'pay_1', 1, 'one', decode(repeat('{token}', 20), 'hex'), 'USDC', 6, 1, a, a,"
+        f" h, {number}, {number}, h, now(), 'erc20', '{status}', 1, false, true, true"
+        " FROM (SELECT decode(repeat('aa', 20), 'hex') AS a, decode(repeat('bb', 32), 'hex') AS h) AS bytes"
+        for number, token, status in (
+            (10, "70", "final"),
+            (20, "70", "seen"),
+            (30, "70", "orphaned"),
+            (35, "00", "final"),
+        )
+    ),
+]
+
+
 def test_an_upgrade_tells_where_it_came_from_and_does_nothing_twice(new_database: NewDatabase) -> None:
     empty = new_database()
     assert schema.upgrade(empty) == (None, schema.shipped_revision())

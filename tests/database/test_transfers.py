@@ -7,15 +7,18 @@ from ctrip.database import transfers
 from ctrip.database.engine import Sessions
 from ctrip.database.models import sweep_attempts, sweep_intents
 from ctrip.domain.addresses import NATIVE
-from ctrip.domain.finality import Finality
+from ctrip.domain.finality import Finality, FinalityRule
 from ctrip.domain.money import MAX_AMOUNT
 from ctrip.domain.payments import Payment
 from ctrip.domain.transfers import Reason, Transfer, TransferStatus, Verdict
 from tests.factories import (
     CHAIN_ID,
     OTHER_CHAIN_ID,
+    TOKEN,
     block_hash,
     ids,
+    make_chain,
+    read_to,
     store_payment,
     store_transfer,
     tx_hash,
@@ -30,6 +33,7 @@ new_id = ids()
 @pytest.fixture
 def payment(sessions: Sessions) -> Payment:
     with sessions.begin() as session:
+        read_to(session, 12)
         return store_payment(session, new_id=new_id)
 
 
@@ -48,7 +52,7 @@ def test_a_transfer_is_read_back_as_it_was_stored(sessions: Sessions, payment: P
 def test_the_same_block_read_again_stores_nothing_anew(sessions: Sessions, payment: Payment) -> None:
     with sessions.begin() as session:
         first = store_transfer(session, payment, id="trf_first")
-        transfers.settle_finality(session, CHAIN_ID, 50)
+        read_to(session, 50)
         store_transfer(session, payment, id="trf_second")
         assert [(t.id, t.status) for t in _stored(session, payment)] == [(first.id, FINAL)]
 
@@ -90,6 +94,7 @@ def test_a_reorg_orphans_what_is_above_the_ancestor_on_its_own_chain_alone(
     sessions: Sessions, payment: Payment
 ) -> None:
     with sessions.begin() as session:
+        read_to(session, 12, chain=make_chain(chain_id=OTHER_CHAIN_ID))
         store_transfer(session, payment, 1, 9)
         store_transfer(session, payment, 2, 10)
         store_transfer(session, payment, 3, 10, chain_id=OTHER_CHAIN_ID, name="elsewhere")
@@ -105,17 +110,17 @@ def test_a_transfer_is_final_with_the_confirmations_that_its_payment_requires(se
         quick, slow = (store_payment(session, new_id=new_id, required=required) for required in (3, 10))
         for payment in (quick, slow):
             store_transfer(session, payment, 1000, 10, required=payment.required)
-        assert transfers.settle_finality(session, CHAIN_ID, 11) == set()
-        assert transfers.settle_finality(session, CHAIN_ID, 12) == {quick.id}
-        assert transfers.settle_finality(session, CHAIN_ID, 12) == set()
-        assert transfers.settle_finality(session, CHAIN_ID, 19) == {slow.id}
+        assert read_to(session, 11) == set()
+        assert read_to(session, 12) == {quick.id}
+        assert read_to(session, 12) == set()
+        assert read_to(session, 19) == {slow.id}
 
 
 def test_a_head_that_went_back_takes_finality_back(sessions: Sessions, payment: Payment) -> None:
     with sessions.begin() as session:
         store_transfer(session, payment, 1000, 10)
-        transfers.settle_finality(session, CHAIN_ID, 12)
-        assert transfers.settle_finality(session, CHAIN_ID, 11) == {payment.id}
+        read_to(session, 12)
+        assert read_to(session, 11) == {payment.id}
         assert [t.status for t in _stored(session, payment)] == [SEEN]
 
 
@@ -123,13 +128,14 @@ def test_what_a_reorg_took_never_becomes_final(sessions: Sessions, payment: Paym
     with sessions.begin() as session:
         store_transfer(session, payment, 1000, 10)
         transfers.orphan_after(session, CHAIN_ID, 9)
-        assert transfers.settle_finality(session, CHAIN_ID, 100) == set()
+        assert read_to(session, 100) == set()
 
 
 def test_an_address_is_known_from_the_moment_its_payment_is_stored(sessions: Sessions, payment: Payment) -> None:
     with sessions() as session:
+        rule = FinalityRule(Finality.CONFIRMATIONS, 3)
         owners = transfers.owners(session, [payment.address, b"\x01" * 20])
-        assert owners == {payment.address: transfers.Owner(payment.id, CHAIN_ID, 3, Finality.CONFIRMATIONS)}
+        assert owners == {payment.address: transfers.Owner(payment.id, CHAIN_ID, TOKEN, rule)}
         assert transfers.owners(session, []) == {}
 
 

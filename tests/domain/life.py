@@ -30,10 +30,13 @@ class Life:
         return self.payment.standing
 
     @property
+    def final_block(self) -> int:
+        return self.head - self.payment.required + 1
+
+    @property
     def facts(self) -> Facts:
-        final = self.head - self.payment.required + 1
+        final = self.final_block
         return Facts(
-            final_block=final,
             final_block_time=block_time(final) if final >= 0 else None,
             covered=self.covered,
             is_sweep_held=self.is_held,
@@ -43,7 +46,7 @@ class Life:
     @property
     def judged(self) -> tuple[Transfer, ...]:
         """The transfers with the status that the rows would give them."""
-        deep = self.facts.final_block
+        deep = self.final_block
         return tuple(
             replace(t, status=TransferStatus.FINAL if t.block_number <= deep else TransferStatus.SEEN)
             for t in self.transfers

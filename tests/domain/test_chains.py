@@ -2,6 +2,7 @@ import pytest
 
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.chains import Token
+from ctrip.domain.finality import Finality, FinalityRule, Tier
 from tests.factories import OTHER_TOKEN, TOKEN, make_chain
 
 
@@ -43,3 +44,46 @@ def test_only_what_arrives_as_it_was_sent_can_be_asked_for(token: Token, is_paya
 )
 def test_the_block_at_the_head_has_one_confirmation(read_block: int, required: int | None, final_block: int) -> None:
     assert make_chain(confirmations=3).final_block(read_block, required) == final_block
+
+
+USUAL = FinalityRule(Finality.SAFE, 3)
+LARGE = FinalityRule(Finality.SAFE, 30)
+HUGE = FinalityRule(Finality.FINALIZED, 40)
+
+
+@pytest.mark.parametrize(
+    ("amount", "rule"),
+    [(1, USUAL), (1000, USUAL), (1001, LARGE), (5000, LARGE), (5001, HUGE), (10**30, HUGE)],
+)
+def test_an_amount_is_final_by_the_highest_tier_that_it_exceeds(amount: int, rule: FinalityRule) -> None:
+    token = Token("USDC", TOKEN, 6, tiers=(Tier(1000, LARGE), Tier(5000, HUGE)))
+    assert make_chain(finality=Finality.SAFE).rule_for(token, amount) == rule
+
+
+def test_a_chain_asks_for_the_words_that_some_rule_of_it_names() -> None:
+    tiered = Token("USDC", TOKEN, 6, tiers=(Tier(1000, HUGE),))
+    chain = make_chain(finality=Finality.SAFE, tokens=(*make_chain().tokens[:1], tiered))
+    assert [chain.asks_for(finality) for finality in Finality] == [False, True, True]
+    assert [make_chain().asks_for(finality) for finality in Finality] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("rule", "other", "covers"),
+    [
+        (USUAL, USUAL, True),
+        (HUGE, LARGE, True),
+        (LARGE, HUGE, False),
+        (FinalityRule(Finality.FINALIZED, 2), USUAL, False),  # sooner deep enough
+        (FinalityRule(Finality.CONFIRMATIONS, 100), USUAL, False),  # the chain's word is missing
+    ],
+)
+def test_a_rule_covers_what_asks_for_no_more_in_both_ways(
+    rule: FinalityRule, other: FinalityRule, covers: bool
+) -> None:
+    assert rule.covers(other) is covers
+
+
+@pytest.mark.parametrize(("since", "told"), [(None, [False] * 3), (100, [False, True, True]), (0, [True] * 3)])
+def test_coin_has_logs_from_a_block_on(since: int | None, told: list[bool]) -> None:
+    chain = make_chain(native_logs_from=since)
+    assert [chain.logs_coin(block) for block in (99, 100, 101)] == told

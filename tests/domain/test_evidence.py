@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from ctrip.domain.addresses import NATIVE
+from ctrip.domain.coverage import Covered
 from ctrip.domain.evidence import Evidence, explain
+from ctrip.domain.finality import Finality
 from ctrip.domain.gas import Price
 from ctrip.domain.payments import AmountStatus, Payment, Settlement, Standing, Status, Timing
-from ctrip.domain.scanning import Cursor
+from ctrip.domain.scanning import BlockRange, Cursor, Tagged
 from ctrip.domain.sweeps import Attempt as SweepAttempt
 from ctrip.domain.sweeps import HeldReason, Intent, IntentKind, IntentState
 from ctrip.domain.transfers import Reason, TransferStatus
@@ -100,6 +102,10 @@ PAID: dict[str, Any] = {
 WORDS: dict[str, tuple[Evidence, str]] = {
     "a removed chain": (evidence(chain=None), "chain anvil is not in CHAINS_FILE any more: nothing on it is read"),
     "a resting chain": (evidence(chain=make_chain(enabled=False)), "chain anvil is switched off (enabled: false)"),
+    "a token that is listed no more": (
+        evidence(payment=make_payment(token=b"\x55" * 20)),
+        "USDC is not listed on anvil any more: no transfer of it is seen",
+    ),
     "a chain never read": (evidence(cursors={}), "no block of anvil was ever read"),
     "a chain at its head": (evidence(), "anvil was read up to block 50, the head that the node told of"),
     "a chain behind": (
@@ -109,6 +115,26 @@ WORDS: dict[str, tuple[Evidence, str]] = {
     "a stopped chain": (
         evidence(cursors={CHAIN_ID: replace(CURSOR, stopped_reason="a reorg deeper than 64")}),
         "reading is stopped until an operator looks: a reorg deeper than 64",
+    ),
+    "blocks that were read": (
+        evidence(
+            covered=(
+                Covered(BlockRange(1, 50), block_hash(0), block_hash(50), "node.example, other.example", NOON, NOON),
+            )
+        ),
+        "blocks 1 to 50 were read for USDC from node.example, other.example, until 2026-11-22T12:00:00Z",
+    ),
+    "blocks that were not": (
+        evidence(unread=(BlockRange(7, 9),)),
+        "not read for USDC: blocks 7 to 9; a backfill reads them, or at once: ctrip rescan anvil --from 7 --to 9",
+    ),
+    "a block that was read ahead": (
+        evidence(transfers=(make_transfer(400, 51, name="x"),)),
+        "transfer trf_x is in block 51: it counts when all before that are read",
+    ),
+    "coin that was inferred and then explained": (
+        evidence(transfers=(make_transfer(7, counts=False, reason=Reason.SUPERSEDED, name="x"),)),
+        "transfer trf_x of 0.000007 USDC was inferred from a balance, and another transfer explains it",
     ),
     "no transfer": (
         evidence(),
@@ -159,6 +185,24 @@ WORDS: dict[str, tuple[Evidence, str]] = {
     "detected": (
         evidence(payment=stands(Status.DETECTED, **PAID), transfers=(make_transfer(block=49),)),
         "the full amount is in blocks, with 2 of 3 confirmations; final at block 51",
+    ),
+    "deep, and not finalized yet": (
+        evidence(
+            payment=stands(Status.DETECTED, required=2, finality=Finality.FINALIZED, **PAID),
+            cursors={CHAIN_ID: replace(CURSOR, finalized=Tagged(40, block_time(40)))},
+        ),
+        "with 2 of 2 confirmations; the chain must call block 49 finalized, and the newest that it calls so is 40",
+    ),
+    "deep, and the chain has said nothing": (
+        evidence(payment=stands(Status.DETECTED, required=2, finality=Finality.SAFE, **PAID)),
+        "with 2 of 2 confirmations; the chain must call block 49 safe, and it has called none so",
+    ),
+    "deep, and borne out by nobody": (
+        evidence(
+            payment=stands(Status.DETECTED, required=2, **PAID),
+            transfers=(make_transfer(block=49, name="t", is_verified=False),),
+        ),
+        "with 2 of 2 confirmations; no other endpoint has borne out yet: trf_t",
     ),
     "confirmed": (
         evidence(payment=stands(Status.CONFIRMED, settlement=Settlement.WAITING, **PAID)),

@@ -443,8 +443,17 @@ def test_only_the_final_part_is_confirmed() -> None:
     assert assessment.standing.received == 900
 
 
+def test_a_payment_is_confirmed_when_each_transfer_that_it_needs_is_final() -> None:
+    final, deadline = TransferStatus.FINAL, Facts(final_block_time=block_time(DEADLINE_BLOCK + 1))
+    parts = (t(400, 5), t(600, 6, status=final), t(50, 7))
+    waiting = assess(make_payment(), parts, deadline)
+    assert (waiting.standing.status, waiting.confirmed) == (Status.DETECTED, 600), "the older part is not verified yet"
+    done = assess(make_payment(), (replace(parts[0], status=final), *parts[1:]), deadline)
+    assert (done.standing.status, done.confirmed) == (Status.CONFIRMED, 1000), "the surplus is not needed"
+
+
 def test_a_chain_whose_final_block_was_never_read_expires_nothing() -> None:
-    facts = Facts(final_block=-1, final_block_time=None)
+    facts = Facts(final_block_time=None)
     assert assess(make_payment(), (), facts).standing.status is Status.PENDING
 
 
@@ -527,4 +536,11 @@ def test_a_payment_of_coin_has_a_link_to_pay_it_and_no_token() -> None:
 
 
 def _assess(payment: Any, *transfers: Transfer, final_block: int = 50) -> Any:
-    return assess(payment, transfers, Facts(final_block=final_block, final_block_time=block_time(final_block)))
+    final, seen = TransferStatus.FINAL, TransferStatus.SEEN
+    judged = (
+        replace(t, status=final if t.block_number <= final_block else seen)
+        if t.status is not TransferStatus.ORPHANED
+        else t
+        for t in transfers
+    )
+    return assess(payment, tuple(judged), Facts(final_block_time=block_time(final_block)))

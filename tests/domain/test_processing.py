@@ -31,12 +31,6 @@ def test_every_block_is_looked_at_once_and_those_of_the_reorg_window_whole(
     assert all(b - a < (WHOLE_SPAN if is_whole else LOGS_SPAN) for a, b, is_whole in found)
 
 
-def test_what_the_node_refuses_is_asked_for_by_halves() -> None:
-    wide = course(first_block=1, last_block=100_000, reorg_window=64, is_coin=False)
-    assert len(wide.narrowed().span()) == LOGS_SPAN // 2
-    assert len(replace(wide, logs_span=1).narrowed().span()) == 1
-
-
 def sighting(of: Transfer) -> Sighting:
     assert of.tx_hash is not None
     assert of.sender is not None

@@ -2,8 +2,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctrip.domain.scanning import BlockRange, common_ancestor, is_linked, next_range
-from tests.factories import block_hash, header
+from ctrip.domain.finality import Finality, FinalityRule
+from ctrip.domain.scanning import (
+    BlockRange,
+    Cursor,
+    Tagged,
+    common_ancestor,
+    is_linked,
+    next_range,
+    tagged_after,
+    tags_to_ask,
+)
+from tests.factories import CHAIN_ID, block_hash, block_time, header, make_chain
 
 BLOCKS = st.integers(0, 10_000)
 
@@ -66,3 +76,57 @@ def test_the_ancestor_is_the_newest_stored_block_that_is_still_there(
     found = common_ancestor(stored, hashes)
     assert (found and found.number) == ancestor
     assert common_ancestor(list(reversed(stored)), hashes) == found
+
+
+def _cursor(safe: int | None = None, finalized: int | None = None, *, read_block: int = 100) -> Cursor:
+    return Cursor(
+        CHAIN_ID,
+        start_block=0,
+        read_block=read_block,
+        read_hash=block_hash(read_block),
+        head_block=read_block,
+        safe=None if safe is None else Tagged(safe, block_time(safe)),
+        finalized=None if finalized is None else Tagged(finalized, block_time(finalized)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "final_block"),
+    [
+        (FinalityRule(Finality.CONFIRMATIONS, 1), 100),
+        (FinalityRule(Finality.CONFIRMATIONS, 3), 98),
+        (FinalityRule(Finality.SAFE, 3), 95),
+        (FinalityRule(Finality.SAFE, 10), 91),  # deep, not only safe
+        (FinalityRule(Finality.FINALIZED, 3), -1),  # the node was never asked
+    ],
+)
+def test_a_block_is_final_when_it_is_deep_and_the_chain_says_so(rule: FinalityRule, final_block: int) -> None:
+    assert _cursor(safe=95).final_block(rule) == final_block
+
+
+@pytest.mark.parametrize(
+    ("stored", "told", "base", "to", "then"),
+    [
+        (None, None, 10, 20, None),
+        (None, 15, 10, 20, 15),
+        (None, 25, 10, 20, 20),  # never beyond what was read
+        (5, None, 10, 20, 5),  # the node does not say today
+        (5, 15, 10, 20, 15),
+        (8, 7, 10, 20, 8),  # another node lags
+        (12, 7, 10, 9, 10),  # a reorg took the block that was called so
+        (12, 15, 10, 14, 14),
+    ],
+)
+def test_what_is_called_final_goes_forward_and_back_only_by_a_reorg(
+    stored: int | None, told: int | None, base: int, to: int, then: int | None
+) -> None:
+    before = None if stored is None else Tagged(stored, block_time(stored))
+    after = tagged_after(before, None if told is None else header(told), base=header(base), to=header(to))
+    assert after == (None if then is None else Tagged(then, block_time(then)))
+
+
+def test_a_node_is_asked_for_the_words_of_the_rules_and_for_those_asked_for_before() -> None:
+    plain, strict = make_chain(), make_chain(finality=Finality.SAFE)
+    assert tags_to_ask(plain, _cursor()) == ()
+    assert tags_to_ask(strict, _cursor()) == (Finality.SAFE,)
+    assert tags_to_ask(plain, _cursor(finalized=90)) == (Finality.FINALIZED,), "older payments wait for it"

@@ -76,14 +76,14 @@ def _let_the_merchant_act(life: Life) -> None:
     life.assess()
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lives())
 def test_no_life_leaves_the_arrows_and_each_change_has_one_version_and_one_event(life: Life) -> None:
     # `Life` checks each arrow as it is taken.
     assert life.payment.version == len(life.events) == 1 + len(life.told)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lives())
 def test_each_event_says_what_its_payment_shows(life: Life) -> None:
     before = [Standing(), *(step.standing for step in life.told)]
@@ -114,7 +114,7 @@ def _check_event(old: Standing, step: Step) -> None:
         assert event is EventType.PAYMENT_UPDATED
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lives())
 def test_no_standing_contradicts_itself(life: Life) -> None:
     payment, standing = life.payment, life.standing

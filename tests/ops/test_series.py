@@ -34,6 +34,7 @@ FAMILIES = (
     *("loop_interval_seconds", "loop_claims_total", "loop_kicks_total"),
     *("chain_head_block", "chain_read_block", "chain_final_block"),
     *("chain_lag_blocks", "reorgs_total", "rpc_requests_total"),
+    *("chain_unread_blocks", "chain_disagreements_total", "token_upgrades_total", "balance_mismatches_total"),
     *("rpc_request_duration_seconds", "payments", "payment_detect_seconds"),
     *("webhook_attempts_total", "webhook_pending", "webhook_oldest_pending_age_seconds"),
     *("sweeps_total", "sweeps_pending", "gas_balance"),

@@ -50,9 +50,8 @@ class Office:
         """Store another event of a payment; returns the ids of what it owes."""
         newer = replace(payment, version=version)
         with self.ctx.sessions.begin() as session:
-            return events.append(
-                session, EventType.PAYMENT_UPDATED, payment=newer, body={"payment": {}}, new_id=self.ctx.new_id
-            )
+            news = events.News(EventType.PAYMENT_UPDATED, newer, {"payment": {}})
+            return events.append(session, [news], new_id=self.ctx.new_id)
 
     def deliver(self, delivery_id: str) -> str | None:
         """Make one attempt, and leave what else is due; returns the id of what comes next."""

@@ -188,6 +188,15 @@ CHAIN_PLANTS: list[tuple[str, Callable[[Paid], None]]] = [
     ),
     ("5 balance_covers_the_rows", lambda paid: paid.anvil.set_balance(paid.tokens.address, 6)),
     ("8 cursor_stands_on_a_canonical_block", lambda paid: paid.anvil.reorg(1)),
+    (
+        "8 range_ends_on_a_canonical_block",
+        lambda paid: paid.sql(
+            "DELETE FROM chain_headers WHERE number < (SELECT read_block FROM chain_cursors)",
+            "INSERT INTO coverage (chain_id, token, first_block, last_block, parent_hash, last_hash, endpoint)"
+            " SELECT chain_id, token, first_block, first_block, parent_hash, decode(repeat('ab', 32), 'hex'), 'b'"
+            " FROM coverage LIMIT 1",
+        ),
+    ),
 ]
 
 

@@ -12,12 +12,15 @@ import structlog
 from structlog.testing import capture_logs
 
 from ctrip.context import Context
+from ctrip.database import coverage, loops
 from ctrip.database import webhook_origins as origins
 from ctrip.database.models import dead_letters, emails, idempotency_keys, jobs, webhook_origins
 from ctrip.domain.ids import Prefix
+from ctrip.domain.scanning import BlockRange
 from ctrip.domain.webhooks import SLOW_KEPT
 from ctrip.services import audit_log, housekeeping
 from tests.conftest import MERCHANT_ID
+from tests.factories import OTHER_TOKEN, block_hash, read_to
 from tests.services.office import Office
 from tests.waiting import wait_until
 
@@ -252,3 +255,24 @@ def test_an_origin_that_was_slow_before_is_slow_since_then(office: Office) -> No
     with office.ctx.sessions.begin() as session:
         origins.mark(session, PLACE, is_slow=True)
     assert housekeeping.forget(office.ctx) == 1
+
+
+def test_ranges_of_blocks_that_were_read_one_after_the_other_become_one(ctx: Context) -> None:
+    chain = ctx.settings.chains[0]
+    with ctx.sessions.begin() as session:
+        loops.ensure(session, kind="listener", chain_id=chain.chain_id, every=chain.poll)
+        read_to(session, 30, chain=chain)
+        for first in (21, 11, 1):
+            coverage.extend(
+                session,
+                chain.chain_id,
+                tokens=[OTHER_TOKEN],
+                read=BlockRange(first, first + 9),
+                parent_hash=block_hash(first - 1),
+                last_hash=block_hash(first + 9),
+                endpoint="node.example",
+            )
+    assert housekeeping.forget(ctx) == 2
+    assert housekeeping.forget(ctx) == 0
+    with ctx.sessions.begin() as session:
+        assert [each.blocks for each in coverage.find(session, chain.chain_id, OTHER_TOKEN)] == [BlockRange(1, 30)]

@@ -386,13 +386,9 @@ def test_of_many_events_of_a_type_the_newest_is_sent(ctx, merchant_id) -> None:
     with ctx.sessions.begin() as session:
         payment = store_payment(session, new_id=ctx.new_id, merchant_id=merchant_id)
         for version in (2, 3):
-            events.append(
-                session,
-                EventType.PAYMENT_UPDATED,
-                payment=replace(payment, version=version),
-                body={"payment": {"version": version}},
-                new_id=ctx.new_id,
-            )
+            newer = replace(payment, version=version)
+            body: dict[str, object] = {"payment": {"version": version}}
+            events.append(session, [events.News(EventType.PAYMENT_UPDATED, newer, body)], new_id=ctx.new_id)
         newest = events.of_payment(session, payment.id, limit=10)[-1]
     asked = jobs.send_webhook(ctx, payment_id=payment.id, event_type="payment.updated", by=BY)
     assert row(ctx, str(asked["id"]))["params"]["event_id"] == newest.id

@@ -16,7 +16,7 @@ from ctrip.domain.payments import Payment, Status
 from ctrip.domain.transfers import TransferStatus
 from ctrip.services import jobs
 from ctrip.services.audit import audit
-from ctrip.services.processing import process_payment
+from ctrip.services.rereading import process_payment
 from tests.between import Answer, between, forward
 from tests.devchain import ETHER, USDC, DevChain
 from tests.jobs import BY, due_now, see_through

@@ -60,7 +60,7 @@ def test_an_endpoint_is_owed_the_events_that_it_names(office: Office, wanted, ev
     endpoint = office.hook(URL, *wanted)
     newer = replace(office.pay(), version=2)
     with office.ctx.sessions.begin() as session:
-        owed = events.append(session, event_type, payment=newer, body={}, new_id=office.ctx.new_id)
+        owed = events.append(session, [events.News(event_type, newer, {})], new_id=office.ctx.new_id)
     assert [office.row(each).endpoint_id for each in owed] == ([endpoint["id"]] if is_owed else [])
 
 

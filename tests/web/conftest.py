@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 
 from ctrip.context import Context
-from ctrip.database.engine import Sessions
+from ctrip.database.engine import Sessions, make_sessions
 from ctrip.domain.merchants import MERCHANT_SCOPES
 from ctrip.services.merchants import create_key, create_merchant
 from ctrip.web import create_app
@@ -21,9 +22,17 @@ def api_ctx(sessions: Sessions) -> Context:
     return make_context(sessions)
 
 
+@pytest.fixture(scope="session")
+def built_app(engine: sa.Engine) -> Flask:
+    """Building it takes longer than most tests. It holds nothing but its Context; tests take `app`."""
+    return create_app(make_context(make_sessions(engine)))
+
+
 @pytest.fixture
-def app(api_ctx: Context) -> Flask:
-    return create_app(api_ctx)
+def app(api_ctx: Context, built_app: Flask) -> Flask:
+    """The API on this test's Context. Whoever changes anything else about an API builds one."""
+    built_app.extensions["ctrip"] = api_ctx
+    return built_app
 
 
 @pytest.fixture

@@ -86,8 +86,9 @@ def test_a_merchants_key_is_no_operators(operator: Api, shop: Api) -> None:
 def test_loops_tell_when_they_run(operator: Api, api_ctx: Context) -> None:
     ensure_loops(api_ctx)
     loops = operator.get("/admin/loops").json["data"]
-    assert [loop["name"] for loop in loops] == ["listener:31337", "listener:31338", "sweeper:31337", "sweeper:31338"]
-    assert loops[0]["every_ms"] == 1000
+    kinds = ("balances", "listener", "sweeper")
+    assert [loop["name"] for loop in loops] == [f"{kind}:{chain_id}" for kind in kinds for chain_id in (31337, 31338)]
+    assert [loop["every_ms"] for loop in loops[1:3]] == [20_000, 1000]
     assert (loops[0]["enabled"], loops[0]["last_tick_at"]) == (True, None)
 
 

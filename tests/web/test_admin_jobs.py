@@ -24,6 +24,7 @@ def test_each_kind_of_job_is_accepted_and_can_be_looked_at(operator: Api, shop: 
         "sweep-now": {"chain": "anvil"},
         "sweep-address": {"chain": "anvil", "address": payment["address"], "token": "USDC"},
         "process-payment": {"payment_id": payment["id"]},
+        "backfill": {"chain": "anvil"},
         "send-webhook": {"payment_id": payment["id"], "type": "payment.created"},
         "custom-webhook": {"url": "https://shop.example/x", "payload": {"a": [1]}, "merchant_id": shop.merchant_id},
     }

@@ -46,6 +46,7 @@ ROUTES: list[tuple[str, str, Scope]] = [
     ("POST", "/admin/sweep-now", Scope.ADMIN),
     ("POST", "/admin/sweep-address", Scope.ADMIN),
     ("POST", "/admin/process-payment", Scope.ADMIN),
+    ("POST", "/admin/backfill", Scope.ADMIN),
     ("POST", "/admin/send-webhook", Scope.ADMIN),
     ("POST", "/admin/custom-webhook", Scope.ADMIN),
     ("GET", "/admin/jobs", Scope.ADMIN),

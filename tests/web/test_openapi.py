@@ -233,7 +233,7 @@ def _fuzz(operation: Any, *, key: str | None) -> None:
 
         @given(operation.as_strategy(generation_mode=mode))
         @settings(
-            max_examples=5, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+            max_examples=3, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
         )
         def answer_is_documented(case: Any) -> None:
             case.call_and_validate(

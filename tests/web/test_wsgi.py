@@ -132,20 +132,18 @@ def refused(environment: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    "changes",
     [
-        ({"WALLET_XPUB": XPUB[:-1] + "x"}, "WALLET_XPUB"),
-        ({"SECRETS_KEY": "c2VjcmV0"}, "SECRETS_KEY"),
-        ({"DATABASE_URL": "postgresql://ctrip:hunter2@127.0.0.1:1/ctrip"}, "DATABASE_URL"),
-        ({"CHAINS_FILE": "/nowhere/chains.yaml"}, "CHAINS_FILE"),
+        {"SECRETS_KEY": "c2VjcmV0", "CHAINS_FILE": "/nowhere/chains.yaml"},
+        {"DATABASE_URL": "postgresql://ctrip:hunter2@127.0.0.1:1/ctrip"},
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=", ".join,
 )
 def test_what_is_set_wrong_is_one_message_without_a_secret(
-    environment: dict[str, str], sessions: object, changes: dict[str, str], named: str
+    environment: dict[str, str], sessions: object, changes: dict[str, str]
 ) -> None:
     said = refused(environment | changes)
-    assert named in said
+    assert [said.count(named) for named in changes] == [1] * len(changes)
     for secret in (XPUB[10:-10], "hunter2", "c2VjcmV0", SECRETS_KEY):
         assert secret not in said
 

@@ -11,6 +11,7 @@ from ctrip.web.auth import needs
 from ctrip.web.current import caller_id, context
 from ctrip.web.schemas import Problem
 from ctrip.web.schemas.jobs import (
+    Backfill,
     CustomWebhook,
     Job,
     JobList,
@@ -53,6 +54,13 @@ def sweep_address(body: SweepAddress) -> Response:
 def process_payment(body: ProcessPayment) -> Response:
     """Read a payment again from its own chain, put right what is wrong, and tell the evidence in the result."""
     return _accepted(jobs.process_payment(context(), payment_id=body.payment_id, by=caller_id()))
+
+
+@blueprint.post("/backfill", responses={202: Job, 409: Problem})
+@needs(Scope.ADMIN)
+def backfill(body: Backfill) -> Response:
+    """Read now what was never read of a chain's assets; it is looked for every minute without that."""
+    return _accepted(jobs.backfill(context(), chain=body.chain, by=caller_id()))
 
 
 @blueprint.post("/send-webhook", responses={202: Job, 404: Problem, 409: Problem})

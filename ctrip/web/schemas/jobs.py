@@ -41,7 +41,9 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 # The parameters of a query are read in strict mode, which takes no text for a StrEnum.
-JobKindName = Literal["scan-now", "sweep-now", "sweep-address", "process-payment", "send-webhook", "custom-webhook"]
+JobKindName = Literal[
+    "scan-now", "sweep-now", "sweep-address", "process-payment", "backfill", "send-webhook", "custom-webhook"
+]
 JobStatusName = Literal["scheduled", "running", "done", "failed"]
 
 
@@ -77,6 +79,12 @@ class ProcessPayment(Incoming):
     """Which payment to read again from its chain."""
 
     payment_id: str = Field(pattern=_PAYMENT_ID, description="The payment's id.", examples=[_A_PAYMENT])
+
+
+class Backfill(Incoming):
+    """Which chain to read what is missing of."""
+
+    chain: Text = Field(min_length=1, max_length=32, description="A chain by its name.", examples=["anvil"])
 
 
 class SendWebhook(Incoming):

@@ -1,32 +1,32 @@
 """The listener's use case: read the next blocks of a chain, store what concerns us, and let the facts decide.
 
     claim the loop · read cursor and headers │ ask the node, no transaction open │ one transaction: hold the fence,
-    orphan what a reorg took, store transfers, headers, cursor; assess every payment touched; release the loop
+    orphan what a reorg took, store transfers, headers, coverage, cursor; assess every payment touched; release the loop
 
-A crash anywhere before the commit leaves the cursor where it was: the blocks are read again.
+A crash anywhere before the commit leaves the cursor where it was: the blocks are read again. Far behind the head it
+goes by spans, see `catching_up`.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy.orm import Session
-
 from ctrip import metrics
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.matching import Issued
 from ctrip.blockchain.reading import Reading, read_step
 from ctrip.context import Context
-from ctrip.database import cursors, deadlines, payments, sweeps, transfers
-from ctrip.domain.chains import Chain
+from ctrip.database import cursors, finality, limits, transfers
 from ctrip.domain.jobs import Done, Facts, Failed, Later, Outcome
 from ctrip.domain.loops import LoopKind, Tick
-from ctrip.domain.scanning import Cursor, is_linked
-from ctrip.domain.transfers import Transfer
-from ctrip.errors import BlockVanished, ReorgTooDeep
+from ctrip.domain.scanning import Cursor, Header, tags_to_ask
+from ctrip.errors import ReorgTooDeep
 from ctrip.log import get_logger
 from ctrip.runs import JobRun, Run, run_job, run_loop, run_loop_for
+from ctrip.services.scanning.catching_up import catch_up, is_far_behind
+from ctrip.services.scanning.starting import start_chain
+from ctrip.services.scanning.storing import Move, move_cursor, orphan, store_blocks, tell, tell_reorg
+from ctrip.services.scanning.verifying import Verdicts, is_more_due, verify_due
 
-DEADLINES_PER_STEP = 1000
 STOPPED_RETRY = timedelta(seconds=30)
 SOON = timedelta(milliseconds=500)
 """When a job looks again whether the loop is free: a run takes about so long."""
@@ -98,60 +98,84 @@ def _progress(before: Facts | None, step: Step) -> Facts:
 
 def _scan(run: Run) -> Step:
     client, chain_id = run.ctx.clients[run.chain.chain_id], run.chain.chain_id
+    known = client.limits()
+    try:
+        client.survey()
+        return _scan_with(run, client)
+    finally:
+        # Also where the node failed: what it refuses is what is learnt from.
+        learnt = client.limits()
+        if learnt != known:
+            with run.ctx.sessions.begin() as session:
+                limits.store(session, chain_id, learnt)
+
+
+def _scan_with(run: Run, client: ChainClient) -> Step:
+    chain_id = run.chain.chain_id
     with run.ctx.sessions.begin() as session:
         cursor = cursors.find(session, chain_id)
-        stored = cursors.headers(session, chain_id)
-    if cursor is None:
+        newest = None if cursor is None else cursors.newest_header(session, chain_id)
+    if cursor is None or newest is None:
         return _start(run, client)
     if cursor.stopped_reason is not None:
         return _stopped(cursor, cursor.stopped_reason)
+    if is_far_behind(cursor, reorg_window=run.chain.reorg_window):
+        caught_up = catch_up(run, client, cursor, issued=_issued(run.ctx))
+        if caught_up is not None:
+            return _caught_up(cursor, *caught_up)
     try:
-        reading = read_step(client, stored, issued=_issued(run.ctx), keep_lease=run.keep_lease)
+        reading = read_step(
+            client,
+            newest,
+            window=lambda: _window(run),
+            expected=cursor.head_block - cursor.read_block,
+            tags=tags_to_ask(run.chain, cursor),
+            issued=_issued(run.ctx),
+            keep_lease=run.keep_lease,
+        )
     except ReorgTooDeep as error:
         return _stop(run, cursor, error)
-    return _store(run, cursor=cursor, reading=reading)
+    verified = verify_due(run, client, reading)
+    return _store(run, cursor=cursor, reading=reading, verified=verified)
 
 
-def _issued(ctx: Context) -> Callable[[set[bytes]], set[bytes]]:
+def _window(run: Run) -> list[Header]:
+    with run.ctx.sessions.begin() as session:
+        return cursors.headers(session, run.chain.chain_id)
+
+
+def _issued(ctx: Context) -> Issued:
     """Return what asks Postgres which addresses are ours: an address stored before it was shown is always seen."""
 
     def issued(addresses: set[bytes]) -> set[bytes]:
         with ctx.sessions.begin() as session:
-            return set(transfers.owners(session, sorted(addresses)))
+            return transfers.issued(session, addresses)
 
     return issued
 
 
 def _start(run: Run, client: ChainClient) -> Step:
-    """Begin a chain at its head. The headers before it are kept too: a reorg may take the first block at once."""
-    head = client.head()
-    window = range(max(0, head.number - run.chain.reorg_window), head.number)
-    before = client.headers(window)
-    headers = [*(before[number] for number in sorted(before)), head]
-    if len(headers) != len(window) + 1 or not is_linked(headers[1:], parent_hash=headers[0].hash):
-        raise BlockVanished(f"the newest blocks of {run.chain.name} moved while they were read")
-    with run.storing() as session:
-        cursors.start(session, run.chain.chain_id, head)
-        cursors.store_headers(session, run.chain.chain_id, headers)
-    log.info("chain_started", chain=run.chain.name, block=head.number)
-    return Step(timedelta(0), from_block=head.number + 1, to_block=head.number, head_block=head.number)
+    first, head = start_chain(run, client)
+    return Step(timedelta(0), from_block=first.number + 1, to_block=first.number, head_block=head.number)
 
 
-def _store(run: Run, *, cursor: Cursor, reading: Reading) -> Step:
+def _store(run: Run, *, cursor: Cursor, reading: Reading, verified: Verdicts) -> Step:
     """Store a reading and everything that follows from it, in one fenced transaction."""
-    ctx, chain = run.ctx, run.chain
-    again_in = timedelta(0) if reading.tip.number < reading.head_block else chain.poll
+    again_in = timedelta(0) if reading.tip.number < reading.head_block else run.chain.poll
     with run.storing() as session:
-        touched = _orphan(session, chain, reading=reading) if reading.is_reorg else set()
-        found = transfers.store_sightings(session, chain, reading.sightings, new_id=ctx.new_id)
-        touched |= {transfer.payment_id for transfer in found}
-        _move_cursor(session, chain, cursor=cursor, reading=reading)
-        touched |= transfers.settle_finality(session, chain.chain_id, reading.tip.number)
-        touched |= _deadlines(session, chain)
-        due = payments.reassess(session, touched, chains=ctx.settings.chains_by_id, new_id=ctx.new_id)
+        touched = orphan(session, run, reading.base) if reading.is_reorg else set()
+        found = store_blocks(session, run, reading.blocks)
+        finality.mark_verified(session, verified.borne_out)
+        transfers.orphan(session, [transfer.id for transfer in verified.refuted])
+        touched |= {transfer.payment_id for transfer in verified.refuted}
+        if is_more_due(found, verified.borne_out, head=reading.tip.number):
+            again_in = timedelta(0)
+        to = Move(reading.base, reading.tip, reading.head_block, reading.tags)
+        move_cursor(session, run, cursor, to, touched=touched)
         run.release(session, again_in=again_in)
-    run.delivery_ids += due
-    _tell(ctx, chain, cursor=cursor, reading=reading, found=found)
+    if reading.is_reorg:
+        tell_reorg(run, cursor, reading)
+    tell(run, reading.blocks, found)
     return Step(
         again_in,
         from_block=reading.base.number + 1,
@@ -161,25 +185,14 @@ def _store(run: Run, *, cursor: Cursor, reading: Reading) -> Step:
     )
 
 
-def _orphan(session: Session, chain: Chain, *, reading: Reading) -> set[str]:
-    """Take back what the blocks above the common ancestor did."""
-    ancestor = reading.base.number
-    touched = transfers.orphan_after(session, chain.chain_id, ancestor)
-    touched |= sweeps.revert_after(session, chain.chain_id, ancestor)
-    cursors.drop_headers_after(session, chain.chain_id, ancestor)
-    return touched
-
-
-def _move_cursor(session: Session, chain: Chain, *, cursor: Cursor, reading: Reading) -> None:
-    cursors.store_headers(session, chain.chain_id, reading.headers)
-    cursors.drop_headers_below(session, chain.chain_id, reading.tip.number - chain.reorg_window)
-    cursors.advance(session, cursor, base=reading.base, to=reading.tip, head_block=reading.head_block)
-
-
-def _deadlines(session: Session, chain: Chain) -> set[str]:
-    """Return the payments whose deadline a final block has passed, or that a reorg brought back before it."""
-    passed = deadlines.passed(session, chain.chain_id, limit=DEADLINES_PER_STEP)
-    return {*passed, *deadlines.brought_back(session, chain.chain_id, limit=DEADLINES_PER_STEP)}
+def _caught_up(cursor: Cursor, moved: Cursor, stored: int) -> Step:
+    return Step(
+        timedelta(0),
+        from_block=cursor.read_block + 1,
+        to_block=moved.read_block,
+        head_block=moved.head_block,
+        transfers=stored,
+    )
 
 
 def _stop(run: Run, cursor: Cursor, error: ReorgTooDeep) -> Step:
@@ -199,20 +212,3 @@ def _stopped(cursor: Cursor, reason: str) -> Step:
         head_block=cursor.head_block,
         stopped_reason=reason,
     )
-
-
-def _tell(ctx: Context, chain: Chain, *, cursor: Cursor, reading: Reading, found: Sequence[Transfer]) -> None:
-    if reading.is_reorg:
-        metrics.REORGS.labels(chain=chain.name).inc()
-        log.warning("reorg_followed", chain=chain.name, ancestor=reading.base.number, read_block=cursor.read_block)
-    now = ctx.now()
-    for transfer in found:
-        metrics.PAYMENT_DETECT.labels(chain=chain.name).observe(max(0.0, (now - transfer.block_time).total_seconds()))
-        log.info(
-            "transfer_stored",
-            chain=chain.name,
-            transfer_id=transfer.id,
-            payment_id=transfer.payment_id,
-            block=transfer.block_number,
-            is_own=transfer.is_own,
-        )

@@ -1,0 +1,132 @@
+"""How the endpoints of a chain stand to each other: whose turn it is, and who lags.
+
+Asked first is, in this order: who does not rest, may be asked at once, did not fail last, is not behind the others, is
+not much slower than another; and among those the first one of the configuration.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+
+from ctrip.blockchain.endpoint import Endpoint
+from ctrip.blockchain.transport import TIMEOUT_S, Clock
+from ctrip.domain.scanning import Header
+from ctrip.errors import ChainError
+
+LAG_BLOCKS = 3
+LAG_S = 3.0
+"""An endpoint is behind where its newest block is more than so many blocks, and so many seconds, before another's."""
+AT_ONCE_S = 2.0
+"""Heads that were told within this time can be compared."""
+SLOW_S = 1.0
+SLOWER = 4.0
+"""An endpoint is slow that takes longer than this to tell its head, and so many times longer than another."""
+SURVEY_EVERY_S = 15.0
+SURVEY_WAIT_S = 1.0
+"""How long a survey keeps its caller; endpoints that need longer are remembered when they answer."""
+SURVEYED = 8
+STUCK_S = 3.0
+STUCK_INTERVALS = 3
+"""Heads that did not grow for so long, and for so many times the time between two blocks, call for a survey at once."""
+
+
+class Fleet:
+    """The endpoints of one chain in order of preference, compared with each other. Threads may share it."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], *, clock: Clock) -> None:
+        self._endpoints = tuple(endpoints)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._surveyed_at: float | None = None
+        self._best = 0
+        self._best_time = self._grown_at = self._interval_s = 0.0
+
+    def rank(self, endpoint: Endpoint) -> tuple[bool, float, bool, bool, bool, int]:
+        """Sort by this: the best endpoint comes first."""
+        return (
+            is_away(endpoint),
+            endpoint.wait_s(),
+            endpoint.is_suspect,
+            self._is_behind(endpoint),
+            self._is_slow(endpoint),
+            self._endpoints.index(endpoint),
+        )
+
+    def _is_behind(self, endpoint: Endpoint) -> bool:
+        """True where it told its head no earlier than another one a much newer block; so it stays until it tells again.
+
+        What the others tell later says nothing of it.
+        """
+        mine = endpoint.head
+        if mine is None or mine is endpoint.behind_with:
+            return mine is not None
+        others = (other.head for other in self._endpoints if other is not endpoint and not other.is_resting)
+        is_behind = any(
+            other.header.number - mine.header.number > LAG_BLOCKS
+            and (other.header.time - mine.header.time).total_seconds() > LAG_S
+            and mine.asked_at + AT_ONCE_S >= other.told_at
+            for other in others
+            if other is not None
+        )
+        if is_behind:
+            endpoint.behind_with = mine
+        return is_behind
+
+    def _is_slow(self, endpoint: Endpoint) -> bool:
+        mine = endpoint.latency_s
+        others = (other.latency_s for other in self._endpoints if not other.is_resting)
+        return mine is not None and mine > max(SLOW_S, SLOWER * min((o for o in others if o is not None), default=mine))
+
+    def survey(self) -> None:
+        """Ask all endpoints for their heads at once, where that is due; it is to be called between any two steps.
+
+        It is due every SURVEY_EVERY_S, or earlier where the heads stand still. Waits SURVEY_WAIT_S at the most, and
+        raises nothing: what an endpoint answers later, or that it does not, is known from then on.
+        """
+        if len(self._endpoints) < 2 or not self._begins():
+            return
+        asked = [endpoint for endpoint in self._endpoints if not endpoint.is_resting and endpoint.wait_s() <= 0]
+        threads = [
+            threading.Thread(target=self._look_at, args=(endpoint,), name="survey", daemon=True)
+            for endpoint in asked[:SURVEYED]
+        ]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + SURVEY_WAIT_S
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _begins(self) -> bool:
+        told = [endpoint.head.header for endpoint in self._endpoints if endpoint.head is not None]
+        best = max(told, key=lambda header: header.number, default=None)
+        now = self._clock()
+        with self._lock:
+            if best is not None and best.number > self._best:
+                self._note_growth(best, now=now)
+            patience_s = max(STUCK_S, STUCK_INTERVALS * self._interval_s)
+            is_stuck = now - self._grown_at > patience_s
+            if self._surveyed_at is not None and now - self._surveyed_at < (patience_s if is_stuck else SURVEY_EVERY_S):
+                return False
+            self._surveyed_at = now
+        return True
+
+    def _note_growth(self, best: Header, *, now: float) -> None:
+        time_s = best.time.timestamp()
+        self._interval_s = (time_s - self._best_time) / (best.number - self._best) if self._best else 0.0
+        self._best, self._best_time, self._grown_at = best.number, time_s, now
+
+    def _look_at(self, endpoint: Endpoint) -> None:
+        started = self._clock()
+        try:
+            endpoint.newest()
+        except ChainError:
+            endpoint.latency_s = None
+        else:
+            endpoint.latency_s = self._clock() - started
+        for each in self._endpoints:
+            self._is_behind(each)
+
+
+def is_away(endpoint: Endpoint) -> bool:
+    """True where it rests, or is left alone for longer than a request may take."""
+    return endpoint.is_resting or endpoint.wait_s() > TIMEOUT_S

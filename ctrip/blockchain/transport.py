@@ -1,0 +1,220 @@
+"""One JSON-RPC 2.0 request over kept-alive HTTP: calls go out as one batch, replies come back in their order.
+
+A URL may carry a provider's key, so only its host appears in errors and logs.
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import msgspec
+import urllib3
+
+from ctrip.domain.limits import Refusal, classify, seconds_to_wait
+from ctrip.errors import NodeRefused, NodeUnavailable
+
+TIMEOUT_S = 8.0
+"""The most that one request may take, however slowly its answer drips."""
+_SILENCE_S = 4.0
+MAX_REPLY_BYTES = 64 * 2**20
+_MAX_ERROR_BYTES = 2**16
+_CONNECTIONS = 64
+"""Kept open per host; more threads than this at once only dial again."""
+
+Call = tuple[str, list[object]]
+Clock = Callable[[], float]
+_POOL = urllib3.PoolManager(
+    num_pools=64,
+    maxsize=_CONNECTIONS,
+    block=False,
+    retries=False,
+    timeout=urllib3.Timeout(connect=2.0, read=_SILENCE_S),
+    cert_reqs="CERT_REQUIRED",
+)
+_HEADERS = {"Content-Type": "application/json"}
+# What comes from afar is worth unpacking: a block packs to a fifth. From this machine or rack it would only cost CPU.
+_PACKED_HEADERS = _HEADERS | {"Accept-Encoding": "gzip"}
+_HIDDEN = re.compile(r"\w+://\S+")
+
+
+class Fault(msgspec.Struct):
+    """The error member of a reply."""
+
+    code: int
+    message: str
+    details: msgspec.Raw = msgspec.field(name="data", default=msgspec.Raw(b""))
+
+    @property
+    def text(self) -> str:
+        """The message with its data, which some nodes write the reason into; without links, which may hold a key."""
+        details = "" if self.details == b"null" else bytes(self.details)[:500].decode(errors="replace")
+        return _HIDDEN.sub("…", f"{self.message[:500]} {details}".strip())
+
+    @property
+    def refusal(self) -> Refusal:
+        """What it means."""
+        return classify(self.code, self.text)
+
+
+class Reply(msgspec.Struct):
+    """One reply: `result` is undecoded JSON, `b"null"` included; or `error` is set."""
+
+    id: int | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: Fault | None = None
+
+
+class RateLimited(NodeUnavailable):
+    """The endpoint asks for a pause of `wait_s` seconds; None where it does not say how long."""
+
+    def __init__(self, detail: str, *, wait_s: float | None) -> None:
+        super().__init__(detail)
+        self.wait_s = wait_s
+
+
+class TooSlow(NodeUnavailable):
+    """No whole answer in time: the endpoint hangs, or was asked for too much."""
+
+
+class BatchRefused(NodeRefused):
+    """One error for all calls of a batch."""
+
+    def __init__(self, detail: str, fault: Fault) -> None:
+        super().__init__(detail, rpc_code=fault.code, rpc_message=fault.text)
+
+
+_REPLIES = msgspec.json.Decoder(list[Reply])
+_REPLY = msgspec.json.Decoder(Reply)
+_FAULTS = msgspec.json.Decoder(list[Fault] | Fault)
+
+
+def label_of(url: str) -> str:
+    """Return what may be shown of an endpoint: its host, and the port where it is told."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def refused(method: str, fault: Fault) -> NodeRefused:
+    """Make the error for a call that the node answered with one."""
+    message = fault.message[:500]
+    return NodeRefused(f"{method}: {message}", rpc_code=fault.code, rpc_message=message)
+
+
+def exchange(url: str, calls: Sequence[Call], *, clock: Clock = time.monotonic) -> list[Reply]:
+    """Send calls as one batch and return their replies in the calls' order; an error of a single call is in its reply.
+
+    Raises NodeUnavailable where nothing usable came back, RateLimited where too much was asked of late, TooSlow, and
+    BatchRefused where the endpoint refused several calls as a whole.
+    """
+    label = label_of(url)
+    requests = [
+        {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        for number, (method, params) in enumerate(calls)
+    ]
+    body = msgspec.json.encode(requests if len(requests) > 1 else requests[0])
+    headers = _PACKED_HEADERS if url.startswith("https:") else _HEADERS
+    deadline = clock() + TIMEOUT_S
+    try:
+        with _POOL.request("POST", url, body=body, headers=headers, preload_content=False) as response:
+            if response.status >= 300:
+                return _failed(response, count=len(calls), label=label)
+            answer = _read(response, label=label, clock=clock, deadline=deadline)
+    except urllib3.exceptions.HTTPError as error:
+        # The exception's own text holds the URL's path, where providers put the key.
+        kind = TooSlow if isinstance(error, urllib3.exceptions.TimeoutError) else NodeUnavailable
+        raise kind(f"{label} did not answer: {type(error).__name__}") from None
+    if answer is None:
+        too_large = Fault(413, f"response too large: more than {MAX_REPLY_BYTES} bytes")
+        return _refused_all(too_large, count=len(calls), label=label)
+    return _decode(answer, count=len(calls), label=label)
+
+
+def _read(response: urllib3.BaseHTTPResponse, *, label: str, clock: Clock, deadline: float) -> bytearray | None:
+    """Return the whole body; None where it is too large, and then the connection is not used again."""
+    answer = bytearray()
+    while chunk := response.read1(2**20):
+        answer += chunk
+        if len(answer) > MAX_REPLY_BYTES:
+            return None
+        if clock() > deadline:
+            raise TooSlow(f"{label} did not answer whole within {TIMEOUT_S:.0f} s")
+    response.release_conn()
+    return answer  # no copy: answers are megabytes, and several are in memory at once
+
+
+def _failed(response: urllib3.BaseHTTPResponse, *, count: int, label: str) -> list[Reply]:
+    """Make of an HTTP error what it means: a pause, an answer that came with the wrong status, or a failure."""
+    body = response.read1(_MAX_ERROR_BYTES)
+    fault = _fault_in(body)
+    text = "" if fault is None else f": {fault.text[:200]}"
+    told = f"{label} answered HTTP {response.status}{text}"
+    wait_s = retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"))
+    refusal = fault.refusal if fault is not None else Refusal.SIZE if response.status == 413 else Refusal.OTHER
+    if response.status == 429 or (response.status == 503 and wait_s is not None) or refusal is Refusal.RATE:
+        raise RateLimited(told, wait_s=seconds_to_wait(text) if wait_s is None else wait_s)
+    is_about_the_question = fault is not None and 400 <= response.status < 500 and response.status not in (401, 403)
+    if refusal is not Refusal.OTHER or is_about_the_question:
+        return _refused_all(fault or Fault(response.status, "request entity too large"), count=count, label=label)
+    raise NodeUnavailable(told)
+
+
+def _fault_in(body: bytes) -> Fault | None:
+    try:
+        replies = _REPLIES.decode(body) if body.lstrip()[:1] == b"[" else [_REPLY.decode(body)]
+        fault = next((reply.error for reply in replies if reply.error is not None), None)
+        faults = _FAULTS.decode(body) if fault is None else fault
+    except msgspec.DecodeError:
+        return None
+    return faults if isinstance(faults, Fault) else next(iter(faults), None)
+
+
+def retry_after(value: str | None, *, date: str | None = None) -> float | None:
+    """Read a Retry-After header (RFC 9110, 10.2.3): seconds, or a time, which is compared with the answer's own Date.
+
+    None where it is missing, past or unreadable.
+    """
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdigit():
+        return float(value) or None
+    try:
+        then = parsedate_to_datetime(value)
+        now = datetime.now(UTC) if date is None else parsedate_to_datetime(date)
+        wait_s = (then - now).total_seconds()
+    except (ValueError, TypeError):  # no date; or one of the two has no zone
+        return None
+    return wait_s if wait_s > 0 else None
+
+
+def _decode(body: bytearray, *, count: int, label: str) -> list[Reply]:
+    try:
+        # A node that dislikes a batch as a whole answers with a single object.
+        replies = _REPLIES.decode(body) if body.lstrip()[:1] == b"[" else [_REPLY.decode(body)]
+    except msgspec.DecodeError as error:
+        raise NodeUnavailable(f"{label} answered no JSON-RPC: {error}") from None
+    _stop_where_limited(replies, label=label)
+    if count == 1 and len(replies) == 1:
+        return replies
+    by_id = {reply.id: reply for reply in replies}
+    if set(by_id) != set(range(count)):
+        fault = next((reply.error for reply in replies if reply.error is not None), None)
+        if fault is None:
+            raise NodeUnavailable(f"{label} did not answer the whole batch: replies are missing")
+        return _refused_all(fault, count=count, label=label)
+    return [by_id[number] for number in range(count)]
+
+
+def _stop_where_limited(replies: Sequence[Reply], *, label: str) -> None:
+    """Raise RateLimited where one of the calls was too many: the others would have to be asked for again anyway."""
+    for reply in replies:
+        if reply.error is not None and reply.error.refusal is Refusal.RATE:
+            text = reply.error.text
+            raise RateLimited(f"{label} limits the rate: {text[:200]}", wait_s=seconds_to_wait(text))
+
+
+def _refused_all(fault: Fault, *, count: int, label: str) -> list[Reply]:
+    if count == 1:
+        return [Reply(error=fault)]
+    raise BatchRefused(f"{label} refused a batch of {count}: {fault.text[:200]}", fault)

@@ -1,0 +1,77 @@
+"""Finality: which transfers are deep enough, called final by the chain where their rule asks for it, and verified."""
+
+from collections.abc import Collection
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ctrip.database.models import chain_cursors, transfers
+from ctrip.database.transfers import transfer_of
+from ctrip.domain.finality import Finality
+from ctrip.domain.transfers import Source, Transfer, TransferStatus
+
+_LONGEST_WINDOW = 4096
+"""No chain's reorg window is longer: what stands deeper than this stays final."""
+_of = transfers.c
+
+
+def settle_finality(session: Session, chain_id: int) -> set[str]:
+    """Mark as final what is so by its rule where the cursor stands, and as seen what no longer is.
+
+    Returns the ids of the payments that this touched.
+    """
+    return set(session.scalars(_SETTLE, {"of_chain": chain_id}))
+
+
+def to_verify(session: Session, chain_id: int, *, up_to: int, head: int, limit: int) -> list[Transfer]:
+    """Return transfers of blocks up to `up_to` that have their confirmations at block `head` and must be borne out.
+
+    The oldest come first.
+
+    Coin that a contract sent is left out: no receipt tells of it, and its balance is read again instead.
+    """
+    query = (
+        sa.select(transfers)
+        .where(_of.chain_id == chain_id, _of.status == TransferStatus.SEEN, ~_of.is_verified)
+        .where(_of.block_number <= up_to, _of.block_number <= head - _of.required + 1, _of.source != Source.INTERNAL)
+    )
+    return [transfer_of(row) for row in session.execute(query.order_by(_of.block_number, _of.id).limit(limit))]
+
+
+def mark_verified(session: Session, transfer_ids: Collection[str]) -> None:
+    """Note that transfers were borne out. `settle_finality` then says what follows."""
+    if transfer_ids:
+        session.execute(sa.update(transfers).where(_of.id.in_(transfer_ids)).values(is_verified=True))
+
+
+def _settle() -> sa.CompoundSelect[Any]:
+    """Build both changes as one statement: it runs at each block, and no transfer is concerned by both."""
+    is_final = sa.and_(_is_deep(), _is_called_final(), _of.is_verified)
+    deepened = _change(TransferStatus.SEEN, TransferStatus.FINAL, is_final, name="deepened")
+    # Where the head went back, only blocks near it can be concerned.
+    near = _of.block_number > chain_cursors.c.read_block - _LONGEST_WINDOW
+    risen = _change(TransferStatus.FINAL, TransferStatus.SEEN, sa.and_(near, is_final.is_not(True)), name="risen")
+    return sa.select(deepened.c.payment_id).union_all(sa.select(risen.c.payment_id))
+
+
+def _change(old: TransferStatus, new: TransferStatus, condition: sa.ColumnElement[bool], *, name: str) -> sa.CTE:
+    of_chain = sa.and_(_of.chain_id == sa.bindparam("of_chain"), chain_cursors.c.chain_id == _of.chain_id)
+    change = sa.update(transfers).where(of_chain, _of.status == old, condition).values(status=new)
+    return change.returning(_of.payment_id).cte(name)
+
+
+def _is_deep() -> sa.ColumnElement[bool]:
+    return _of.block_number <= chain_cursors.c.read_block - _of.required + 1
+
+
+def _is_called_final() -> sa.ColumnElement[bool]:
+    """Say that the chain's word reaches a transfer's block, where its rule asks for it. Unknown where it gave none."""
+    return sa.case(
+        (_of.finality == Finality.SAFE, _of.block_number <= chain_cursors.c.safe_block),
+        (_of.finality == Finality.FINALIZED, _of.block_number <= chain_cursors.c.finalized_block),
+        else_=sa.true(),
+    )
+
+
+_SETTLE = _settle()

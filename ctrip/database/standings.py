@@ -1,0 +1,250 @@
+"""What an assessment changes of payments is stored, of many at once; `move` is the one place where a status changes.
+
+Each step on the way from one standing to another is a round: one statement for the rows of all payments that take it,
+one for their events, one for the deliveries. So a block that pays thousands costs no more round trips than one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ctrip.database import events, transfers
+from ctrip.database.batches import given
+from ctrip.database.events import News
+from ctrip.database.models import payments
+from ctrip.domain.events import EventType
+from ctrip.domain.finality import Finality
+from ctrip.domain.ids import Prefix
+from ctrip.domain.payments import (
+    TRANSITIONS,
+    AmountStatus,
+    Assessment,
+    Payment,
+    Settlement,
+    Standing,
+    Status,
+    Step,
+    Timing,
+    payment_object,
+    steps,
+)
+from ctrip.domain.transfers import Reason, TransferStatus, Verdict, transfer_object
+from ctrip.errors import IllegalTransition
+
+NewId = Callable[[Prefix], str]
+STANDING = ("status", "received", "amount_status", "timing", "settlement", "completed_block")
+_MILESTONES = {Status.DETECTED: "detected_at", Status.CONFIRMED: "confirmed_at", Status.SETTLED: "settled_at"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a payment, as the caller saw it before. `read_block` is the newest block read of its chain."""
+
+    payment: Payment
+    step: Step
+    read_block: int
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """A locked payment, and what the facts say of it."""
+
+    payment: Payment
+    assessment: Assessment
+
+
+def move(session: Session, changes: Sequence[Change], *, new_id: NewId) -> tuple[list[Payment], list[str]]:
+    """Store one change of each payment: its row, its version, its one event, the deliveries.
+
+    Raises IllegalTransition where a status has no such arrow, or is not what the caller saw.
+    Returns the payments as they stand now, in the order of the changes, and the ids of the deliveries.
+    """
+    for change in changes:
+        _check_arrow(change)
+    rows = session.execute(_move(), {"moves": [_moved(change) for change in changes]})
+    stored = {row.id: row for row in rows}
+    news = []
+    for change in changes:
+        payment, old = change.payment, change.payment.standing
+        if payment.id not in stored:
+            raise IllegalTransition(f"payment {payment.id} is no longer {old.status} at version {payment.version}")
+        set_now = {name: getattr(stored[payment.id], name) for name in ("version", *_MILESTONES.values())}
+        moved = replace(payment, standing=change.step.standing, **set_now)
+        shown = payment_object(moved, read_block=change.read_block)
+        body: dict[str, object] = {"payment": shown, "previous_status": str(old.status)}
+        news.append(News(change.step.event, moved, body))
+    return [each.payment for each in news], events.append(session, news, new_id=new_id)
+
+
+def store(
+    session: Session, assessed: Sequence[Assessed], *, read_blocks: Mapping[int, int], new_id: NewId
+) -> list[str]:
+    """Store what assessments changed, one event a change. Returns the ids of the deliveries."""
+    transfers.store_verdicts(session, [verdict for each in assessed for verdict in each.assessment.verdicts])
+    ways = [_way(each) for each in assessed]
+    _store_growth(session, [each for each, way in zip(assessed, ways, strict=True) if not way])
+    now = {each.payment.id: _grown(each) for each in assessed}
+    deliveries: list[str] = []
+    for steps_of_all in zip_longest(*ways):
+        changes = [
+            Change(now[each.payment.id], step, read_blocks[each.payment.chain_id])
+            for each, step in zip(assessed, steps_of_all, strict=True)
+            if step is not None
+        ]
+        moved, made = move(session, changes, new_id=new_id)
+        now.update((payment.id, payment) for payment in moved)
+        deliveries += made
+    for verdicts in zip_longest(*(_news(each) for each in assessed)):
+        told = [(now[v.transfer.payment_id], v) for v in verdicts if v is not None]
+        announced, made = _announce(session, told, read_blocks=read_blocks, new_id=new_id)
+        now.update((payment.id, payment) for payment in announced)
+        deliveries += made
+    return deliveries
+
+
+def payment_of(row: sa.Row[Any]) -> Payment:
+    """Make a payment of its row."""
+    values = row._asdict()
+    for name in STANDING:
+        del values[name]
+    standing = Standing(
+        status=Status(row.status),
+        received=row.received,
+        amount_status=AmountStatus(row.amount_status),
+        timing=None if row.timing is None else Timing(row.timing),
+        settlement=Settlement(row.settlement),
+        completed_block=row.completed_block,
+    )
+    values["finality"] = Finality(row.finality)
+    return Payment(standing=standing, **values)
+
+
+def standing_values(standing: Standing) -> dict[str, Any]:
+    """Return the columns of a standing."""
+    return {name: getattr(standing, name) for name in STANDING}
+
+
+def _check_arrow(change: Change) -> None:
+    old, new = change.payment.standing.status, change.step.standing.status
+    if new is not old and new not in TRANSITIONS[old]:
+        raise IllegalTransition(f"payment {change.payment.id} cannot go from {old} to {new}")
+
+
+def _moved(change: Change) -> dict[str, Any]:
+    payment = change.payment
+    return {
+        "id": payment.id,
+        "was": payment.standing.status,
+        "version": payment.version,
+        "canceled_at": payment.canceled_at and payment.canceled_at.isoformat(),
+        "accepted_at": payment.accepted_at and payment.accepted_at.isoformat(),
+        "accepted_amount": payment.accepted_amount,
+        "confirmed": payment.confirmed,
+        **standing_values(change.step.standing),
+    }
+
+
+def _move() -> sa.Executable:
+    to = given(
+        "moves",
+        sa.column("id", sa.Text),
+        sa.column("was", sa.Text),
+        sa.column("version", sa.Integer),
+        *(
+            sa.column(name, payments.c[name].type)
+            for name in ("canceled_at", "accepted_at", "accepted_amount", "confirmed", *STANDING)
+        ),
+    ).c
+    of = payments.c
+    return (
+        sa.update(payments)
+        .where(of.id == to.id, of.status == to.was, of.version == to.version)
+        .values(
+            version=of.version + 1,
+            canceled_at=to.canceled_at,
+            accepted_at=to.accepted_at,
+            accepted_amount=to.accepted_amount,
+            confirmed=to.confirmed,
+            **{name: to[name] for name in STANDING},
+            **_milestones(to.status),
+        )
+        .returning(of.id, of.version, *(of[column] for column in _MILESTONES.values()))
+    )
+
+
+def _milestones(status: sa.ColumnElement[str]) -> dict[str, sa.ColumnElement[Any]]:
+    """Say which moments a move to a status sets, and which it clears because it takes them back."""
+    values: dict[str, sa.ColumnElement[Any]] = {}
+    reached = list(_MILESTONES)
+    for place, (milestone, column) in enumerate(_MILESTONES.items()):
+        values[column] = sa.case(
+            (status == milestone, sa.func.coalesce(payments.c[column], sa.func.now())),
+            (status.in_(reached[place:]), payments.c[column]),
+            else_=None,
+        )
+    return values
+
+
+def _grown(each: Assessed) -> Payment:
+    is_same = each.payment.confirmed == each.assessment.confirmed
+    return each.payment if is_same else replace(each.payment, confirmed=each.assessment.confirmed)
+
+
+def _way(each: Assessed) -> list[Step]:
+    payment = each.payment
+    return list(steps(payment.standing, each.assessment.standing, is_accepted=payment.accepted_at is not None))
+
+
+def _store_growth(session: Session, assessed: Sequence[Assessed]) -> None:
+    """Store what only grows with the confirmations, where no step does: no client is told of it."""
+    grown = [
+        {"id": payment.id, "confirmed": assessment.confirmed, "completed_block": assessment.standing.completed_block}
+        for payment, assessment in ((each.payment, each.assessment) for each in assessed)
+        if (assessment.confirmed, assessment.standing.completed_block)
+        != (payment.confirmed, payment.standing.completed_block)
+    ]
+    if not grown:
+        return
+    names = ("confirmed", "completed_block")
+    to = given("grown", sa.column("id", sa.Text), *(sa.column(name, payments.c[name].type) for name in names)).c
+    statement = sa.update(payments).where(payments.c.id == to.id).values(**{name: to[name] for name in names})
+    session.execute(statement, {"grown": grown}, execution_options={"synchronize_session": False})
+
+
+def _news(each: Assessed) -> list[Verdict]:
+    """Return the final transfers that nobody asked for, without those that are ours or were told of already."""
+    return [
+        verdict
+        for verdict in each.assessment.verdicts
+        if not verdict.counts
+        and verdict.reason is not Reason.OWN_TRANSACTION
+        and verdict.transfer.status is TransferStatus.FINAL
+        and not verdict.transfer.is_announced
+    ]
+
+
+def _announce(
+    session: Session, told: Sequence[tuple[Payment, Verdict]], *, read_blocks: Mapping[int, int], new_id: NewId
+) -> tuple[list[Payment], list[str]]:
+    """Tell of one transfer of each payment. Returns the payments as they stand now, and the ids of the deliveries."""
+    transfers.mark_announced(session, [verdict.transfer.id for _, verdict in told])
+    session.execute(
+        sa.update(payments)
+        .where(payments.c.id.in_([payment.id for payment, _ in told]))
+        .values(version=payments.c.version + 1)
+    )
+    news = []
+    for payment, verdict in told:
+        transfer = replace(verdict.transfer, counts=verdict.counts, reason=verdict.reason)
+        newer = replace(payment, version=payment.version + 1)
+        body: dict[str, object] = {
+            # It may be of another chain than the payment, with another head.
+            "transfer": transfer_object(transfer, read_block=read_blocks[transfer.chain_id]),
+            "payment": payment_object(newer, read_block=read_blocks[newer.chain_id]),
+        }
+        news.append(News(EventType.TRANSFER_UNEXPECTED, newer, body))
+    return [each.payment for each in news], events.append(session, news, new_id=new_id)

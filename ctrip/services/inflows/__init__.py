@@ -1,0 +1,170 @@
+"""The use case of coin that no transaction explains: look at balances, and store as transfers what the rows lack.
+
+    claim the loop · whose balances, after which blocks │ ask one endpoint, no transaction open │ what must they hold?
+    more than that: find the block, trace it, ask another endpoint │ one transaction: hold the fence, lock the
+    listener's loop, check again that blocks are canonical and rows as they were; store, assess, release
+
+The block is the one that the listener read last, by its hash: the rows are whole up to it, and a reorg that takes it
+takes what was inferred there. At a deadline it is the last block before it: what had come by then is on time. A crash
+before the commit leaves the round where it was.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from ctrip import metrics
+from ctrip.blockchain.balances import most_at_once
+from ctrip.blockchain.verifying import Word
+from ctrip.context import Context
+from ctrip.database import balance_checks, cursors, finality, holdings, inflows, loops, payments, transfers
+from ctrip.database.balance_checks import Rounds
+from ctrip.database.inflows import Inflow
+from ctrip.domain.addresses import checksum_address
+from ctrip.domain.inflows import Place
+from ctrip.domain.loops import LoopKind, Tick, period
+from ctrip.domain.transfers import Transfer
+from ctrip.log import get_logger
+from ctrip.runs import Run, run_loop
+from ctrip.services.inflows.looking import Look, Seen, found_by, found_in, see, traced
+from ctrip.services.inflows.rounds import next_turn, pace
+from ctrip.services.inflows.witnesses import hear
+
+MOST_STORED = 500
+"""The most inflows of one run; the rounds go on only when all that they found is stored."""
+MOST_SEARCHED = 20
+"""The most inflows of one run whose block is searched for, with a few questions each. Others stand where they were
+seen."""
+log = get_logger()
+
+
+def check_balances(ctx: Context, chain_id: int) -> Tick:
+    """Run the loop of a chain's balances once.
+
+    What the node does (silence, errors, a reorg meanwhile) is an outcome: the loop is released and tried again.
+    """
+    return run_loop(ctx, LoopKind.BALANCES, chain_id, work=_check)
+
+
+def _check(run: Run) -> timedelta:
+    chain, client = run.chain, run.ctx.clients[run.chain.chain_id].pinned()
+    with run.ctx.sessions.begin() as session:
+        cursor = cursors.find(session, chain.chain_id)
+        read = {header.number: header for header in cursors.headers(session, chain.chain_id)}
+        rounds = balance_checks.find(session, chain.chain_id)
+        # Far behind the head nodes have no state any more: what came meanwhile is found when the head is reached.
+        if cursor is None or cursor.stopped_reason or cursor.head_block - cursor.read_block > chain.reorg_window:
+            return period(LoopKind.BALANCES, chain)
+        look = Look(run, client, read, block=read[cursor.read_block], final_block=chain.final_block(cursor.read_block))
+        doubted = inflows.unverified(session, chain.chain_id, limit=MOST_STORED)
+        turn = next_turn(
+            session, rounds, read=read, block=look.block, final_block=look.final_block, most=most_at_once(client)
+        )
+    seen = see(look, turn.places | dict.fromkeys((transfer.recipient for transfer in doubted), look.block))
+    more = [each for each in seen if each.surplus > 0]
+    refuted = _less(look, [each for each in seen if each.surplus < 0])
+    return _store(
+        look,
+        _found(look, more[:MOST_STORED], old_deadlines=turn.old_deadlines),
+        verified=_borne_out(look, doubted, [each for each in seen if each.surplus == 0]),
+        refuted=[transfer for transfer in doubted if transfer.recipient in refuted],
+        after=turn.after if len(more) <= MOST_STORED else rounds,
+    )
+
+
+def _found(look: Look, more: Sequence[Seen], *, old_deadlines: Mapping[bytes, datetime]) -> list[tuple[Seen, Inflow]]:
+    """Find where each surplus came in, and return those that stand once others were asked."""
+    with look.run.ctx.sessions.begin() as session:
+        inferred = inflows.newest_inferred(session, look.run.chain.chain_id, [each.address for each in more])
+    searched = [
+        (found_by(look, each, old_deadlines[each.address]) if each.address in old_deadlines else None)
+        or found_in(look, each, after=inferred.get(each.address, 0))
+        for each in more[:MOST_SEARCHED]
+    ]
+    hops, found = traced(look, searched), [*searched, *more[MOST_SEARCHED:]]
+    words = hear(look, found)
+    return [
+        (
+            each,
+            Inflow(
+                each.address,
+                each.at,
+                amount=each.surplus,
+                hops=hops.get(each.address, ()),
+                endpoint=look.first.endpoint or "",
+                is_verified=words[each.address] is Word.BORNE_OUT,
+            ),
+        )
+        for each in found
+        if words[each.address] is not Word.CONTRADICTED
+    ]
+
+
+def _less(look: Look, less: Sequence[Seen]) -> set[bytes]:
+    """Tell of addresses that hold less than the rows say. Returns those of which another endpoint says so too."""
+    words = hear(look, less)
+    for each in less:
+        if words[each.address] is not Word.CONTRADICTED:
+            metrics.BALANCE_MISMATCHES.labels(chain=look.run.chain.name).inc()
+            where = {"address": checksum_address(each.address), "block": each.at.number}
+            log.warning("balance_mismatch", chain=look.run.chain.name, **where, lacks=str(-each.surplus))
+    return {address for address, word in words.items() if word is Word.BORNE_OUT}
+
+
+def _borne_out(look: Look, doubted: Sequence[Transfer], exact: Sequence[Seen]) -> list[str]:
+    """Return the ids of doubted transfers whose addresses hold, by another endpoint too, what the rows say."""
+    told_by = {transfer.recipient: transfer.endpoint for transfer in doubted}
+    seen = [each for each in exact if each.address in told_by]
+    words = hear(look, [each for each in seen if told_by[each.address] == look.first.endpoint])
+    right = {each.address for each in seen if words.get(each.address, Word.BORNE_OUT) is Word.BORNE_OUT}
+    return [transfer.id for transfer in doubted if transfer.recipient in right]
+
+
+def _store(
+    look: Look,
+    found: Sequence[tuple[Seen, Inflow]],
+    *,
+    verified: Collection[str],
+    refuted: Sequence[Transfer],
+    after: Rounds,
+) -> timedelta:
+    """Store what was found and everything that follows from it, in one fenced transaction."""
+    run, chain = look.run, look.run.chain
+    final = look.read.get(look.final_block, look.block)
+    again_in = pace(chain, to_finality=look.block.time - final.time)
+    stored: list[Transfer] = []
+    with run.storing() as session:
+        if found or verified or refuted:
+            loops.lock(session, loops.loop_name(LoopKind.LISTENER, chain.chain_id))
+            stored = inflows.store(session, chain, _standing(session, look, found), new_id=run.ctx.new_id)
+            transfers.orphan(session, [transfer.id for transfer in refuted])
+            finality.mark_verified(session, verified)
+            touched = {transfer.payment_id for transfer in (*stored, *refuted)}
+            touched |= finality.settle_finality(session, chain.chain_id)
+            chains = run.ctx.settings.chains_by_id
+            run.delivery_ids += payments.reassess(session, touched, chains=chains, new_id=run.ctx.new_id)
+        balance_checks.store(session, chain.chain_id, after)
+        run.release(session, again_in=again_in)
+    for transfer in stored:
+        facts = {"transfer_id": transfer.id, "payment_id": transfer.payment_id, "block": transfer.block_number}
+        log.info("inflow_stored", chain=chain.name, **facts, is_traced=transfer.tx_hash is not None)
+    return again_in
+
+
+def _standing(session: Session, look: Look, found: Sequence[tuple[Seen, Inflow]]) -> list[Inflow]:
+    """Return the inflows whose block is still canonical, and whose rows say what they said when it was found.
+
+    What was inferred at a block may have come earlier: nothing is inferred before it, or it would count twice.
+    """
+    chain_id = look.run.chain.chain_id
+    inferred = inflows.newest_inferred(session, chain_id, [seen.address for seen, _ in found])
+    kept = {header.number: header for header in cursors.headers(session, chain_id)}
+    known = holdings.coin_at(session, chain_id, [Place(seen.address, seen.at.number) for seen, _ in found])
+    return [
+        inflow
+        for seen, inflow in found
+        if (kept.get(seen.at.number) == seen.at or seen.at.number < min(kept))
+        and known.get(seen.address) == seen.known
+        and seen.at.number > inferred.get(seen.address, -1)
+    ]

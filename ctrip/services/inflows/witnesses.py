@@ -1,0 +1,67 @@
+"""What one endpoint shows of a balance is asked of the others, where a chain has several: one may be wrong, or lie."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+
+from ctrip.blockchain.balances import balances_at
+from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.verifying import Word
+from ctrip.domain.addresses import checksum_address
+from ctrip.domain.scanning import Header
+from ctrip.errors import ChainError, NodeUnavailable
+from ctrip.services.inflows.looking import Look, Seen
+
+
+def hear(look: Look, seen: Collection[Seen]) -> dict[bytes, Word]:
+    """Ask other endpoints for what the look's own showed, until one bears it out. Returns their word by address.
+
+    Whoever was contradicted by one that another bears out is distrusted; where none bears out what the look's own
+    showed, that one is. A chain with a single endpoint has nobody to ask: it is believed.
+    """
+    client = look.run.ctx.clients[look.run.chain.chain_id]
+    if len(client.endpoints) == 1:
+        return {each.address: Word.BORNE_OUT for each in seen}
+    words = {each.address: Word.NOT_TOLD for each in seen}
+    deniers: dict[bytes, list[ChainClient]] = {each.address: [] for each in seen}
+    for witness in _witnesses(client, look.first):
+        for each, balance in _ask(look, witness, [one for one in seen if words[one.address] is not Word.BORNE_OUT]):
+            words[each.address] = Word.BORNE_OUT if balance == each.balance else Word.CONTRADICTED
+            if balance != each.balance:
+                deniers[each.address].append(witness)
+        if all(word is Word.BORNE_OUT for word in words.values()):
+            break
+    for each in seen:
+        doubtful = deniers[each.address] if words[each.address] is Word.BORNE_OUT else [look.first]
+        if deniers[each.address]:
+            _distrust(doubtful, each)
+    return words
+
+
+def _witnesses(client: ChainClient, first: ChainClient) -> Iterator[ChainClient]:
+    heard = [first.endpoint or ""]
+    while True:
+        try:
+            witness = client.pinned(avoiding=heard)
+        except NodeUnavailable:
+            return
+        heard.append(witness.endpoint or "")
+        yield witness
+
+
+def _ask(look: Look, witness: ChainClient, seen: Collection[Seen]) -> Iterator[tuple[Seen, int]]:
+    """Return what a witness shows of the same addresses after the same blocks, those of which it can say something."""
+    at_block: dict[Header, list[Seen]] = defaultdict(list)
+    for each in seen:
+        at_block[each.at].append(each)
+    for header, there in at_block.items():
+        try:
+            balances = balances_at(witness, [each.address for each in there], block=header)
+        except ChainError:  # it is away, behind, or has not the state: that is no word against it
+            continue
+        look.run.keep_lease()
+        yield from zip(there, balances, strict=True)
+
+
+def _distrust(clients: Collection[ChainClient], seen: Seen) -> None:
+    for client in clients:
+        client.distrust("balance", f"of {checksum_address(seen.address)} after block {seen.at.number}")

@@ -1,0 +1,151 @@
+"""An operator's use case: read one payment again from its chain, store what was missed, and say why it stands so.
+
+    find its first block │ span by span: the blocks that may concern it, no transaction open │ where rows differ, they
+    are put right │ at last assess once more, and the evidence
+
+A crash goes on with the span at hand. What was right stays as it is, without an event.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.history import first_block_since, hits_in
+from ctrip.blockchain.reading import BlocksRead, read_blocks
+from ctrip.context import Context
+from ctrip.database import cursors, evidence, payments, rereading
+from ctrip.domain.addresses import NATIVE
+from ctrip.domain.chains import Chain
+from ctrip.domain.coverage import SKEW
+from ctrip.domain.evidence import evidence_object, explain
+from ctrip.domain.jobs import Done, Facts, Later, Outcome
+from ctrip.domain.loops import Tick
+from ctrip.domain.payments import Payment
+from ctrip.domain.processing import Course, Difference, course, difference
+from ctrip.domain.scanning import BlockRange, Cursor
+from ctrip.domain.transfers import Transfer
+from ctrip.errors import Conflict, NotFound
+from ctrip.runs import JobRun, run_job
+from ctrip.services.rereading.correcting import put_right
+
+SHOWN = 100
+"""The most rows of a kind that the evidence in a result holds."""
+
+
+def process_payment(ctx: Context, job_id: str) -> Tick:
+    """Read a payment again for a job. Its result says which blocks were read, what was put right, and the evidence."""
+    return run_job(ctx, job_id, work=_process)
+
+
+def _process(job: JobRun) -> Outcome:
+    payment, chain, cursor = _read(job)
+    client = job.ctx.clients[chain.chain_id]
+    if job.progress is None or "next_block" not in job.progress:
+        now = _course(client, payment, cursor, keep_lease=job.keep_lease)
+    else:
+        now = Course(**{name: job.progress[name] for name in Course.__dataclass_fields__})
+    while not now.is_over:
+        if job.is_turn_over:
+            return Later(timedelta(0), asdict(now))
+        now = _process_span(job, client, payment, now)
+        with job.storing() as session:
+            job.note(session, asdict(now))
+    # Once more, whatever was found: what the rows say is assessed even where no transfer was missing.
+    _correct(job, payment, chain)
+    return Done(_result(job, payment, now))
+
+
+def _read(job: JobRun) -> tuple[Payment, Chain, Cursor]:
+    """Return the payment and how far its chain was read. Raises NotFound and Conflict where it cannot be read again."""
+    with job.ctx.sessions.begin() as session:
+        payment = payments.find(session, job.params["payment_id"])
+        cursor = None if payment is None else cursors.find(session, payment.chain_id)
+    if payment is None:
+        raise NotFound(f"there is no payment {job.params['payment_id']}")
+    chain = job.ctx.settings.chain(payment.chain_id)
+    if chain is None or not chain.enabled:
+        raise NotFound(f"chain {payment.chain} is not served any more")
+    if cursor is None:
+        raise Conflict(f"chain {chain.name} was never read")
+    if cursor.stopped_reason is not None:
+        raise Conflict(f"chain {chain.name} is stopped until an operator looks: {cursor.stopped_reason}")
+    return payment, chain, cursor
+
+
+def _course(client: ChainClient, payment: Payment, cursor: Cursor, *, keep_lease: Callable[[], None]) -> Course:
+    chain, since = client.chain, payment.created_at - SKEW
+    first_block = first_block_since(
+        client, since, low=cursor.start_block + 1, high=cursor.read_block, keep_lease=keep_lease
+    )
+    return course(
+        first_block=first_block,
+        last_block=cursor.read_block,
+        reorg_window=chain.reorg_window,
+        is_coin=payment.token == NATIVE,
+    )
+
+
+def _process_span(job: JobRun, client: ChainClient, payment: Payment, now: Course) -> Course:
+    """Compare the next span with the rows, and put right what differs."""
+    span = now.span()
+    with job.ctx.sessions.begin() as session:
+        stored = _stored(session, payment, client.chain, numbers=set(span))
+    wanted = set(span) if now.reads_whole else _blocks_with_logs(job, client, payment, span)
+    wanted |= {transfer.block_number for transfer in stored}
+    found = Difference()
+    for read in read_blocks(
+        client, wanted, issued=lambda addresses: addresses & {payment.address}, keep_lease=job.keep_lease
+    ):
+        differs = difference(stored, read.sightings, blocks={header.number for header in read.headers})
+        if differs:
+            differs = _correct(job, payment, client.chain, read)
+        found = Difference(found.missing + differs.missing, found.strangers + differs.strangers)
+    return now.after(span, blocks_read=len(wanted), stored=len(found.missing), orphaned=len(found.strangers))
+
+
+def _blocks_with_logs(job: JobRun, client: ChainClient, payment: Payment, span: BlockRange) -> set[int]:
+    found = hits_in(
+        client,
+        span,
+        tokens=[token.address for token in client.chain.tokens if not token.is_native],
+        recipients=[payment.address],
+        issued=lambda addresses: addresses & {payment.address},
+        keep_lease=job.keep_lease,
+    )
+    return {number for hits in found for number in hits.numbers}
+
+
+def _correct(job: JobRun, payment: Payment, chain: Chain, read: BlocksRead | None = None) -> Difference:
+    """Make the rows say what these blocks hold for the payment, and assess it."""
+    corrected = put_right(
+        job.ctx,
+        chain,
+        read,
+        compared_with=lambda session, numbers: _stored(session, payment, chain, numbers=numbers),
+        touched=[payment.id],
+    )
+    job.delivery_ids += corrected.delivery_ids
+    return corrected.found
+
+
+def _stored(session: Session, payment: Payment, chain: Chain, *, numbers: Collection[int]) -> list[Transfer]:
+    return [each for each in rereading.readable(session, chain, numbers=numbers) if each.payment_id == payment.id]
+
+
+def _result(job: JobRun, payment: Payment, done: Course) -> Facts:
+    with job.ctx.sessions.begin() as session:
+        found = evidence.gather(session, payment.id, chains=job.ctx.settings.chains, most=SHOWN)
+    whole = [(done.first_block, done.coin_until), (done.window_block, done.last_block)]
+    return {
+        "first_block": done.first_block,
+        "last_block": done.last_block,
+        "read_for_coin": [[first, last] for first, last in whole if last is not None],
+        "blocks_read": done.blocks_read,
+        "transfers_stored": done.transfers_stored,
+        "transfers_orphaned": done.transfers_orphaned,
+        "in_words": explain(found),
+        "evidence": evidence_object(found),
+    }

@@ -1,0 +1,106 @@
+"""What was read becomes rows: blocks with what they hold, in any order; then the cursor, and all that follows."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.orm import Session
+
+from ctrip import metrics
+from ctrip.blockchain.reading import BlocksRead, Reading
+from ctrip.database import coverage, cursors, deadlines, finality, payments, sweeps, transfers
+from ctrip.domain.addresses import hex_text
+from ctrip.domain.finality import Finality
+from ctrip.domain.scanning import BlockRange, Cursor, Header
+from ctrip.domain.transfers import Transfer
+from ctrip.log import get_logger
+from ctrip.runs import Run
+
+DEADLINES_PER_STEP = 1000
+log = get_logger()
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where the cursor goes: from `base`, which it stands on or a reorg left, `to` the newest block that was read."""
+
+    base: Header
+    to: Header
+    head_block: int
+    tags: Mapping[Finality, Header] = field(default_factory=dict)
+
+
+def store_blocks(session: Session, run: Run, blocks: BlocksRead) -> list[Transfer]:
+    """Store linked blocks and the transfers in them. They count when the cursor has passed them."""
+    if not blocks.headers:
+        return []
+    chain, first, last = run.chain, blocks.headers[0], blocks.headers[-1]
+    found = transfers.store_sightings(session, chain, blocks.sightings, endpoint=blocks.endpoint, new_id=run.ctx.new_id)
+    cursors.store_headers(session, chain.chain_id, blocks.headers)
+    coverage.extend(
+        session,
+        chain.chain_id,
+        tokens=[token.address for token in chain.tokens],
+        read=BlockRange(first.number, last.number),
+        parent_hash=first.parent_hash,
+        last_hash=last.hash,
+        endpoint=blocks.endpoint,
+    )
+    return found
+
+
+def orphan(session: Session, run: Run, ancestor: Header) -> set[str]:
+    """Take back what the blocks above the common ancestor did. Returns the payments concerned."""
+    chain_id = run.chain.chain_id
+    touched = transfers.orphan_after(session, chain_id, ancestor.number)
+    touched |= sweeps.revert_after(session, chain_id, ancestor.number)
+    cursors.drop_headers_after(session, chain_id, ancestor.number)
+    coverage.cut(session, chain_id, after=ancestor)
+    return touched
+
+
+def move_cursor(session: Session, run: Run, cursor: Cursor, move: Move, *, touched: Collection[str] = ()) -> None:
+    """Move the cursor on, and let the facts decide for every payment that this touches, those of `touched` too."""
+    chain, chain_id = run.chain, run.chain.chain_id
+    cursors.drop_headers_below(session, chain_id, move.to.number - chain.reorg_window)
+    cursors.advance(
+        session,
+        cursor,
+        base=move.base,
+        to=move.to,
+        head_block=move.head_block,
+        safe=move.tags.get(Finality.SAFE),
+        finalized=move.tags.get(Finality.FINALIZED),
+    )
+    passed = BlockRange(move.base.number + 1, move.to.number)
+    concerned = {*touched, *transfers.passed(session, chain_id, passed)}
+    concerned |= finality.settle_finality(session, chain_id)
+    concerned |= deadlines.due(session, chain_id, limit=DEADLINES_PER_STEP)
+    run.delivery_ids += payments.reassess(
+        session, concerned, chains=run.ctx.settings.chains_by_id, new_id=run.ctx.new_id
+    )
+
+
+def tell(run: Run, blocks: BlocksRead, found: Sequence[Transfer]) -> None:
+    """Say what was stored, after its commit."""
+    chain, now = run.chain, run.ctx.now()
+    for transfer in found:
+        metrics.PAYMENT_DETECT.labels(chain=chain.name).observe(max(0.0, (now - transfer.block_time).total_seconds()))
+        log.info(
+            "transfer_stored",
+            chain=chain.name,
+            transfer_id=transfer.id,
+            payment_id=transfer.payment_id,
+            block=transfer.block_number,
+            is_own=transfer.is_own,
+        )
+    for upgrade in blocks.upgrades:
+        token = chain.token_at(upgrade.token)
+        metrics.TOKEN_UPGRADES.labels(chain=chain.name, token="" if token is None else token.symbol).inc()
+        where = {"block": upgrade.block_number, "tx_hash": upgrade.tx_hash}
+        log.error("token_upgraded", chain=chain.name, token=hex_text(upgrade.token), **where)
+
+
+def tell_reorg(run: Run, cursor: Cursor, reading: Reading) -> None:
+    """Say that blocks were taken back."""
+    metrics.REORGS.labels(chain=run.chain.name).inc()
+    log.warning("reorg_followed", chain=run.chain.name, ancestor=reading.base.number, read_block=cursor.read_block)

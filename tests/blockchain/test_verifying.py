@@ -1,0 +1,172 @@
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ctrip import metrics
+from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
+from ctrip.blockchain.verifying import verify
+from ctrip.domain.addresses import NATIVE, hex_text
+from ctrip.domain.transfers import Transfer
+from tests.blockchain.nodes import Clock, Error, Http, Node, Request, client_of, serving
+from tests.factories import PAYER, block_hash, make_transfer
+
+TOKENS = make_transfer(1000, 90, log_index=7)
+COIN = make_transfer(5, 91, token=NATIVE)
+BOTH = (TOKENS, COIN)
+
+Change = Callable[[dict[str, Any]], None]
+
+
+class Witness(Node):
+    """A node that knows the two transfers, as `change` would have them."""
+
+    def __init__(self, change: Change = lambda _: None, *, head: int = 100) -> None:
+        super().__init__(head)
+        self.change = change
+        self.methods |= {
+            "eth_getTransactionReceipt": lambda params: self._told(params[0], _receipt),
+            "eth_getTransactionByHash": lambda params: self._told(params[0], _transaction),
+        }
+
+    def _told(self, asked: str, of: Callable[[Transfer], dict[str, Any]]) -> dict[str, Any] | None:
+        known = {hex_text(transfer.tx_hash or b""): transfer for transfer in BOTH if transfer.block_number <= self.head}
+        if asked not in known:
+            return None
+        told = of(known[asked])
+        self.change(told)
+        return None if "is_unknown" in told else told
+
+
+def _receipt(transfer: Transfer) -> dict[str, Any]:
+    log = {
+        "address": hex_text(transfer.token),
+        "topics": [hex_text(each) for each in (TRANSFER_TOPIC, address_word(PAYER), address_word(transfer.recipient))],
+        "data": hex_text(transfer.amount.to_bytes(32)),
+        "blockHash": hex_text(transfer.block_hash),
+        "transactionHash": hex_text(transfer.tx_hash or b""),
+        "logIndex": hex(transfer.log_index),
+    }
+    return {
+        "transactionHash": hex_text(transfer.tx_hash or b""),
+        "blockNumber": hex(transfer.block_number),
+        "blockHash": hex_text(transfer.block_hash),
+        "gasUsed": "0x5208",
+        "status": "0x1",
+        "logs": [] if transfer.token == NATIVE else [log],
+    }
+
+
+def _transaction(transfer: Transfer) -> dict[str, Any]:
+    parties = {"from": hex_text(PAYER), "to": hex_text(transfer.recipient)}
+    return {"hash": hex_text(transfer.tx_hash or b""), "value": hex(transfer.amount), **parties}
+
+
+def _put(**values: Any) -> Change:
+    """Change what a receipt, its first log, or a transaction says under names that it has."""
+
+    def change(told: dict[str, Any]) -> None:
+        for part in (told, *told.get("logs", [])[:1]):
+            part.update({name: value for name, value in values.items() if name in part})
+
+    return change
+
+
+def _forget(told: dict[str, Any]) -> None:
+    told["is_unknown"] = True
+
+
+def _hang_up(_: Request) -> None:
+    raise Http(0, None)
+
+
+def _refuse(_: list[Any]) -> None:
+    raise Error(-32000, "not now")
+
+
+def _borne_out(*nodes: Node, transfers: tuple[Transfer, ...] = BOTH, by: int | None = 0) -> set[str]:
+    """The transfers that are borne out where the node numbered `by` told of them, in the order of preference."""
+    with serving(*nodes) as chain:
+        told_by = "gone.example" if by is None else nodes[by].label
+        told = [replace(transfer, endpoint=told_by) for transfer in transfers]
+        return set(verify(client_of(chain, Clock()), told, keep_lease=lambda: None))
+
+
+def _disputes() -> float:
+    return metrics.CHAIN_DISAGREEMENTS.labels(chain="anvil", kind="receipt")._value.get()
+
+
+def test_another_endpoint_than_the_one_that_told_is_asked_for_all_in_one_request() -> None:
+    teller, other = Witness(), Witness()
+    assert _borne_out(teller, other) == {TOKENS.id, COIN.id}
+    assert (teller.asked, other.asked) == ([], ["eth_getTransactionReceipt*3"])
+
+
+@pytest.mark.parametrize("by", [0, None], ids=["it told itself", "who told is not listed any more"])
+def test_a_single_endpoint_is_asked_once_more(by: int | None) -> None:
+    assert _borne_out(Witness(), by=by) == {TOKENS.id, COIN.id}
+    assert _borne_out(Witness(_put(status="0x0")), by=by) == set()
+
+
+FALSE: dict[str, tuple[Change, set[str]]] = {
+    "failed": (_put(status="0x0"), set()),
+    "in another block": (_put(blockHash=hex_text(block_hash(90, "b"))), set()),
+    "it has the blocks, and not the transactions": (_forget, set()),
+    "another token": (_put(address="0x" + "66" * 20), {COIN.id}),
+    "another log": (_put(logIndex="0x8"), {COIN.id}),
+    "another amount of tokens": (_put(data=hex_text((999).to_bytes(32))), {COIN.id}),
+    "another event": (_put(topics=["0x" + "00" * 32] * 3), {COIN.id}),
+    "no log": (_put(logs=[]), {COIN.id}),
+    "another amount of coin": (_put(value="0x4"), {TOKENS.id}),
+    "coin to somebody else": (_put(to="0x" + "66" * 20), {TOKENS.id}),
+    "coin to a new contract": (_put(to=None), {TOKENS.id}),
+}
+
+
+@pytest.mark.parametrize("name", FALSE)
+def test_what_is_told_otherwise_is_not_borne_out_and_that_is_said(name: str) -> None:
+    change, borne_out = FALSE[name]
+    before = _disputes()
+    assert _borne_out(Witness(), Witness(change)) == borne_out
+    assert _disputes() - before == 2 - len(borne_out)
+
+
+def test_a_third_endpoint_decides_and_the_liar_is_distrusted() -> None:
+    teller, liar, third = Witness(), Witness(_put(status="0x0")), Witness()
+    before = _disputes()
+    assert _borne_out(teller, liar, third) == {TOKENS.id, COIN.id}
+    assert (teller.asked, len(liar.asked), len(third.asked)) == ([], 1, 1)
+    assert _disputes() - before == 2
+
+
+UNHEARD: dict[str, Callable[[], Node]] = {
+    "behind": lambda: Witness(head=89),
+    "away": lambda: _with(before=_hang_up),
+    "refusing": lambda: _with(methods={"eth_getTransactionReceipt": _refuse}),
+    "writing nonsense": lambda: _with(methods={"eth_getTransactionReceipt": lambda _: {"status": 1}}),
+}
+
+
+def _with(**changes: Any) -> Node:
+    node = Witness()
+    node.before = changes.get("before", node.before)
+    node.methods |= changes.get("methods", {})
+    return node
+
+
+@pytest.mark.parametrize("name", UNHEARD)
+def test_an_endpoint_that_cannot_tell_is_no_word_against_a_transfer(name: str) -> None:
+    before = _disputes()
+    assert _borne_out(Witness(), UNHEARD[name]()) == set()
+    assert _disputes() == before
+    assert _borne_out(Witness(), UNHEARD[name](), Witness()) == {TOKENS.id, COIN.id}, "the next one is asked"
+
+
+def test_what_a_token_that_takes_a_fee_brought_is_not_what_its_log_says() -> None:
+    fee = replace(TOKENS, amount=990, is_payable=False)
+    assert _borne_out(Witness(), Witness(), transfers=(fee,)) == {fee.id}
+
+
+def test_an_unknown_transaction_of_a_later_block_waits_while_the_known_one_is_borne_out() -> None:
+    assert _borne_out(Witness(), Witness(head=90)) == {TOKENS.id}
