@@ -28,8 +28,9 @@ export PATH PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
 # Dramatiq polls Redis. At its default of 1000 ms an immediate message waits up to a second; at 50 ms a twentieth of
 # that, for three percent of a core per process. The hunt for what dead workers held rides on these polls too.
 export dramatiq_worker_timeout=${dramatiq_worker_timeout:-50}
-# Each thread of a worker would keep megabytes of its own that it has used once: a listener holds whole blocks.
-export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}
+# A listener holds whole blocks for a moment. By itself glibc keeps such megabytes, for each thread its own, for good.
+export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-1}
+export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-131072} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-131072}
 # How long a consumer waits before it tries a Redis again that was away.
 export dramatiq_restart_delay=${dramatiq_restart_delay:-1000}
 

@@ -72,15 +72,16 @@ class _Own:
 
 
 class SyntheticChain:
-    """The blocks of one chain. Of `payees` issued addresses each block pays the next three: coin, USDC, USDC.
+    """The blocks of one chain. Of `payees` issued addresses one block in `pays_every` pays three: coin, USDC, USDC.
 
-    With no payees the payments go to strangers. Threads may share it.
+    Those of the other blocks go to strangers. Threads may share it.
     """
 
-    def __init__(self, chain_id: int, bodies: Sequence[Body], *, payees: int) -> None:
+    def __init__(self, chain_id: int, bodies: Sequence[Body], *, payees: int, pays_every: int = 1) -> None:
         self.chain_id = chain_id
         self._bodies = bodies
         self._payees = payees
+        self._pays_every = pays_every
         self._own = lru_cache(maxsize=_MOST_KEPT)(self._make_own)
         self._selection = lru_cache(maxsize=_MOST_KEPT)(self._select)
 
@@ -94,8 +95,12 @@ class SyntheticChain:
         return number if "0x" + self.block_hash(number).hex() == block_hash else None
 
     def payments(self, number: int) -> tuple[Planted, Planted, Planted]:
-        """Return what block `number` pays: coin, then twice USDC."""
+        """Return what block `number` pays, to whomever: coin, then twice USDC."""
         return self._own(number).payments
+
+    def paid(self, number: int) -> Sequence[Planted]:
+        """Return what block `number` pays to issued addresses."""
+        return self.payments(number) if self._pays_us(number) else ()
 
     def block(self, number: int, *, is_full: bool) -> bytes:
         """Write a block as eth_getBlockByNumber gives it."""
@@ -151,9 +156,12 @@ class SyntheticChain:
         )
 
     def _recipient(self, number: int, which: int) -> bytes:
-        if not self._payees:
+        if not self._pays_us(number):
             return digest("stranger", number, which)[:20]
-        return issued_address(number % (self._payees // 3) * 3 + which)
+        return issued_address(number // self._pays_every % (self._payees // 3) * 3 + which)
+
+    def _pays_us(self, number: int) -> bool:
+        return self._payees > 0 and number % self._pays_every == 0
 
     def _payment(self, tx_hash: str) -> Planted | None:
         number = int(tx_hash[-16:], 16)

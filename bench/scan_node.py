@@ -49,9 +49,9 @@ class Node:
         """Return where a chain answers."""
         return f"{self._base}/{chain_id}/{latency_ms}"
 
-    def begin(self, chain_id: int, *, payees: int, head: int = FIRST_BLOCK) -> None:
-        """Make a chain whose blocks pay `payees` issued addresses in turn."""
-        self._tell("begin", chain_id=chain_id, payees=payees, head=head)
+    def begin(self, chain_id: int, *, payees: int, pays_every: int = 1, head: int = FIRST_BLOCK) -> None:
+        """Make a chain; one block in `pays_every` pays three of `payees` issued addresses, in turn."""
+        self._tell("begin", chain_id=chain_id, payees=payees, pays_every=pays_every, head=head)
 
     def set_head(self, chain_id: int, head: int, *, every_s: float = 0) -> None:
         """Stand the head of a chain at a block; it grows by a block in `every_s` seconds, if that is given."""
@@ -221,7 +221,7 @@ class Server:
     def _told(self, what: str, chain_id: int, **values: Any) -> Any:
         match what:
             case "begin":
-                chain = SyntheticChain(chain_id, self._bodies, payees=values["payees"])
+                chain = SyntheticChain(chain_id, self._bodies, payees=values["payees"], pays_every=values["pays_every"])
                 self._served[chain_id] = Served(chain, head=values["head"])
             case "head":
                 self._served[chain_id].set_head(**values)

@@ -51,18 +51,21 @@ _ISSUE = (
 
 
 class Place:
-    """A database whose listener reads one chain, from its first block on, for `count` issued addresses."""
+    """A database whose listener reads one chain, from its first block on, for `count` issued addresses.
 
-    def __init__(self, world: "World", *, chain_id: int, count: int) -> None:
+    One block in `pays_every` pays three of them.
+    """
+
+    def __init__(self, world: "World", *, chain_id: int, count: int, pays_every: int = 1) -> None:
         self.chain_id, self.count = chain_id, count
         self.read_block = FIRST_BLOCK
-        self.chain = SyntheticChain(chain_id, world.bodies, payees=count)
+        self.chain = SyntheticChain(chain_id, world.bodies, payees=count, pays_every=pays_every)
         self.world = world
         self.url = world.make_database(f"scan_{chain_id}")
         self.engine = make_engine(self.url, process="bench")
         schema.upgrade(self.engine)
         self._issue()
-        world.node.begin(chain_id, payees=count)
+        world.node.begin(chain_id, payees=count, pays_every=pays_every)
 
     def scan(self, blocks: int, *, latency_ms: int) -> dict[str, Any]:
         """Let the chain grow by blocks while nobody looks; have them read. Raises SystemExit where a row is wrong."""
@@ -80,7 +83,7 @@ class Place:
         planted = {
             (number, paid.tx_hash, paid.log_index, paid.token, paid.recipient, paid.amount)
             for number in range(first, last + 1)
-            for paid in self.chain.payments(number)
+            for paid in self.chain.paid(number)
             if self.count
         }
         query = sa.text(
@@ -149,7 +152,10 @@ class World:
             "REDIS_URL": "redis://127.0.0.1:9",  # nobody asks it: messages have no part in what is measured
             "CHAINS_FILE": str(chains_file),
             "LOG_LEVEL": "ERROR",
-            "MALLOC_ARENA_MAX": "2",  # as worker.sh has it
+            # As worker.sh has them.
+            "MALLOC_ARENA_MAX": "1",
+            "MALLOC_MMAP_THRESHOLD_": "131072",
+            "MALLOC_TRIM_THRESHOLD_": "131072",
         }
 
     def postgres_cpu_s(self) -> float:

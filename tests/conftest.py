@@ -89,11 +89,12 @@ def engine(postgres_url: str) -> Iterator[sa.Engine]:
 @pytest.fixture
 def sessions(engine: sa.Engine) -> Sessions:
     """A session factory on an emptied database."""
-    _empty(engine)
+    empty(engine)
     return make_sessions(engine)
 
 
-def _empty(engine: sa.Engine) -> None:
+def empty(engine: sa.Engine) -> None:
+    """Delete every row."""
     # DELETE, not TRUNCATE: it makes no new files. All in one round trip: most tests begin with this.
     deletions = (f"DELETE FROM {table}" for table in reversed(metadata.sorted_tables))
     statements = ("SET LOCAL session_replication_role = replica", *deletions, "ALTER SEQUENCE deposit_index RESTART")

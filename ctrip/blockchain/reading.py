@@ -20,7 +20,7 @@ from ctrip.domain.transfers import Sighting
 from ctrip.errors import BlockVanished, ChainError, NodeUnavailable, ReorgTooDeep
 
 BLOCKS_PER_STEP = 20
-IN_FLIGHT = 8
+IN_FLIGHT = 12
 """How many spans are read at once: enough to hide 50 ms of latency, few enough to hold their answers in memory."""
 
 

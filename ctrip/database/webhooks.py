@@ -60,12 +60,12 @@ class _Subscriber:
 
 def owe(session: Session, events_owed: Sequence[Owed], *, new_id: NewId) -> list[str]:
     """Store a delivery of each event to every destination that it is owed to now, due at once. Returns their ids."""
-    gone = _gone(session, [each.payment_id for each in events_owed if each.payment_id and each.webhook_url])
+    gone = _gone(session, [each.payment_id for each in events_owed if each.payment_id and each.webhook_url is not None])
     endpoints = _endpoints(session, {each.merchant_id for each in events_owed})
     owed: list[dict[str, object]] = []
     for each in events_owed:
         destinations: list[_Destination] = []
-        if each.webhook_url and each.payment_id and (each.payment_id, each.webhook_url) not in gone:
+        if each.webhook_url is not None and each.payment_id and (each.payment_id, each.webhook_url) not in gone:
             destinations.append(_Destination(each.webhook_url))
         wanted = frozenset(filters_of(each.event_type))
         destinations += [

@@ -68,7 +68,7 @@ def _machine(parts: ExitStack, town: Town, number: int) -> Machine:
         rows.append(street.row(f"http://{way.place}"))
     environment = {"REDIS_URL": f"redis://{redis.place}/0"}
     group = town.group(name, rows=rows, inside=inside, environment=environment)
-    parts.callback(group.stop)
+    parts.callback(group.kill)
     return Machine(name, group, link, read_at)
 
 

@@ -54,6 +54,6 @@ def test_every_deposit_is_credited_once_whatever_the_nodes_say(town: Town) -> No
             if minutes and time.monotonic() - began > 60 * minutes:
                 break
     finally:
-        group.stop()
+        group.kill()
     took_s = time.monotonic() - began
     print(f"{told} seeds in {took_s:.0f} s, the slowest healed after {slowest:.1f} s")  # noqa: T201

@@ -1,7 +1,7 @@
-"""Blocks that were read again, compared with the rows; what differs is put right in one short transaction.
+"""Blocks that were read again, compared with the rows; what differs is put right in short transactions.
 
     lock the listener's loop row · the blocks are still the canonical ones · orphan what they do not hold · store what
-    is missing · finality, assessment · coverage
+    is missing · coverage │ where something was missing, other endpoints bear it out │ finality, assessment
 
 The row's lock keeps the listener's own transactions out, so no claim is needed, and no run of it is lost.
 """
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from ctrip.blockchain.reading import BlocksRead
+from ctrip.blockchain.verifying import verify
 from ctrip.context import Context
-from ctrip.database import coverage, finality, loops, payments, rereading, transfers
+from ctrip.database import coverage, cursors, finality, loops, payments, rereading, transfers
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.chains import Chain
 from ctrip.domain.loops import LoopKind
@@ -60,7 +61,7 @@ def put_right(
     `touched` are assessed in any case. Raises BlockVanished where the listener has read other blocks, NotFound where
     the chain has no listener.
     """
-    concerned, found = set(touched), Difference()
+    concerned, found, unverified = set(touched), Difference(), list[Transfer]()
     with ctx.sessions.begin() as session:
         loops.lock(session, loops.loop_name(LoopKind.LISTENER, chain.chain_id))
         if read is not None:
@@ -68,10 +69,15 @@ def put_right(
             numbers = {header.number for header in read.headers}
             stored = (compared_with or _all_of(chain))(session, numbers)
             found = difference(stored, read.sightings, blocks=numbers)
-            concerned |= _store(ctx, session, chain, found, endpoint=read.endpoint)
-        delivery_ids = _assess(ctx, session, chain, concerned)
+            unverified = _store(ctx, session, chain, found, endpoint=read.endpoint)
+            concerned |= {each.payment_id for each in (*unverified, *found.strangers)}
+        # A payment that lost a transfer here and gets it back must not be told of twice, so it is assessed once, when
+        # it is known whether that is final. After a crash in between the listener verifies it, and assesses.
+        delivery_ids = [] if unverified else _assess(ctx, session, chain, concerned)
         if noted is not None and read is not None:
             _note(session, chain, noted, endpoint=read.endpoint)
+    if unverified:
+        delivery_ids = _verify_and_assess(ctx, chain, unverified, concerned)
     for each in found.missing:
         log.warning("missed_transfer_stored", chain=chain.name, block=each.block_number, token=hex_text(each.token))
     for stranger in found.strangers:
@@ -111,11 +117,22 @@ def _note(session: Session, chain: Chain, noted: Noted, *, endpoint: str) -> Non
     )
 
 
-def _store(ctx: Context, session: Session, chain: Chain, found: Difference, *, endpoint: str) -> set[str]:
+def _store(ctx: Context, session: Session, chain: Chain, found: Difference, *, endpoint: str) -> list[Transfer]:
     """Orphan first, then store: a transaction that stands in another block by now is canonical once."""
     transfers.orphan(session, [transfer.id for transfer in found.strangers])
-    stored = transfers.store_sightings(session, chain, found.missing, endpoint=endpoint, new_id=ctx.new_id)
-    return {each.payment_id for each in (*stored, *found.strangers)}
+    return transfers.store_sightings(session, chain, found.missing, endpoint=endpoint, new_id=ctx.new_id)
+
+
+def _verify_and_assess(ctx: Context, chain: Chain, unverified: Sequence[Transfer], concerned: set[str]) -> list[str]:
+    with ctx.sessions.begin() as session:
+        cursor = cursors.find(session, chain.chain_id)
+    read_block = -1 if cursor is None else cursor.read_block
+    deep = [each for each in unverified if each.block_number <= read_block - each.required + 1]
+    borne_out = verify(ctx.clients[chain.chain_id], deep, keep_lease=lambda: None)
+    with ctx.sessions.begin() as session:
+        loops.lock(session, loops.loop_name(LoopKind.LISTENER, chain.chain_id))
+        finality.mark_verified(session, borne_out)
+        return _assess(ctx, session, chain, concerned)
 
 
 def _assess(ctx: Context, session: Session, chain: Chain, concerned: set[str]) -> list[str]:

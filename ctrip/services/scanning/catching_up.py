@@ -20,11 +20,11 @@ from ctrip.errors import ChainError
 from ctrip.runs import Run
 from ctrip.services.scanning.storing import Move, move_cursor, orphan, store_blocks, tell
 
-SPAN = 10
-"""Blocks that are read and stored as one: their answers of a few megabytes are in memory IN_FLIGHT times."""
+SPAN = 5
+"""Blocks that are read as one: their answers of a megabyte or two may be in memory IN_FLIGHT times."""
 TURN = timedelta(seconds=5)
 """How long a run catches up before it ends: a stopping worker waits for it, and other chains need the thread."""
-MOVE_EVERY = timedelta(seconds=0.5)
+MOVE_EVERY = timedelta(seconds=2)
 """The cursor moves less often than spans are stored: assessing a payment once is enough."""
 
 
