@@ -8,12 +8,11 @@ A URL may hold a provider's key: its host alone is shown.
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
 import msgspec
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from ctrip.blockchain.transport import Fault, label_of
@@ -139,14 +138,22 @@ class HeadStream:
                     yield number
 
     def _newest(self, socket: ClientConnection) -> _MessageJson | None:
-        """Return the last message of those that are there, or the next one; None where none comes soon."""
+        """Return the last message of those that are there, or the next one; None where none comes soon.
+
+        What came right before the connection ended is told first: the next call finds that it has ended.
+        """
         newest: _MessageJson | None = None
-        with suppress(TimeoutError):
+        try:
             for _ in range(_DRAINED):
                 message = self._read(socket.recv(timeout=_TICK_S if newest is None else 0))
                 if message is not None and message.params is None:
                     return message
                 newest = message or newest
+        except TimeoutError:
+            pass
+        except ConnectionClosed:
+            if newest is None:
+                raise
         return newest
 
     def _read(self, text: str | bytes) -> _MessageJson | None:
