@@ -114,7 +114,7 @@ def test_no_secret_and_nothing_that_postgres_cannot_hold_gets_into_a_letter(ctx)
 def test_a_secret_that_the_process_was_told_gets_into_no_letter(ctx: Context) -> None:
     mnemonic = ctx.settings.wallet_mnemonic
     assert mnemonic is not None
-    configure_logging(level="WARNING", process="tests", secrets=ctx.settings.secrets())
+    configure_logging(level=ctx.settings.log_level, process="tests", secrets=ctx.settings.secrets())
     dead_letters.record(ctx, letter(exception=f"bad words: {mnemonic}", traceback=f"in f({mnemonic})"))
     (found,) = stored(ctx)
     assert (found.exception, found.traceback) == ("bad words: [redacted]", "in f([redacted])")

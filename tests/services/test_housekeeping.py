@@ -33,9 +33,13 @@ PLACE = "https://shop.example:443"
 @pytest.fixture
 def told() -> Iterator[list[Any]]:
     """What is logged, each as (event, level)."""
+    before = structlog.get_config()
     structlog.reset_defaults()
-    with capture_logs() as lines:
-        yield lines
+    try:
+        with capture_logs() as lines:
+            yield lines
+    finally:
+        structlog.configure(**before)  # or the logs of later tests would go to nobody
 
 
 def bury(ctx: Context, *ages: timedelta, **changes: Any) -> None:
