@@ -8,12 +8,18 @@ from contextlib import closing
 import psycopg2
 from dramatiq.message import Message
 
+from actors import CHECK_BALANCES, LISTEN_FOR_PAYMENTS, SWEEP_PAYMENTS
 from actors.hardened import HardenedBroker
+from ctrip.domain.loops import LoopKind
 from tests.chaos.story import Story
 from tests.waiting import wait_until
 
 Fault = Callable[[Story], None]
-_LOOPS = {"listener": "listen_for_payments", "sweeper": "sweep_payments"}
+_LOOPS = {
+    LoopKind.LISTENER: LISTEN_FOR_PAYMENTS,
+    LoopKind.SWEEPER: SWEEP_PAYMENTS,
+    LoopKind.BALANCES: CHECK_BALANCES,
+}
 _PENDING = "SELECT id FROM webhook_deliveries WHERE next_attempt_at IS NOT NULL"
 
 
@@ -24,7 +30,7 @@ def send_all_five_fold(story: Story) -> None:
         cursor = database.cursor()
         cursor.execute("SELECT kind, chain_id FROM loops WHERE enabled")
         messages: list[Message[object]] = [
-            Message(kind, _LOOPS[kind], (chain_id,), {}, {}) for kind, chain_id in cursor.fetchall()
+            Message(_LOOPS[kind].queue, _LOOPS[kind].actor, (chain_id,), {}, {}) for kind, chain_id in cursor.fetchall()
         ]
         cursor.execute(_PENDING)
         messages += [Message("webhook", "send_webhook", (row_id,), {}, {}) for (row_id,) in cursor.fetchall()]
