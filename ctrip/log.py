@@ -23,6 +23,8 @@ _SHORTEST = 6
 """A known secret of fewer characters would strike out ordinary words."""
 _known: tuple[str, ...] = ()
 """What this process was told, the longest first, so that no part of one remains."""
+_processors: list[structlog.typing.Processor] = []
+"""One list for as long as the process lives: modules keep the logger that they first wrote with, and its list."""
 _TALKATIVE = ("urllib3", "web3", "requests", "websockets", "alembic")
 """Libraries whose debug lines hold whole URLs and bodies; a provider's key stands in the path of an RPC URL."""
 
@@ -48,12 +50,13 @@ def configure_logging(*, level: str, process: str, secrets: Iterable[str] = ()) 
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+    _processors[:] = [
+        structlog.stdlib.filter_by_level,
+        *shared,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ]
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=_processors,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

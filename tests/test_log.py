@@ -39,15 +39,15 @@ def test_what_looks_like_a_secret_is_struck_out(text: str, shown: str) -> None:
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What this process logs from now on, at DEBUG; the secret that it was told is `hunter2`."""
-    stream = io.StringIO()
-    root, before = logging.getLogger(), logging.getLogger().handlers[:]
-    level = root.level
+    stream, root, before = io.StringIO(), logging.getLogger(), structlog.get_config()
+    processors, handlers, level = before["processors"][:], root.handlers[:], root.level
     monkeypatch.setattr(sys, "stderr", stream)
     configure_logging(level="DEBUG", process="api", secrets=["hunter2", "pw"])
     yield stream
-    configure_logging(level="DEBUG", process="api")
-    structlog.reset_defaults()
-    root.handlers[:] = before
+    configure_logging(level="DEBUG", process="api")  # it is told no secrets any more
+    structlog.configure(**before)
+    before["processors"][:] = processors
+    root.handlers[:] = handlers
     root.setLevel(level)
 
 

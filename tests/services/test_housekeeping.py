@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-import structlog
 from structlog.testing import capture_logs
 
 from ctrip.context import Context
@@ -33,13 +32,8 @@ PLACE = "https://shop.example:443"
 @pytest.fixture
 def told() -> Iterator[list[Any]]:
     """What is logged, each as (event, level)."""
-    before = structlog.get_config()
-    structlog.reset_defaults()
-    try:
-        with capture_logs() as lines:
-            yield lines
-    finally:
-        structlog.configure(**before)  # or the logs of later tests would go to nobody
+    with capture_logs() as lines:
+        yield lines
 
 
 def bury(ctx: Context, *ages: timedelta, **changes: Any) -> None:
