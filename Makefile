@@ -51,7 +51,8 @@ LANE = $(BIN)/pytest -q -m "not chaos"
 # All that needs the running stack is in one lane: it takes seconds to start, and a third of a core while it runs.
 WORKER_TESTS = tests/actors tests/local tests/outbound tests/test_startup_refusals.py tests/test_lies.py
 STACK_TESTS = tests/ops tests/local/test_stack.py tests/test_walk.py tests/test_admin_walk.py tests/test_secrets.py \
-	tests/test_faults.py tests/web tests/cli tests/test_reorgs.py tests/test_forged_tokens.py tests/test_honest_heads.py
+	tests/services/test_catching_up.py tests/services/test_contested_blocks.py tests/test_faults.py \
+	tests/web tests/cli tests/test_reorgs.py tests/test_forged_tokens.py tests/test_honest_heads.py
 ## test-chaos   faults for minutes, with printed seeds (SEEDS=1,2,3 MINUTES=10); 200 seeds of lying nodes among them
 test-chaos: $(STAMP)
 	SEEDS="$(SEEDS)" MINUTES="$(MINUTES)" $(BIN)/pytest -q -s --timeout=0 -m chaos $(TESTS)

@@ -169,9 +169,13 @@ def _chain_gauges(rows: overview.Overview) -> Iterator[Metric]:
     families = {
         "chain_head_block": ("The newest block that a node told of.", "head_block"),
         "chain_read_block": ("The newest block that was read.", "read_block"),
-        "chain_final_block": ("The newest block that has the chain's confirmations.", "final_block"),
+        "chain_final_block": ("The newest block that is final by the chain's rule.", "final_block"),
         "chain_unread_blocks": ("Blocks below what was read that some listed asset lacks.", "unread_blocks"),
         "chain_lag_blocks": ("Blocks that the node has and we did not read.", "lag_blocks"),
+        "transfers_unverified": (
+            "Transfers that have their confirmations, and wait for another endpoint to bear them out.",
+            "unverified_transfers",
+        ),
         "chain_stopped": ("1 where a reorg stopped the chain until an operator resumes it.", "is_stopped"),
     }
     for name, (meaning, field) in families.items():

@@ -29,8 +29,9 @@ from tests.conftest import running
 CONFIRMATIONS = 12
 _MERCHANT = {"merchant": "mer_01SCANNING0000000000000000"}
 _ISSUE = (
-    # Nothing is checked row by row while a million of them are made; what is made is right.
+    # Nothing is checked row by row while a million of them are made; what is made is right, however long it takes.
     "SET LOCAL session_replication_role = replica",
+    "SET LOCAL statement_timeout = 0",
     "INSERT INTO merchants (id, name, webhook_secret) VALUES (:merchant, 'A shop', 'sealed')",
     """
     INSERT INTO payments (id, merchant_id, chain_id, chain, token, symbol, decimals, amount, tolerance_bps, required,

@@ -35,7 +35,7 @@ _DETECT_S = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300)
 
 RUN_OUTCOMES = ("success", "retry", "dead", "skipped")
 CLAIM_OUTCOMES = ("won", "lost", "fenced_out")
-DISAGREEMENTS = ("empty_logs", "receipt", "fork", "balance")
+DISAGREEMENTS = ("empty_logs", "logs", "receipt", "fork", "head", "tag", "balance")
 RPC_OUTCOMES = ("ok", "refused", "limited", "error")
 ATTEMPT_OUTCOMES = ("delivered", "retry", "dead")
 EMAIL_OUTCOMES = ("sent", "retry", "dead", "skipped")
@@ -76,6 +76,12 @@ CHAIN_DISAGREEMENTS = Counter(
 TOKEN_UPGRADES = Counter(
     "ctrip_token_upgrades_total", "Listed tokens whose proxy got another implementation.", ["chain", "token"]
 )
+TOKEN_UNCONFIRMED = Gauge(
+    "ctrip_token_unconfirmed",
+    "1 where the contract of a listed token has not told the decimals that it is listed with.",
+    ["chain", "token"],
+    multiprocess_mode="mostrecent",
+)
 BALANCE_MISMATCHES = Counter(
     "ctrip_balance_mismatches_total", "Balances of less coin than the rows say: rows or node are wrong.", ["chain"]
 )
@@ -96,6 +102,21 @@ RPC_REQUEST_DURATION = Histogram(
     "How long a JSON-RPC call took.",
     ["chain", "endpoint", "method"],
     buckets=_REQUEST_S,
+)
+# Each process knows of an endpoint what it was told itself. Whoever looked last knows best: a maximum would keep what a
+# process saw that has not looked since.
+ENDPOINT_RESTING = Gauge(
+    "ctrip_endpoint_resting",
+    "1 where an endpoint is passed over: it failed last, contradicted itself or another, refuses what reading takes, "
+    "or limits the rate.",
+    ["chain", "endpoint"],
+    multiprocess_mode="mostrecent",
+)
+ENDPOINT_BEHIND_BLOCKS = Gauge(
+    "ctrip_endpoint_behind_blocks",
+    "How far the newest block that an endpoint told of is behind the newest that any endpoint of its chain told of.",
+    ["chain", "endpoint"],
+    multiprocess_mode="mostrecent",
 )
 PAYMENT_DETECT = Histogram(
     "ctrip_payment_detect_seconds",

@@ -19,10 +19,11 @@ from sqlalchemy.orm import Session
 
 from ctrip import metrics
 from ctrip.context import Context
-from ctrip.database import jobs, loops
+from ctrip.database import cursors, jobs, loops
 from ctrip.domain.chains import Chain
 from ctrip.domain.jobs import Done, Facts, Failed, Job, Later, Outcome, overdue
 from ctrip.domain.loops import LoopKind, Tick
+from ctrip.domain.scanning import Cursor
 from ctrip.errors import ChainError, Conflict, InvalidValue, LostFence, NotFound
 from ctrip.log import get_logger
 
@@ -137,6 +138,22 @@ class JobRun:
     def is_turn_over(self) -> bool:
         """True where the run has worked for so long that it should put the rest off."""
         return self.ctx.now() - self.began_at > JOB_TURN
+
+    def chain_and_cursor(self) -> tuple[Chain, Cursor]:
+        """Return the chain that the job is about, and how far it was read.
+
+        Raises NotFound where it is served no more, Conflict where it was never read or is stopped.
+        """
+        chain = self.ctx.settings.chain(self.params["chain_id"])
+        if chain is None or not chain.enabled:
+            raise NotFound(f"chain {self.params['chain']} is not served any more")
+        with self.ctx.sessions.begin() as session:
+            cursor = cursors.find(session, chain.chain_id)
+        if cursor is None:
+            raise Conflict(f"chain {chain.name} was never read")
+        if cursor.stopped_reason is not None:
+            raise Conflict(f"chain {chain.name} is stopped until an operator looks: {cursor.stopped_reason}")
+        return chain, cursor
 
     @contextmanager
     def storing(self) -> Iterator[Session]:

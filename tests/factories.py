@@ -12,7 +12,7 @@ from eth_utils.crypto import keccak
 from sqlalchemy.orm import Session
 
 from ctrip.database import coverage, cursors, finality, payments, transfers
-from ctrip.database.models import chain_cursors, merchants, sweep_attempts, sweep_intents
+from ctrip.database.models import merchants, sweep_attempts, sweep_intents
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.chains import Chain, SweepRules, Token
 from ctrip.domain.finality import Finality
@@ -223,7 +223,6 @@ def read_to(session: Session, number: int, *, chain: Chain | None = None, fork: 
     cursors.drop_headers_after(session, chain.chain_id, after)
     above = [header(n, fork, parent_fork="" if n == after + 1 else None) for n in range(after + 1, number + 1)]
     cursors.store_headers(session, chain.chain_id, above)
-    cursors.drop_headers_below(session, chain.chain_id, number - chain.reorg_window)
     tip = above[-1] if above else header(after)
     coverage.cut(session, chain.chain_id, after=header(after))
     if above:
@@ -236,6 +235,7 @@ def read_to(session: Session, number: int, *, chain: Chain | None = None, fork: 
             last_hash=tip.hash,
             endpoint="factory",
         )
-    moved = sa.update(chain_cursors).where(chain_cursors.c.chain_id == chain.chain_id)
-    session.execute(moved.values(read_block=tip.number, read_hash=tip.hash, head_block=tip.number))
+    cursor = cursors.find(session, chain.chain_id)
+    assert cursor is not None
+    cursors.advance(session, cursor, base=header(after), to=tip, head_block=tip.number, window=chain.reorg_window)
     return finality.settle_finality(session, chain.chain_id)

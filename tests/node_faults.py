@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -231,6 +233,78 @@ class BatchLimited(Fault):
             )
             return Answer(json.dumps({"id": None, "jsonrpc": "2.0", **refusal(31, words)}).encode())
         return super().answer(body)
+
+
+class CallsLimited(Fault):
+    """So many calls in a second, those of a batch counted one by one, and not one more."""
+
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
+        self._most = self.dice.choice([5, 15])
+        self._taken: deque[float] = deque()
+        self._counting = threading.Lock()
+
+    def answer(self, body: bytes) -> Answer:
+        asked = json.loads(body)
+        count, now = len(asked) if isinstance(asked, list) else 1, time.monotonic()
+        with self._counting:
+            while self._taken and now - self._taken[0] > 1:
+                self._taken.popleft()
+            is_allowed = len(self._taken) + count <= self._most
+            self._taken.extend([now] * (count if is_allowed else 0))
+        if is_allowed:
+            return super().answer(body)
+        words = f"{self._most}/second request limit reached - reduce calls per second or upgrade your account"
+        return Answer(json.dumps({"id": None, "jsonrpc": "2.0", **refusal(-32007, words)}).encode(), 429)
+
+
+class OneByOne(Fault):
+    """A node that knows no batches, and has no good word for it."""
+
+    def answer(self, body: bytes) -> Answer:
+        if body.lstrip()[:1] == b"[" and len(json.loads(body)) > 1:
+            return Answer(json.dumps({"id": None, "jsonrpc": "2.0", **refusal(-32600, "Invalid Request")}).encode())
+        return super().answer(body)
+
+
+class Refusing(Fault):
+    """A node that refuses what others answer: its plan, or its build, lacks a method."""
+
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
+        self._method = self.dice.choice(["eth_getLogs", "eth_getTransactionReceipt", "eth_getBalance", "eth_call"])
+
+    def reply(self, method: str, params: list[Any], reply: Json) -> Json:
+        is_refused = method == self._method
+        return refusal(-32601, f"the method {method} does not exist/is not available") if is_refused else reply
+
+
+class Pruned(Fault):
+    """A node that has no old blocks and says so by null, or no old logs in Erigon's words."""
+
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
+        self._first = int(self.upstream.call("eth_blockNumber"), 16) - 2
+        self._lacks_blocks = self.chance(0.5)
+
+    def reply(self, method: str, params: list[Any], reply: Json) -> Json:
+        if self._lacks_blocks:
+            is_old = method == "eth_getBlockByNumber" and params[0] != "latest" and int(params[0], 16) < self._first
+            return {"result": None} if is_old else reply
+        logs = reply.get("result") if method == "eth_getLogs" else None
+        is_old = any(int(log["blockNumber"], 16) < self._first for log in logs or [])
+        return refusal(4444, "pruned history unavailable") if is_old else reply
+
+
+class HeadAhead(Fault):
+    """A node that tells of a head which there is not, later than all others."""
+
+    def reply(self, method: str, params: list[Any], reply: Json) -> Json:
+        if method != "eth_getBlockByNumber" or params[0] != "latest" or not reply.get("result"):
+            return reply
+        head = reply["result"]
+        number, moment = int(head["number"], 16) + 1_000_000, int(head["timestamp"], 16) + 1_000_000
+        return {"result": {**head, "number": hex(number), "timestamp": hex(moment), "hash": fake_hash(number)}}
 
 
 # --- nodes that contradict themselves -------------------------------------------------------------------------------

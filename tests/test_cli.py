@@ -324,7 +324,7 @@ def test_the_evidence_of_a_payment_is_shown(ctrip: Tool, ctx: Context, anvil: De
     assert told.code == 0
     assert "2 USDC arrived of 5 USDC; 3 USDC is missing" in told.out
     assert f"anvil was read up to block {anvil.block_number()}" in told.out
-    for part_of_it in ("in words", "transfers", "events", "deliveries", "sweeps", "read"):
+    for part_of_it in ("in words", "transfers", "refused", "events", "deliveries", "sweeps", "read"):
         assert part_of_it in told.out
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.context import Context
-from ctrip.database import cursors
 from ctrip.domain.payments import Status
 from ctrip.services.audit import audit
 from ctrip.services.scanning import scan_chain
@@ -37,6 +37,57 @@ class HidesLogs(EmptyLogs):
         return super().reply(method, params, reply)
 
 
+class HidesReceipts(HidesLogs):
+    """`[]` for every log, and for the receipts of whole blocks, whatever is in them."""
+
+    def reply(self, method: str, params: list[object], reply: Json) -> Json:
+        return {"result": []} if method == "eth_getBlockReceipts" else super().reply(method, params, reply)
+
+
+class Unfiltered(HidesLogs):
+    """`[]` for every log, and filters that tell nothing."""
+
+    def reply(self, method: str, params: list[object], reply: Json) -> Json:
+        told = super().reply(method, params, reply)
+        if not method.startswith("eth_getBlockBy") or not told.get("result"):
+            return told
+        return {"result": {**told["result"], "logsBloom": "0x" + "0" * 512}}
+
+
+class IgnoresFilter(Fault):
+    """The logs of all contracts, whichever were asked for."""
+
+    def question(self, method: str, params: list[Json]) -> list[Json]:
+        if method != "eth_getLogs":
+            return params
+        return [{name: value for name, value in params[0].items() if name != "address"}]
+
+
+class LongerFork(Fork):
+    """A fork without any of the payments, whose head is said to be beyond those of the others."""
+
+    blocks = 5
+
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
+        self._last_shared = int(self.upstream.call("eth_blockNumber"), 16) - self.blocks
+
+    def reply(self, method: str, params: list[object], reply: Json) -> Json:
+        told = super().reply(method, params, reply)
+        if method != "eth_getBlockByNumber" or params[0] != "latest" or not told.get("result"):
+            return told
+        return {"result": {**told["result"], "number": hex(int(told["result"]["number"], 16) + 3)}}
+
+    def chance(self, likelihood: float, *of: object) -> bool:
+        return True
+
+
+class DeepFork(LongerFork):
+    """One that begins before all blocks whose headers are kept."""
+
+    blocks = 13
+
+
 class CarelessForger(ForgedLogs):
     """Logs in every block, of transactions whose receipts do not hold them."""
 
@@ -62,8 +113,8 @@ def nodes(anvil: DevChain) -> Iterator[Nodes]:
         yield lambda count: [stack.enter_context(closing(LyingNode(anvil.url))) for _ in range(count)]
 
 
-def world_behind(ctx: Context, anvil: DevChain, nodes: list[LyingNode]) -> World:
-    chain = replace(ctx.settings.chains[0], rpc_urls=tuple(node.url for node in nodes))
+def world_behind(ctx: Context, anvil: DevChain, nodes: list[LyingNode], **changes: Any) -> World:
+    chain = replace(ctx.settings.chains[0], rpc_urls=tuple(node.url for node in nodes), **changes)
     settings = replace(ctx.settings, chains=(chain,))
     anvil.mine(8)
     return World(replace(ctx, settings=settings, clients={chain.chain_id: ChainClient(chain)}), anvil)
@@ -84,14 +135,7 @@ def disagreements(kind: str) -> float:
     return REGISTRY.get_sample_value("ctrip_chain_disagreements_total", {"chain": "anvil", "kind": kind}) or 0
 
 
-def read_block(world: World) -> int:
-    with world.ctx.sessions.begin() as session:
-        cursor = cursors.find(session, world.chain.chain_id)
-    assert cursor is not None
-    return cursor.read_block
-
-
-@pytest.mark.parametrize("fault", [HidesLogs, CarelessForger, Removed, ForeignReceipts])
+@pytest.mark.parametrize("fault", [HidesLogs, HidesReceipts, Unfiltered, CarelessForger, Removed, ForeignReceipts])
 def test_one_node_alone_that_contradicts_itself_is_not_believed(
     ctx: Context, anvil: DevChain, nodes: Nodes, usdc: bytes, fault: type[Fault]
 ) -> None:
@@ -99,11 +143,11 @@ def test_one_node_alone_that_contradicts_itself_is_not_believed(
     world = world_behind(ctx, anvil, [node])
     asked, unpaid = world.ask(10 * USDC, token=usdc), world.ask(5 * USDC, token=usdc)
     lie(node, fault, (unpaid.address, usdc, 5 * USDC))
-    before = read_block(world)
+    before = world.cursor().read_block
     anvil.pay_token(usdc, asked.address, 10 * USDC)
     anvil.mine(1)
     scan(world)
-    assert read_block(world) == before
+    assert world.cursor().read_block == before
     node.heal()
     anvil.mine(2)
     world.scan()
@@ -166,3 +210,60 @@ def test_a_reorg_that_one_of_two_nodes_denies_is_followed_when_they_agree(
     world.scan()
     assert world.payment(asked).standing.status is Status.DETECTED
     assert audit(world.ctx) == []
+
+
+def test_two_nodes_that_both_hide_a_log_are_not_believed(
+    ctx: Context, anvil: DevChain, nodes: Nodes, usdc: bytes
+) -> None:
+    first, second = nodes(2)
+    world = world_behind(ctx, anvil, [first, second])
+    asked, before = world.ask(10 * USDC, token=usdc), world.cursor().read_block
+    for node in (first, second):
+        lie(node, HidesReceipts)
+    anvil.pay_token(usdc, asked.address, 10 * USDC)
+    anvil.mine(1)
+    scan(world)
+    assert world.cursor().read_block == before
+    for node in (first, second):
+        node.heal()
+    anvil.mine(2)
+    world.scan()
+    assert world.payment(asked).standing.status is Status.CONFIRMED
+
+
+def test_a_log_of_a_token_that_nobody_lists_is_no_transfer(
+    ctx: Context, anvil: DevChain, nodes: Nodes, usdc: bytes
+) -> None:
+    first, second = nodes(2)
+    world = world_behind(ctx, anvil, [first, second])
+    asked, foreign, before = world.ask(10 * USDC, token=usdc), anvil.deploy_token(), disagreements("logs")
+    lie(first, IgnoresFilter)
+    anvil.pay_token(foreign, asked.address, 10 * USDC)
+    anvil.mine(3)
+    world.scan()
+    assert (world.events(asked), world.transfers(asked)) == (["created"], [])
+    assert disagreements("logs") > before
+
+
+@pytest.mark.parametrize("fork", [LongerFork, DeepFork])
+def test_a_reorg_that_two_of_three_nodes_deny_takes_nothing_back_and_stops_nothing(
+    ctx: Context, anvil: DevChain, nodes: Nodes, fork: type[Fault]
+) -> None:
+    first, second, third = nodes(3)
+    world = world_behind(ctx, anvil, [first, second, third], reorg_window=8)
+    asked = world.ask(ETHER)
+    anvil.mine(3)
+    anvil.pay(asked.address, ETHER)
+    anvil.mine(4)
+    world.scan()
+    before, events = disagreements("fork"), world.events(asked)
+    assert world.payment(asked).standing.status is Status.CONFIRMED
+    lie(first, fork)
+    other = world.ask(ETHER)
+    anvil.pay(other.address, ETHER)
+    anvil.mine(3)
+    world.scan()
+    assert (world.stopped_reason(), world.events(asked)) == (None, events)
+    assert world.cursor().read_block == anvil.block_number(), "the others are read at once"
+    assert world.payment(other).standing.status is Status.CONFIRMED
+    assert disagreements("fork") == before + 1, "who was denied is not asked again soon"

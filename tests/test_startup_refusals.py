@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import yaml
+from prometheus_client import REGISTRY
 
 from ctrip.bootstrap import bootstrap
 from ctrip.context import Context
 from ctrip.database import cursors, schema
 from ctrip.database.engine import Sessions
 from ctrip.database.models import deposit_addresses
+from ctrip.domain.addresses import checksum_address
 from ctrip.domain.sweeps import IntentState
 from ctrip.domain.transfers import TransferStatus
 from ctrip.errors import MisconfiguredError
@@ -252,6 +254,18 @@ def test_a_token_with_the_wrong_decimals(with_rows: Callable[..., Environment], 
     environment = with_rows(tokens=[row["tokens"][0] | {"decimals": 18}])
     words = "chain anvil: token USDC is listed with 18 decimals, but its contract 0x"
     assert words in refused(Role.LISTENER, environment)
+
+
+@pytest.mark.parametrize("is_away", [True, False])
+def test_a_token_that_tells_nothing_at_the_start_is_shown_until_it_does(
+    with_rows: Callable[..., Environment], whole: Environment, *, is_away: bool
+) -> None:
+    (row,) = yaml.safe_load(Path(whole["CHAINS_FILE"]).read_text())["chains"]
+    symbol = "GONE" if is_away else "EMPTY"
+    token = {"symbol": symbol, "address": checksum_address(symbol.encode().ljust(20, b"\1")), "decimals": 6}
+    urls = ["http://127.0.0.1:1"] if is_away else row["rpc_urls"]
+    bootstrap(Role.LISTENER, with_rows(rpc_urls=urls, tokens=[token])).sessions.kw["bind"].dispose()
+    assert REGISTRY.get_sample_value("ctrip_token_unconfirmed", {"chain": "anvil", "token": symbol}) == 1
 
 
 def test_a_chain_that_was_removed_while_it_holds_money(

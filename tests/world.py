@@ -10,17 +10,22 @@ import sqlalchemy as sa
 
 from ctrip.context import Context
 from ctrip.database import cursors, events, loops, payments, transfers
+from ctrip.database.models import coverage as coverage_rows
+from ctrip.database.models import events as event_rows
 from ctrip.database.models import loops as loop_rows
 from ctrip.database.models import merchants, webhook_deliveries
+from ctrip.database.models import payments as payment_rows
+from ctrip.database.models import transfers as transfer_rows
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix
 from ctrip.domain.loops import LoopKind
 from ctrip.domain.payments import Payment, Standing
+from ctrip.domain.scanning import Cursor
 from ctrip.domain.transfers import Transfer, TransferStatus
 from ctrip.services.scanning import scan_chain
 from ctrip.services.sweeping import sweep_chain
-from tests.devchain import DevChain
+from tests.devchain import ETHER, DevChain
 
 STEPS = 60
 """More ticks than any story here needs: a loop that has not come to rest by then is stuck."""
@@ -93,14 +98,24 @@ class World:
             )
         return payment
 
+    def paid(self, amount: int = ETHER, *, token: bytes = NATIVE) -> Payment:
+        """Ask for an amount, pay it in one transfer, and let that become final."""
+        asked = self.ask(amount, token=token)
+        if token == NATIVE:
+            self.anvil.pay(asked.address, amount)
+        else:
+            self.anvil.pay_token(token, asked.address, amount)
+        self.anvil.mine(self.chain.confirmations)
+        self.scan()
+        return asked
+
     def scan(self) -> None:
         """Let the listener read to the head."""
         for _ in range(STEPS):
             self._due()
             scan_chain(self.ctx, self.chain.chain_id)
-            with self.ctx.sessions() as session:
-                cursor = cursors.find(session, self.chain.chain_id)
-            if cursor is not None and (cursor.stopped_reason or cursor.read_block >= self.anvil.block_number()):
+            cursor = self.cursor()
+            if cursor.stopped_reason or cursor.read_block >= self.anvil.block_number():
                 # Once more at the head: a block at the same height may have been replaced.
                 self._due()
                 scan_chain(self.ctx, self.chain.chain_id)
@@ -141,6 +156,16 @@ class World:
             found = transfers.of_payments(session, [asked.id])[asked.id]
         return [transfer for transfer in found if transfer.status is not TransferStatus.ORPHANED]
 
+    def rows(self) -> list[dict[str, Any]]:
+        """All that is stored of payments, and of what was read: the same again where nothing came of something."""
+        tables = (payment_rows, transfer_rows, event_rows, coverage_rows)
+        with self.ctx.sessions() as session:
+            return [
+                dict(row)
+                for table in tables
+                for row in session.execute(sa.select(table).order_by(table.c.id)).mappings()
+            ]
+
     def events(self, asked: Payment) -> list[str]:
         """The types of its events, by version, without the subject where that is the payment itself."""
         with self.ctx.sessions() as session:
@@ -155,11 +180,16 @@ class World:
         with self.ctx.sessions() as session:
             return session.scalar(query) or 0
 
+    def cursor(self) -> Cursor:
+        """How far the chain was read."""
+        with self.ctx.sessions() as session:
+            found = cursors.find(session, self.chain.chain_id)
+        assert found is not None
+        return found
+
     def stopped_reason(self) -> str | None:
         """Why the chain is stopped, if it is."""
-        with self.ctx.sessions() as session:
-            cursor = cursors.find(session, self.chain.chain_id)
-        return None if cursor is None else cursor.stopped_reason
+        return self.cursor().stopped_reason
 
     def treasury(self, token: bytes = NATIVE) -> int:
         """What the treasury holds."""

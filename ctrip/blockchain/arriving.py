@@ -6,8 +6,8 @@ from dataclasses import replace
 from ctrip.blockchain.client import ChainClient
 from ctrip.domain.transfers import Sighting
 
-Place = tuple[int, bytes, bytes]
-"""A block's number, an address and a token."""
+_Growing = tuple[int, bytes, bytes]
+"""A block's number, and the address and the token whose balance grew in it."""
 
 
 def as_arrived(pinned: ChainClient, seen: Sequence[Sighting]) -> list[Sighting]:
@@ -34,13 +34,13 @@ def as_arrived(pinned: ChainClient, seen: Sequence[Sighting]) -> list[Sighting]:
     return arrived
 
 
-def _place(seen: Sighting) -> Place:
+def _place(seen: Sighting) -> _Growing:
     return seen.block_number, seen.recipient, seen.token
 
 
-def _growth(pinned: ChainClient, places: Sequence[Place]) -> dict[Place, int]:
+def _growth(pinned: ChainClient, places: Sequence[_Growing]) -> dict[_Growing, int]:
     """Return by how much each balance grew in its block; those that the node does not tell are left out."""
-    growth: dict[Place, int] = {}
+    growth: dict[_Growing, int] = {}
     for number in sorted({place[0] for place in places}):
         here = [place for place in places if place[0] == number]
         holders = [(address, token) for _, address, token in here]

@@ -5,7 +5,12 @@
     single      batches of eth_getBalance
 
 The block is pinned by its hash (EIP-1898). What an endpoint refuses is found out by smaller questions, not by its
-words, and remembered while the process lives.
+words, and remembered until it has answered for a while; then more is tried again.
+
+    one eth_getBalance at that block    refused   it has not the block or its state, or takes no hash
+    the same way, a single address      refused   it does not serve this way: the next one
+    the same once more                  told      what it refused for has passed, and teaches nothing
+                                        refused   too many at once: half of them; of few ones: the next way
 """
 
 from collections.abc import Sequence
@@ -15,10 +20,12 @@ from enum import IntEnum
 import msgspec
 
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.decoding import to_bytes, to_int
+from ctrip.blockchain.decoding import decoded, to_bytes, to_int
 from ctrip.blockchain.erc20 import address_word
+from ctrip.blockchain.learning import PATIENCE
 from ctrip.blockchain.transport import Call, Reply, TooSlow, refused
 from ctrip.domain.addresses import hex_text
+from ctrip.domain.limits import is_its_own
 from ctrip.domain.scanning import Header
 from ctrip.errors import BlockVanished, NodeUnavailable
 
@@ -28,8 +35,10 @@ MOST_OF_CONTRACT = 1_000
 """The most addresses of one call of Multicall3, whose call data is ten times as long."""
 MOST_SINGLE = 500
 """The most addresses that are asked for where each of them is a call."""
-_LEAST = 250
+LEAST = 250
 """A call of so many is small for any node: what fails then does not fail by its size."""
+MOST_REQUESTS = 50
+"""The most requests that one look is split into, however little an endpoint takes in each of them."""
 
 PROGRAM_AT = b"cTrip packed balance"
 """Where the program stands for the length of a call: an address that nobody can have a key or a contract for."""
@@ -55,13 +64,41 @@ class _Way(IntEnum):
     SINGLE = 2
 
 
+_MOST_OF = {_Way.OVERRIDE: MOST, _Way.MULTICALL: MOST_OF_CONTRACT, _Way.SINGLE: MOST_SINGLE}
+
+
 @dataclass
 class _Allowed:
-    """What an endpoint was found to allow; `most` is addresses in one call."""
+    """What an endpoint was found to allow; `most` is addresses in one call.
+
+    `patience` is how many answers it takes before more is tried: an endpoint that was busy once is not so for good.
+    """
 
     way: _Way = _Way.OVERRIDE
     most: int = MOST
     by_hash: bool = True
+    patience: int = 0
+
+    def refuses_size(self, asked: int) -> None:
+        self.most, self.patience = max(LEAST, min(self.most, asked) // 2), PATIENCE
+
+    def refuses_way(self, way: _Way) -> None:
+        self.way = _Way(way + 1)
+        self.most, self.patience = _MOST_OF[self.way], PATIENCE
+
+    def refuses_hashes(self) -> None:
+        self.by_hash, self.patience = False, PATIENCE
+
+    def accepted(self, asked: int) -> None:
+        is_best = self.way is _Way.OVERRIDE and self.by_hash
+        if is_best and (asked < self.most or self.most == MOST):
+            return
+        if self.patience > 0:
+            self.patience -= 1
+        elif self.most < _MOST_OF[self.way]:
+            self.most = min(_MOST_OF[self.way], 2 * self.most)
+        else:
+            self.way, self.most, self.by_hash = _Way.OVERRIDE, MOST, True
 
 
 _ALLOWED: dict[tuple[int, str | None], _Allowed] = {}
@@ -69,23 +106,27 @@ _ALLOWED: dict[tuple[int, str | None], _Allowed] = {}
 
 def most_at_once(client: ChainClient) -> int:
     """Return how many addresses may be asked for at once, by what is known of the endpoint of a pinned client."""
-    return MOST_SINGLE if _allowed(client).way is _Way.SINGLE else MOST
+    allowed = _allowed(client)
+    if allowed.way is not _Way.SINGLE:
+        return min(MOST, MOST_REQUESTS * allowed.most)
+    return min(MOST_SINGLE, MOST_REQUESTS * client.limits()[client.endpoint or ""].batch)
 
 
 def balances_at(client: ChainClient, addresses: Sequence[bytes], *, block: Header) -> list[int]:
     """Return the wei that addresses hold after `block`, as one endpoint tells. `client` is a pinned one.
 
-    Raises NodeRefused where the endpoint does not have the state of the block, BlockVanished where the block is not
-    on its chain any more, NodeUnavailable.
+    Raises NodeRefused where the endpoint does not have the state of the block, or does not tell balances, BlockVanished
+    where the block is not on its chain any more, NodeUnavailable.
     """
     allowed, found = _allowed(client), list[int]()
     while len(found) < len(addresses):
         asked = addresses[len(found) : len(found) + allowed.most]
         told = _ask(client, asked, allowed=allowed, block=block)
         if told is None:
-            _learn(client, allowed, block=block, refused_size=len(asked))
+            told = _learn(client, asked, allowed=allowed, block=block)
         else:
-            found += told
+            allowed.accepted(len(asked))
+        found += told
     if not allowed.by_hash:
         _check_canonical(client, block)
     return found
@@ -111,30 +152,43 @@ def _ask(client: ChainClient, asked: Sequence[bytes], *, allowed: _Allowed, bloc
     try:
         reply = client.ask(calls)[0]
     except TooSlow:
-        allowed.most = max(_LEAST, min(allowed.most, len(asked)) // 2)
+        allowed.refuses_size(len(asked))
         raise
-    answer = None if reply.error is not None else to_bytes(_text(reply))
+    answer = None if reply.error is not None else to_bytes(decoded(_TEXT, reply.result))
     if answer is None:
         return None
     return _words(answer, count=len(asked)) if allowed.way is _Way.OVERRIDE else _aggregated(answer, count=len(asked))
 
 
-def _learn(client: ChainClient, allowed: _Allowed, *, block: Header, refused_size: int) -> None:
-    """Find out why a call was refused: a block by hash, its size, or its way. Raises where it is none of these."""
-    here: list[Call] = [("eth_getBalance", [hex_text(PROGRAM_AT), _reference(block, by_hash=allowed.by_hash)])]
+def _learn(client: ChainClient, asked: Sequence[bytes], *, allowed: _Allowed, block: Header) -> list[int]:
+    """Find out why a call was refused: a block by hash, its way, its size, or nothing that lasts.
+
+    Returns what was asked for, where it is told now, or else nothing: it is to be asked for again, in another way.
+    Raises where the endpoint will not tell in any.
+    """
+    way, is_by_hash = allowed.way, allowed.by_hash
+    here: list[Call] = [("eth_getBalance", [hex_text(PROGRAM_AT), _reference(block, by_hash=is_by_hash)])]
     reply = client.ask(here)[0]
     if reply.error is not None:
         by_number: Call = ("eth_getBalance", [hex_text(PROGRAM_AT), _reference(block, by_hash=False)])
-        if not allowed.by_hash or client.ask([by_number])[0].error is not None:
+        if not is_by_hash or client.ask([by_number])[0].error is not None:
+            if is_its_own("eth_getBalance", reply.error.refusal):
+                client.pass_over("eth_getBalance")
             raise refused("eth_getBalance", reply.error)
         _check_canonical(client, block)
-        allowed.by_hash = False
-    elif allowed.way is _Way.SINGLE:
+        allowed.refuses_hashes()
+        return []
+    if way is _Way.SINGLE:
         raise NodeUnavailable(f"{client.endpoint} tells some balances of block {block.number} and refuses others")
-    elif refused_size > 1 and _ask(client, [PROGRAM_AT], allowed=allowed, block=block) is not None:
-        allowed.most = refused_size // 2
-    else:
-        allowed.way, allowed.most = _Way(allowed.way + 1), MOST_OF_CONTRACT
+    if _ask(client, [PROGRAM_AT], allowed=allowed, block=block) is None:
+        allowed.refuses_way(way)
+        return []
+    told = _ask(client, asked, allowed=allowed, block=block)
+    if told is None and len(asked) > LEAST:
+        allowed.refuses_size(len(asked))
+    elif told is None:
+        allowed.refuses_way(way)
+    return told or []
 
 
 def _check_canonical(client: ChainClient, block: Header) -> None:
@@ -147,17 +201,10 @@ def _reference(block: Header, *, by_hash: bool) -> object:
     return {"blockHash": hex_text(block.hash), "requireCanonical": True} if by_hash else hex(block.number)
 
 
-def _text(reply: Reply) -> str:
-    try:
-        return _TEXT.decode(reply.result)
-    except ValueError as error:  # msgspec's errors, and undecodable text
-        raise NodeUnavailable(f"an answer of the wrong form: {error}") from error
-
-
 def _quantities(replies: Sequence[Reply]) -> list[int] | None:
     if any(reply.error is not None for reply in replies):
         return None
-    return [to_int(_text(reply)) for reply in replies]
+    return [to_int(decoded(_TEXT, reply.result)) for reply in replies]
 
 
 def _words(answer: bytes, *, count: int) -> list[int] | None:

@@ -4,7 +4,7 @@ import math
 
 MEMORY_S = 5.0
 """How far back calls count for the rate at which the endpoint had enough."""
-LEAST = 5.0
+LEAST = 1.0
 MOST = 2000.0
 """Calls per second: below the one no budget is ever set, and above the other none is needed."""
 STEP = 1.0
@@ -36,6 +36,13 @@ class Budget:
             return 0.0
         self._pass(now)
         return max(0.0, -self._tokens / self.rate)
+
+    def most_at_once(self) -> int | None:
+        """Return how many calls a batch may have: those of a second; None where there is no limit.
+
+        A provider that counts calls refuses a larger batch for ever, however long the pauses between them are.
+        """
+        return None if self.rate is None else max(1, int(self.rate))
 
     def spend(self, calls: int, *, now: float) -> None:
         """Count a request that is sent now."""

@@ -5,25 +5,27 @@ Every method raises NodeUnavailable where no endpoint answered and NodeRefused w
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, Self, TypeVar
+from functools import partial
+from typing import Literal, Self
 
 import msgspec
 
 from ctrip import metrics
 from ctrip.blockchain.decoding import (
     Block,
-    BlockJson,
     HeaderJson,
     LogJson,
     Receipt,
     ReceiptJson,
-    block_of,
+    blocks_of,
+    decoded,
     header_of,
+    numbered,
     receipt_of,
     to_int,
 )
-from ctrip.blockchain.endpoint import Endpoint
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, UPGRADED_TOPIC, balance_of_call, decimals_call
+from ctrip.blockchain.fleet import READING
 from ctrip.blockchain.ranges import Piece, Question, logs_in
 from ctrip.blockchain.rpc import Call, Reply, RpcPool
 from ctrip.domain.addresses import NATIVE, hex_text
@@ -35,12 +37,12 @@ from ctrip.domain.scanning import BlockRange, Header
 from ctrip.errors import BlockVanished, NodeRefused, NodeUnavailable
 from ctrip.log import get_logger
 
-T = TypeVar("T")
-Disagreement = Literal["empty_logs", "receipt", "fork", "balance"]
+FAR = 16
+"""An endpoint that told of a head so many blocks beyond one that it lacks is not merely a moment behind itself."""
+Disagreement = Literal["empty_logs", "receipt", "fork", "balance", "head", "logs", "tag"]
 """What an endpoint said that contradicts itself or another."""
 log = get_logger()
 
-_BLOCK = msgspec.json.Decoder(BlockJson | None)
 _HEADER = msgspec.json.Decoder(HeaderJson | None)
 _LOGS = msgspec.json.Decoder(list[LogJson])
 _RECEIPTS = msgspec.json.Decoder(list[ReceiptJson])
@@ -63,29 +65,49 @@ class ChainClient:
         """The labels of all endpoints of the chain, in order of preference."""
         return tuple(self._pool.limits())
 
-    def pinned(self, *, avoiding: Collection[str] = ()) -> Self:
+    def keeping(self, keep_lease: Callable[[], None]) -> Self:
+        """Return a client that calls `keep_lease` after each of its requests, and so do those that are pinned of it."""
+        one = copy.copy(self)
+        one._pool = self._pool.keeping(keep_lease)
+        return one
+
+    def pinned(self, *, avoiding: Collection[str] = (), needs: Collection[str] = READING) -> Self:
         """Return a client that asks one endpoint alone: the best one whose label is not among `avoiding`.
 
-        One that is distrusted is the last choice. Raises NodeUnavailable where all that may be asked fail; where
-        nothing is avoided, one that fails is better than none.
+        One that refused one of the methods `needs` of late is taken where there is no other, and one that is distrusted
+        is the last choice. Raises NodeUnavailable where all that may be asked fail; where nothing is avoided, one that
+        fails is better than none.
         """
         one = copy.copy(self)
-        one._pool, endpoint = self._pool.pinned(avoiding=avoiding)
+        one._pool, endpoint = self._pool.pinned(avoiding=avoiding, needs=needs)
         one.endpoint = endpoint.label
         return one
 
     def distrust(self, kind: Disagreement, detail: str) -> None:
-        """Pass over the endpoint of this pinned client for a while: it contradicted itself or another one.
-
-        `detail` is for the operator, who looks into it, and holds no URL.
-        """
+        """Pass over the endpoint of this pinned client for a while. `detail` is for the operator, and holds no URL."""
         self._pool.distrust()
         self.dispute(kind, detail)
+
+    def pass_over(self, method: str) -> None:
+        """Ask others first, for a while, for a method that the endpoint of this pinned client does not serve."""
+        self._pool.pass_over(method)
 
     def dispute(self, kind: Disagreement, detail: str) -> None:
         """Say that endpoints tell different stories, and nobody knows yet which of them is right."""
         metrics.CHAIN_DISAGREEMENTS.labels(chain=self.chain.name, kind=kind).inc()
         log.warning("endpoints_disagree", chain=self.chain.name, endpoint=self.endpoint, kind=kind, detail=detail)
+
+    def lacks(self, number: int) -> None:
+        """Look at the endpoint of this pinned client, which does not tell block `number`.
+
+        Raises NodeUnavailable where it told of a head far beyond: it has no old blocks, or told of a head that there is
+        not, and is passed over for a while. A few blocks are nothing: behind one URL there may be several nodes.
+        """
+        head = self._pool.told_head()
+        if head is not None and head.number - number > FAR:
+            detail = f"no block {number}, and of a head at {head.number}"
+            self.distrust("head", detail)
+            raise NodeUnavailable(f"{self.endpoint} told of {detail}")
 
     def verify(self) -> None:
         """Raise MisconfiguredError where a reachable endpoint is on another chain than configured."""
@@ -93,28 +115,33 @@ class ChainClient:
 
     def head(self) -> Header:
         """Return the header of the newest block."""
-        return self._pool.on_one(Endpoint.newest)
+        return self._pool.newest()
 
-    def tagged(self, tag: Finality) -> Header | None:
-        """Return the header of the newest block that the chain calls so; None where the node does not know the tag."""
-        reply = self._pool.ask([("eth_getBlockByNumber", [tag, False])])[0]
-        block = None if reply.error is not None else _read(_HEADER, reply.result)
-        return None if block is None else header_of(block)
+    def tagged(self, tags: Sequence[Finality]) -> tuple[Header, dict[Finality, Header]]:
+        """Return the newest block and, as told just before it, those that the chain calls so: of the tags it knows."""
+        told = self._pool.ask([("eth_getBlockByNumber", [tag, False]) for tag in (*tags, "latest")])
+        *blocks, newest = [None if reply.error is not None else decoded(_HEADER, reply.result) for reply in told]
+        if newest is None:
+            raise NodeUnavailable(f"a node of {self.chain.name} tells no head")
+        return header_of(newest), {
+            tag: header_of(block) for tag, block in zip(tags, blocks, strict=True) if block is not None
+        }
 
     def headers(self, numbers: Iterable[int]) -> dict[int, Header]:
         """Return the canonical headers by number; numbers beyond the node's head are left out."""
-        calls: list[Call] = [("eth_getBlockByNumber", [hex(number), False]) for number in numbers]
+        wanted = list(numbers)
+        calls: list[Call] = [("eth_getBlockByNumber", [hex(number), False]) for number in wanted]
 
         def read(results: Sequence[msgspec.Raw]) -> dict[int, Header]:
-            blocks = (_read(_HEADER, result) for result in results)
-            return {header.number: header for header in (header_of(block) for block in blocks if block is not None)}
+            blocks = zip(wanted, (decoded(_HEADER, result) for result in results), strict=True)
+            return {number: numbered(number, header_of(block)) for number, block in blocks if block is not None}
 
         return self._pool.read(calls, read)
 
     def blocks(self, numbers: Iterable[int]) -> list[Block]:
         """Return whole blocks in the order of `numbers`. Raises BlockVanished where the node lacks one of them."""
         wanted = list(numbers)
-        found = self._pool.read(_whole(wanted), _blocks)
+        found = self._pool.read(_whole(wanted), partial(blocks_of, wanted))
         if len(found) < len(wanted):
             raise BlockVanished(f"{self.chain.name} has no block {wanted[len(found)]}")
         return found
@@ -124,7 +151,8 @@ class ChainClient:
 
         `numbers` follow each other.
         """
-        return self._pool.read_at_head(_whole(numbers), _blocks)
+        wanted = list(numbers)
+        return self._pool.read_at_head(_whole(wanted), partial(blocks_of, wanted))
 
     def logs(self, headers: Sequence[Header], *, tokens: Collection[bytes]) -> list[list[LogJson]]:
         """Return, for each of `headers`, the Transfer and Upgraded logs of `tokens` in its block.
@@ -137,7 +165,7 @@ class ChainClient:
         wanted = {"address": [hex_text(token) for token in tokens], "topics": [_WATCHED]}
         calls: list[Call] = [("eth_getLogs", [{"blockHash": hex_text(header.hash), **wanted}]) for header in headers]
         try:
-            return self._pool.read(calls, lambda results: [_read(_LOGS, result) for result in results])
+            return self._pool.read(calls, lambda results: [decoded(_LOGS, result) for result in results])
         except NodeRefused as error:
             raise BlockVanished(f"{self.chain.name} gave no logs: {error.rpc_message}") from error
 
@@ -163,6 +191,10 @@ class ChainClient:
         """
         self._pool.survey()
 
+    def at_once(self, most: int) -> int:
+        """Return how many threads may ask at once, `most` at the most: with a limited rate they would only wait."""
+        return self._pool.at_once(most)
+
     def limits(self) -> dict[str, Limits]:
         """Return what each endpoint accepts in a request, as far as that was learnt, by label."""
         return self._pool.limits()
@@ -174,22 +206,14 @@ class ChainClient:
     def block_receipts(self, block_hash: bytes) -> list[Receipt]:
         """Return all receipts of a block. Raises NodeRefused, also where the node does not know this question."""
         call: Call = ("eth_getBlockReceipts", [hex_text(block_hash)])
-        return self._pool.read([call], lambda results: [receipt_of(each) for each in _read(_RECEIPTS, results[0])])
-
-    def blocks_with_transfers_to(self, address: bytes, among: BlockRange) -> set[int]:
-        """Return the blocks that hold Transfers of listed tokens to an address. Raises NodeRefused."""
-        tokens = [token.address for token in self.chain.tokens if not token.is_native]
-        if not tokens:
-            return set()
-        pieces = self.logs_in(among, tokens=tokens, recipients=[address])
-        return {to_int(log.block_number) for piece in pieces for log in piece.logs}
+        return self._pool.read([call], lambda results: [receipt_of(each) for each in decoded(_RECEIPTS, results[0])])
 
     def receipts(self, tx_hashes: Sequence[bytes]) -> dict[bytes, Receipt]:
         """Return the receipts of mined transactions; hashes that the node does not know are left out."""
         calls: list[Call] = [("eth_getTransactionReceipt", [hex_text(tx_hash)]) for tx_hash in tx_hashes]
 
         def read(results: Sequence[msgspec.Raw]) -> dict[bytes, Receipt]:
-            receipts = (_read(_RECEIPT, result) for result in results)
+            receipts = (decoded(_RECEIPT, result) for result in results)
             return {receipt.tx_hash: receipt for receipt in (receipt_of(r) for r in receipts if r is not None)}
 
         return self._pool.read(calls, read)
@@ -213,11 +237,11 @@ class ChainClient:
             for address, token in holders
         ]
         replies = self._pool.ask(calls) if calls else []
-        return [None if reply.error else to_int(_quantity(_read(_TEXT, reply.result))) for reply in replies]
+        return [None if reply.error else to_int(_quantity(decoded(_TEXT, reply.result))) for reply in replies]
 
     def transaction_count(self, address: bytes, *, block: int | None = None) -> int:
         """Return the nonce that `address` would use next after `block`, or now by mined blocks alone."""
-        return to_int(_read(_TEXT, self._one("eth_getTransactionCount", hex_text(address), _tag(block))))
+        return to_int(decoded(_TEXT, self._one("eth_getTransactionCount", hex_text(address), _tag(block))))
 
     def fees(self) -> Fees:
         """Return what a transaction costs now. Where the node suggests no tip, the rest of its gas price is one."""
@@ -229,21 +253,16 @@ class ChainClient:
         head, price, tip = self._pool.ask(calls)
         if head.error is not None or price.error is not None:
             raise NodeUnavailable(f"a node of {self.chain.name} does not tell its fees")
-        block = _read(_HEADER, head.result)
+        block = decoded(_HEADER, head.result)
         base_fee = None if block is None or block.base_fee is None else to_int(block.base_fee)
-        gas_price = to_int(_read(_TEXT, price.result))
+        gas_price = to_int(decoded(_TEXT, price.result))
         left_over = max(0, gas_price - (base_fee or 0))
-        return Fees(base_fee, left_over if tip.error else to_int(_read(_TEXT, tip.result)), gas_price)
+        return Fees(base_fee, left_over if tip.error else to_int(decoded(_TEXT, tip.result)), gas_price)
 
     def estimate_gas(self, *, sender: bytes, recipient: bytes, value: int = 0, call: bytes = b"") -> int:
         """Return the gas that a transaction would use now. Raises NodeRefused where it would revert."""
-        transaction = {
-            "from": hex_text(sender),
-            "to": hex_text(recipient),
-            "value": hex(value),
-            "data": hex_text(call),
-        }
-        return to_int(_read(_TEXT, self._one("eth_estimateGas", transaction)))
+        asked = {"from": hex_text(sender), "to": hex_text(recipient), "value": hex(value), "data": hex_text(call)}
+        return to_int(decoded(_TEXT, self._one("eth_estimateGas", asked)))
 
     def send_raw(self, raw: bytes) -> None:
         """Broadcast a signed transaction. Raises NodeRefused with the node's words where it does not take it."""
@@ -252,7 +271,7 @@ class ChainClient:
     def decimals(self, token: bytes) -> int:
         """Ask a token for its decimals. Raises NodeRefused where there is no such contract."""
         call = {"to": hex_text(token), "data": hex_text(decimals_call())}
-        answer = _read(_TEXT, self._one("eth_call", call, "latest"))
+        answer = decoded(_TEXT, self._one("eth_call", call, "latest"))
         if len(answer) <= 2:
             raise NodeRefused(f"no contract at {hex_text(token)}", rpc_code=0, rpc_message="empty answer")
         return to_int(answer)
@@ -265,25 +284,8 @@ class ChainClient:
         return self._pool.results([(method, list(params))])[0]
 
 
-def _blocks(results: Iterable[msgspec.Raw]) -> list[Block]:
-    blocks: list[Block] = []
-    for result in results:
-        block = _read(_BLOCK, result)
-        if block is None:
-            break
-        blocks.append(block_of(block))
-    return blocks
-
-
 def _whole(numbers: Iterable[int]) -> list[Call]:
     return [("eth_getBlockByNumber", [hex(number), True]) for number in numbers]
-
-
-def _read(decoder: msgspec.json.Decoder[T], result: msgspec.Raw) -> T:
-    try:
-        return decoder.decode(result)
-    except ValueError as error:  # msgspec's errors, and undecodable text
-        raise NodeUnavailable(f"an answer of the wrong form: {error}") from error
 
 
 def _tag(block: int | None) -> str:

@@ -1,12 +1,21 @@
 """From a node's JSON to headers, sightings and receipts: only the fields that are needed are ever decoded."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import msgspec
 
 from ctrip.domain.scanning import Header
 from ctrip.errors import NodeUnavailable
+
+T = TypeVar("T")
+
+
+HASH_BYTES = 32
+_STORED_BITS = 63
+_BLOOM_BITS = 2048
 
 
 # None of these can be part of a cycle, and a batch holds thousands: the garbage collector need not look at them.
@@ -60,6 +69,9 @@ class ReceiptJson(msgspec.Struct):
     gas_price: str | None = msgspec.field(name="effectiveGasPrice", default=None)
 
 
+_BLOCK = msgspec.json.Decoder(BlockJson | None)
+
+
 @dataclass(frozen=True)
 class Log:
     """A log of a receipt."""
@@ -99,20 +111,37 @@ class Block:
     bloom: int = 0
 
 
-def to_int(quantity: str) -> int:
-    """Read a hex quantity. Raises NodeUnavailable where it is none: a node that writes nonsense is one that fails."""
+def decoded(decoder: msgspec.json.Decoder[T], result: msgspec.Raw) -> T:
+    """Decode a result. Raises NodeUnavailable where it is of another form."""
     try:
-        return int(quantity, 16)
+        return decoder.decode(result)
+    except ValueError as error:  # msgspec's errors, and undecodable text
+        raise NodeUnavailable(f"an answer of the wrong form: {error}") from error
+
+
+def to_int(quantity: str, *, bits: int = 256) -> int:
+    """Read a hex quantity of so many bits at the most.
+
+    Raises NodeUnavailable where it is none: a node that writes nonsense is one that fails.
+    """
+    try:
+        number = int(quantity, 16)
     except ValueError as error:
         raise NodeUnavailable(f"{quantity[:40]!r} is no hex quantity") from error
+    if number < 0 or number >> bits:
+        raise NodeUnavailable(f"{quantity[:40]!r} is no quantity of {bits} bits")
+    return number
 
 
-def to_bytes(text: str) -> bytes:
-    """Read hex bytes. Raises NodeUnavailable where they are none."""
+def to_bytes(text: str, *, size: int | None = None) -> bytes:
+    """Read hex bytes, `size` of them where that is given. Raises NodeUnavailable where they are none."""
     try:
-        return bytes.fromhex(text[2:])
+        found = bytes.fromhex(text[2:])
     except ValueError as error:
         raise NodeUnavailable(f"{text[:40]!r} is no hex text") from error
+    if size is not None and len(found) != size:
+        raise NodeUnavailable(f"{text[:40]!r} is not of {size} bytes")
+    return found
 
 
 def header_of(block: HeaderJson) -> Header:
@@ -122,13 +151,30 @@ def header_of(block: HeaderJson) -> Header:
     except (ValueError, OverflowError, OSError) as error:
         raise NodeUnavailable(f"block {block.number[:40]} has the time {block.timestamp[:40]}") from error
     return Header(
-        number=to_int(block.number), hash=to_bytes(block.hash), parent_hash=to_bytes(block.parent_hash), time=time
+        number=to_int(block.number, bits=_STORED_BITS),
+        hash=to_bytes(block.hash, size=HASH_BYTES),
+        parent_hash=to_bytes(block.parent_hash, size=HASH_BYTES),
+        time=time,
     )
 
 
-def block_of(block: BlockJson) -> Block:
-    """Take a whole block. Raises NodeUnavailable."""
-    return Block(header_of(block), tuple(block.transactions), to_int(block.logs_bloom or "0x0"))
+def numbered(number: int, told: Header) -> Header:
+    """Return the header that was told for `number`. Raises NodeUnavailable where it is another block's."""
+    if told.number != number:
+        raise NodeUnavailable(f"block {told.number} was given for block {number}")
+    return told
+
+
+def blocks_of(numbers: Iterable[int], results: Iterable[msgspec.Raw]) -> list[Block]:
+    """Read the blocks that were told for `numbers`, up to the first that is not there. Raises NodeUnavailable."""
+    blocks: list[Block] = []
+    for number, result in zip(numbers, results, strict=True):
+        told = decoded(_BLOCK, result)
+        if told is None:
+            break
+        header = numbered(number, header_of(told))
+        blocks.append(Block(header, tuple(told.transactions), to_int(told.logs_bloom or "0x0", bits=_BLOOM_BITS)))
+    return blocks
 
 
 def receipt_of(receipt: ReceiptJson) -> Receipt:

@@ -3,26 +3,28 @@
 fails        it rests, longer each time, and must show its chain id again before its next answer counts
 429          it is left alone for as long as it says, and asked for less from then on
 contradicts  whoever notices lets it rest (`distrust`)
-refuses      what it refused for its size is asked again in smaller pieces
+refuses      what it refused for its size is asked again in smaller pieces; a method that it refuses whatever is asked
+             is better asked of others, for a while, and it must show its chain id again: it may serve nothing at all
 """
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from ctrip import metrics
-from ctrip.blockchain.budget import Budget
 from ctrip.blockchain.decoding import HeaderJson, header_of
-from ctrip.blockchain.learning import Learnt
+from ctrip.blockchain.learning import Learnt, Refusals
+from ctrip.blockchain.measuring import measure, outcome_of
 from ctrip.blockchain.transport import (
     TIMEOUT_S,
     BatchRefused,
     Call,
     Clock,
     Fault,
+    NotServed,
     RateLimited,
     Reply,
     TooSlow,
@@ -30,10 +32,11 @@ from ctrip.blockchain.transport import (
     label_of,
     refused,
 )
+from ctrip.blockchain.turns import MOST_IN_A_ROW, PLAIN, SHORT_S, Manner, Turns
 from ctrip.domain.chains import Chain
-from ctrip.domain.limits import Limits, Refusal
+from ctrip.domain.limits import Limits, Refusal, is_its_own
 from ctrip.domain.scanning import Header
-from ctrip.errors import NodeUnavailable
+from ctrip.errors import NodeRefused, NodeUnavailable
 from ctrip.log import get_logger
 
 REST_S = 5.0
@@ -41,13 +44,8 @@ MAX_REST_S = 30.0
 """How long a failed endpoint is passed over while another one answers: twice as long with each failure in a row."""
 DISTRUST_S = 30.0
 """How long an endpoint that contradicted itself or another is passed over."""
-PAUSE_S = 1.0
-"""How long an endpoint that limits the rate is left alone where it does not say: twice as long each time in a row."""
-MAX_PAUSE_S = 120.0
-"""How long at the most where it does say."""
-MOMENT_S = 0.001
-
 _HEADER = msgspec.json.Decoder(HeaderJson)
+_TOO_MUCH = (Refusal.SIZE, Refusal.BATCH)
 _LATEST: Call = ("eth_getBlockByNumber", ["latest", False])
 log = get_logger()
 
@@ -81,15 +79,15 @@ class Endpoint:
         self.latency_s: float | None = None
         """How long it took to tell its head when all endpoints were asked at once."""
         self._url = url
-        self._chain = chain
+        self._chain_id = chain.chain_id
+        self._names = {"chain": chain.name, "endpoint": self.label}
         self._clock = clock
-        self._pause = pause
+        self._turns = Turns(self.label, clock=clock, pause=pause)
+        self._refusals = Refusals()
         self._lock = threading.Lock()
-        self._budget = Budget()
         self._is_verified = False
         self._failures = 0
-        self._pauses = 0
-        self._resting_until = self._distrusted_until = self._barred_until = 0.0
+        self._resting_until = self._distrusted_until = 0.0
 
     # --- how it does ------------------------------------------------------------------------------------------------
 
@@ -104,19 +102,50 @@ class Endpoint:
         return self._clock() < self._resting_until
 
     @property
+    def is_away(self) -> bool:
+        """True where it rests, or is to be left alone for longer than a request may take."""
+        return self.is_resting or self._turns.is_unwelcome or self.wait_s() > TIMEOUT_S
+
+    @property
     def is_suspect(self) -> bool:
         """True where its last answer was a failure: another one is better, until it has answered again."""
         return self._failures > 0
 
+    def refuses(self, methods: Collection[str]) -> bool:
+        """True where it refused one of these methods of late, whatever was asked."""
+        return self._refusals.has_any(methods, now=self._clock())
+
     def wait_s(self) -> float:
         """Return how long its rate limits keep it from being asked."""
-        with self._lock:
-            now = self._clock()
-            return max(0.0, self._barred_until - now, self._budget.wait_s(now))
+        return self._turns.wait_s()
+
+    def at_once(self, most: int) -> int:
+        """Return how many threads may ask it at once, `most` at the most."""
+        return self._turns.at_once(most)
 
     def distrust(self) -> None:
         """Rest for a while, whatever it answers meanwhile."""
         self._distrusted_until = self._clock() + DISTRUST_S
+
+    def refused(self, method: str, fault: Fault) -> NodeRefused:
+        """Make the error for a call that is needed and that it refused; remember where that is its own fault."""
+        if is_its_own(method, fault.refusal):
+            self.pass_over(method)
+            return refused(method, fault, kind=NotServed)
+        return refused(method, fault, kind=NotServed if fault.refusal is Refusal.HISTORY else NodeRefused)
+
+    def pass_over(self, method: str) -> None:
+        """Remember that it does not serve a method. Whether it serves anything is asked before anything else."""
+        if not self.refuses([method]):
+            log.warning("endpoint_refuses", **self._names, method=method)
+        self._refusals.note(method, now=self._clock())
+        self._is_verified = False
+
+    def show(self, *, best: int, needs: Collection[str]) -> None:
+        """Show in metrics whether work of these needs passes it over, and how far it is behind the chain's `best`."""
+        metrics.ENDPOINT_RESTING.labels(**self._names).set(self.is_away or self.is_suspect or self.refuses(needs))
+        if self.head is not None:
+            metrics.ENDPOINT_BEHIND_BLOCKS.labels(**self._names).set(max(0, best - self.head.header.number))
 
     def note_head(self, header: Header, *, asked_at: float) -> None:
         """Remember what it told of its newest block."""
@@ -124,33 +153,36 @@ class Endpoint:
 
     # --- how it is asked --------------------------------------------------------------------------------------------
 
-    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+    def ask(self, calls: Sequence[Call], manner: Manner = PLAIN) -> list[Reply]:
         """Send calls in batches as large as it takes, and return their replies in the calls' order.
 
         Raises NodeUnavailable where one of them failed; an error of a single call is in its reply.
         """
-        replies: list[Reply] = []
-        while len(replies) < len(calls):
-            some = calls[len(replies) : len(replies) + self.learnt.limits.batch]
-            replies += self._ask_some(some)
-        return replies
+        return [reply for told in self._told(calls, manner) for reply in told]
 
-    def results(self, calls: Sequence[Call]) -> list[msgspec.Raw]:
-        """Send calls and return their results, undecoded. Raises NodeRefused at the first error among them."""
-        replies = self.ask(calls) if calls else []
-        for (method, _), reply in zip(calls, replies, strict=True):
-            if reply.error is not None:
-                raise refused(method, reply.error)
-        return [reply.result for reply in replies]
+    def results(self, calls: Sequence[Call], manner: Manner = PLAIN) -> list[msgspec.Raw]:
+        """Send calls and return their results, undecoded. Raises NodeRefused at the first error among them.
+
+        It is NotServed where another endpoint may serve what this one does not.
+        """
+        results: list[msgspec.Raw] = []
+        for told in self._told(calls, manner):
+            for reply in told:
+                if reply.error is not None:
+                    raise self.refused(calls[len(results)][0], reply.error)
+                results.append(reply.result)
+        if self._refusals:
+            self._refusals.forget({method for method, _ in calls})
+        return results
 
     def newest(self) -> Header:
-        """Ask for its newest block. Raises NodeUnavailable."""
+        """Ask for its newest block. Raises NodeUnavailable, and NodeRefused where it does not tell."""
         return self.newest_with([])[0]
 
-    def newest_with(self, calls: Sequence[Call]) -> tuple[Header, list[msgspec.Raw]]:
+    def newest_with(self, calls: Sequence[Call], manner: Manner = PLAIN) -> tuple[Header, list[msgspec.Raw]]:
         """Ask for its newest block and, in the same request, for `calls`; raises what `results` does."""
         asked_at = self._clock()
-        newest, *results = self.results([_LATEST, *calls])
+        newest, *results = self.results([_LATEST, *calls], manner)
         try:
             header = _header(newest)
         except NodeUnavailable:
@@ -179,29 +211,44 @@ class Endpoint:
             self._failures += 1
             self._resting_until = now + min(MAX_REST_S, REST_S * 2 ** min(self._failures - 1, 10))
 
+    def _told(self, calls: Sequence[Call], manner: Manner) -> Iterator[list[Reply]]:
+        """Yield the replies to batch after batch."""
+        count = in_a_row = 0
+        while count < len(calls):
+            most = self._turns.most_at_once(self.learnt.limits.batch)
+            try:
+                told = self._ask_some(calls[count : count + most])
+            except RateLimited:
+                # What it has told already would have to be asked for again elsewhere: under a narrow limit for ever.
+                in_a_row += 1
+                is_begun = manner.is_bound or count > 0
+                if not is_begun or in_a_row >= MOST_IN_A_ROW or self.wait_s() > SHORT_S:
+                    raise
+                continue
+            finally:
+                manner.keep_lease()
+            count, in_a_row = count + len(told), 0
+            yield told
+
     def _ask_some(self, calls: Sequence[Call]) -> list[Reply]:
         """Return the replies to some of `calls`, the first of them at least: to all where they are not too many."""
         asked = Limits(batch=len(calls), span=0, topics=0)
         try:
             replies = self._ask_once(calls)
         except BatchRefused as error:
-            if not self.learnt.refused(error.rpc_code, error.rpc_message, asked=asked):
-                self.failed()
-                raise NodeUnavailable(error.detail) from None
+            self.learnt.refused(error.rpc_code, error.rpc_message, asked=asked)
             return []
         except TooSlow:
             if len(calls) > 1:
                 self.learnt.too_much(asked=asked)
             raise
-        cut = next((at for at, reply in enumerate(replies) if _is_cut_off(reply.error)), None)
-        if cut is None or len(calls) == 1:
-            self.learnt.accepted(asked=asked)
-            return replies
         # geth answers the first calls of a batch, and the rest with errors, where all of them would be too large.
-        fault = replies[cut].error
-        if fault is not None:
-            self.learnt.refused(fault.code, fault.text, asked=asked)
-        return replies[:cut]
+        for at, reply in enumerate(replies):
+            if reply.error is not None and reply.error.refusal in _TOO_MUCH and len(calls) > 1:
+                self.learnt.refused(reply.error.code, reply.error.text, asked=asked)
+                return replies[:at]
+        self.learnt.accepted(asked=asked)
+        return replies
 
     def _ask_once(self, calls: Sequence[Call]) -> list[Reply]:
         try:
@@ -214,68 +261,34 @@ class Endpoint:
             self.failed()
             raise
         with self._lock:
-            self._failures = self._pauses = 0
+            self._failures = 0
             self._resting_until = 0.0
-            self._budget.grow(self._clock())
+        self._turns.answered()
         return replies
 
     def _verify(self) -> None:
         chain_id = self.chain_id()
-        if chain_id != self._chain.chain_id:
-            raise NodeUnavailable(f"{self.label} is on chain id {chain_id}, not on {self._chain.chain_id}")
+        if chain_id != self._chain_id:
+            raise NodeUnavailable(f"{self.label} is on chain id {chain_id}, not on {self._chain_id}")
         self._is_verified = True
 
     def _exchange(self, calls: Sequence[Call]) -> list[Reply]:
-        self._wait_for_its_turn(len(calls))
+        self._turns.wait(len(calls))
         started, outcome = self._clock(), "error"
         try:
             replies = exchange(self._url, calls, clock=self._clock)
-            outcome = "refused" if any(reply.error for reply in replies) else "ok"
+            outcome = outcome_of(calls, replies)
         except RateLimited as error:
             outcome = "limited"
-            self._bar(error)
+            wait_s, rate = self._turns.limited(error.wait_s)
+            log.info("endpoint_limits_rate", **self._names, wait_s=wait_s, calls_per_s=rate)
             raise
         except BatchRefused:
             outcome = "refused"
             raise
         finally:
-            self._measure(calls[0][0], outcome, started=started)
+            measure(calls, outcome, **self._names, seconds=self._clock() - started)
         return replies
-
-    def _wait_for_its_turn(self, calls: int) -> None:
-        """Wait until the rate limits allow a request. Raises RateLimited where that is longer than one may take."""
-        deadline = self._clock() + TIMEOUT_S
-        while True:
-            with self._lock:
-                now = self._clock()
-                wait_s = max(self._barred_until - now, self._budget.wait_s(now))
-                if wait_s <= MOMENT_S:
-                    self._budget.spend(calls, now=now)
-                    return
-            if now + wait_s > deadline:
-                raise RateLimited(f"{self.label} is left alone for {wait_s:.0f} s: it limits the rate", wait_s=wait_s)
-            self._pause(wait_s)
-
-    def _bar(self, error: RateLimited) -> None:
-        """Leave it alone for as long as it asks for, and send less from then on."""
-        with self._lock:
-            now = self._clock()
-            told = error.wait_s
-            guessed_s = min(MAX_REST_S, PAUSE_S * 2 ** min(self._pauses, 10))
-            wait_s = guessed_s if told is None else min(MAX_PAUSE_S, told)
-            if now >= self._barred_until:
-                self._pauses += 1
-            self._budget.halve(now)
-            self._barred_until = max(self._barred_until, now + wait_s)
-            rate = self._budget.rate
-        log.info("endpoint_limits_rate", chain=self._chain.name, endpoint=self.label, wait_s=wait_s, calls_per_s=rate)
-
-    def _measure(self, method: str, outcome: str, *, started: float) -> None:
-        labels = {"chain": self._chain.name, "endpoint": self.label, "method": method}
-        for possible in metrics.RPC_OUTCOMES:
-            metrics.RPC_REQUESTS.labels(**labels, outcome=possible)
-        metrics.RPC_REQUESTS.labels(**labels, outcome=outcome).inc()
-        metrics.RPC_REQUEST_DURATION.labels(**labels).observe(self._clock() - started)
 
 
 def _header(result: msgspec.Raw) -> Header:
@@ -283,7 +296,3 @@ def _header(result: msgspec.Raw) -> Header:
         return header_of(_HEADER.decode(result))
     except ValueError as error:  # msgspec's errors, and undecodable text; a node that has no head answers null
         raise NodeUnavailable(f"a head of the wrong form: {error}") from error
-
-
-def _is_cut_off(fault: Fault | None) -> bool:
-    return fault is not None and fault.refusal in (Refusal.SIZE, Refusal.BATCH)

@@ -1,18 +1,22 @@
 """How the endpoints of a chain stand to each other: whose turn it is, and who lags.
 
-Asked first is, in this order: who does not rest, may be asked at once, did not fail last, is not behind the others, is
-not much slower than another; and among those the first one of the configuration.
+Asked first is, in this order: who does not rest, serves the methods that are needed, may be asked at once, did not fail
+last, is not behind the others, is not much slower than another; and among those the first one of the configuration.
 """
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ctrip.blockchain.endpoint import Endpoint
-from ctrip.blockchain.transport import TIMEOUT_S, Clock
+from ctrip.blockchain.transport import Clock
 from ctrip.domain.scanning import Header
 from ctrip.errors import ChainError
 
+READING = ("eth_getBlockByNumber", "eth_getLogs", "eth_getTransactionReceipt")
+"""What reading blocks takes: an endpoint that refuses one of these does not do."""
+BALANCES = ("eth_getBlockByNumber", "eth_getBalance")
+"""What looking at balances takes."""
 LAG_BLOCKS = 3
 LAG_S = 3.0
 """An endpoint is behind where its newest block is more than so many blocks, and so many seconds, before another's."""
@@ -41,10 +45,14 @@ class Fleet:
         self._best = 0
         self._best_time = self._grown_at = self._interval_s = 0.0
 
-    def rank(self, endpoint: Endpoint) -> tuple[bool, float, bool, bool, bool, int]:
-        """Sort by this: the best endpoint comes first."""
+    def ranked(self, endpoints: Collection[Endpoint], *, needs: Collection[str]) -> list[Endpoint]:
+        """Return endpoints, the best one first for work that needs these methods."""
+        return sorted(endpoints, key=lambda endpoint: self._rank(endpoint, needs))
+
+    def _rank(self, endpoint: Endpoint, needs: Collection[str]) -> tuple[bool, bool, float, bool, bool, bool, int]:
         return (
-            is_away(endpoint),
+            endpoint.is_away,
+            endpoint.refuses(needs),
             endpoint.wait_s(),
             endpoint.is_suspect,
             self._is_behind(endpoint),
@@ -81,11 +89,20 @@ class Fleet:
         """Ask all endpoints for their heads at once, where that is due; it is to be called between any two steps.
 
         It is due every SURVEY_EVERY_S, or earlier where the heads stand still. Waits SURVEY_WAIT_S at the most, and
-        raises nothing: what an endpoint answers later, or that it does not, is known from then on.
+        raises nothing: what an endpoint answers later, or that it does not, is known from then on. How each of them
+        does is shown in metrics.
         """
-        if len(self._endpoints) < 2 or not self._begins():
+        if not self._begins():
             return
-        asked = [endpoint for endpoint in self._endpoints if not endpoint.is_resting and endpoint.wait_s() <= 0]
+        if len(self._endpoints) > 1:
+            self._ask_all()
+        # Here alone, so that whoever shows how an endpoint does goes on looking at it.
+        best = self._newest()
+        for endpoint in self._endpoints:
+            endpoint.show(best=0 if best is None else best.number, needs=READING)
+
+    def _ask_all(self) -> None:
+        asked = [endpoint for endpoint in self._endpoints if not endpoint.is_away and endpoint.wait_s() <= 0]
         threads = [
             threading.Thread(target=self._look_at, args=(endpoint,), name="survey", daemon=True)
             for endpoint in asked[:SURVEYED]
@@ -96,10 +113,12 @@ class Fleet:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _begins(self) -> bool:
+    def _newest(self) -> Header | None:
         told = [endpoint.head.header for endpoint in self._endpoints if endpoint.head is not None]
-        best = max(told, key=lambda header: header.number, default=None)
-        now = self._clock()
+        return max(told, key=lambda header: header.number, default=None)
+
+    def _begins(self) -> bool:
+        best, now = self._newest(), self._clock()
         with self._lock:
             if best is not None and best.number > self._best:
                 self._note_growth(best, now=now)
@@ -125,8 +144,3 @@ class Fleet:
             endpoint.latency_s = self._clock() - started
         for each in self._endpoints:
             self._is_behind(each)
-
-
-def is_away(endpoint: Endpoint) -> bool:
-    """True where it rests, or is left alone for longer than a request may take."""
-    return endpoint.is_resting or endpoint.wait_s() > TIMEOUT_S

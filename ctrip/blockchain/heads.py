@@ -71,9 +71,9 @@ class HeadStream:
 
     def __init__(self, url: str, *, chain: str, patience: Patience) -> None:
         self.label = label_of(url)
-        self._url = url
         self.chain = chain
-        self._patience = patience
+        self.patience = patience
+        self._url = url
         self.tell: Callable[[float], None] = lambda _: None
         """Is called with 1 where a subscription begins, and with 0 where it ends."""
         self._is_lost = self._is_told_unreadable = False
@@ -85,25 +85,21 @@ class HeadStream:
         Connects again for ever, with waits that double up to a limit and vary, so that many do not come back at once.
         """
         while not stopping.is_set():
-            reason = "ChainError"
             try:
                 yield from self._listen(stopping)
-            except (OSError, WebSocketException, EOFError) as error:  # their texts may hold the URL
-                reason = type(error).__name__
-            except ChainError as error:
-                reason = error.detail
-            if not stopping.is_set():
-                self._lose(reason)
+            except (OSError, WebSocketException, EOFError, ChainError) as error:
+                if not stopping.is_set():
+                    self._lose(error)
                 stopping.wait(self._wait_s * (0.5 + random.random() / 2))  # noqa: S311 (nobody need be surprised)
-                self._wait_s = min(self._patience.longest_wait_s, 2 * self._wait_s)
+                self._wait_s = min(self.patience.longest_wait_s, 2 * self._wait_s)
 
     def _listen(self, stopping: threading.Event) -> Iterator[int]:
         """Subscribe, and yield heads until that ends. Raises what the connection raises, ChainError."""
         with connect(
             self._url,
             open_timeout=OPEN_S,
-            ping_interval=self._patience.ping_s,
-            ping_timeout=self._patience.ping_s,
+            ping_interval=self.patience.ping_s,
+            ping_timeout=self.patience.ping_s,
             close_timeout=1,
             max_size=MAX_MESSAGE_BYTES,
             compression=None,
@@ -118,37 +114,34 @@ class HeadStream:
     def _heads(self, socket: ClientConnection, stopping: threading.Event) -> Iterator[int]:
         heard_at, is_subscribed = monotonic(), False
         while not stopping.is_set():
-            if monotonic() - heard_at > self._patience.silent_s:
-                raise NodeUnavailable(f"it is silent for {self._patience.silent_s:.0f} s")
+            if monotonic() - heard_at > self.patience.silent_s:
+                raise NodeUnavailable(f"it is silent for {self.patience.silent_s:.0f} s")
             message = self._newest(socket)
             if message is None:
                 continue
-            if message.error is not None:
-                raise NodeRefused(
-                    "it has no heads to tell", rpc_code=message.error.code, rpc_message=message.error.text
-                )
             if not is_subscribed:
                 is_subscribed = True
                 self._find()
-            if message.params is not None:
-                number = _number(message.params.result.number)
-                if number is not None:
-                    heard_at = monotonic()
-                    self._wait_s = self._patience.first_wait_s
-                    yield number
+            number = None if message.params is None else _number(message.params.result.number)
+            if number is not None:
+                heard_at = monotonic()
+                self._wait_s = self.patience.first_wait_s
+                yield number
 
     def _newest(self, socket: ClientConnection) -> _MessageJson | None:
-        """Return the last message of those that are there, or the next one; None where none comes soon.
+        """Return the last head of those that are there, or the next message; None where none comes soon.
 
         What came right before the connection ended is told first: the next call finds that it has ended.
+        Raises NodeRefused, ConnectionClosed.
         """
         newest: _MessageJson | None = None
+        wait_s = _TICK_S
         try:
             for _ in range(_DRAINED):
-                message = self._read(socket.recv(timeout=_TICK_S if newest is None else 0))
-                if message is not None and message.params is None:
-                    return message
-                newest = message or newest
+                message = self._read(socket.recv(timeout=wait_s))
+                wait_s = 0
+                if message is not None and (message.params is not None or newest is None):
+                    newest = message
         except TimeoutError:
             pass
         except ConnectionClosed:
@@ -157,13 +150,18 @@ class HeadStream:
         return newest
 
     def _read(self, text: str | bytes) -> _MessageJson | None:
+        """Decode a message; None where it is of no known form. Raises NodeRefused where it is a refusal."""
         try:
-            return _MESSAGE.decode(text)
-        except (msgspec.DecodeError, UnicodeEncodeError):
+            message = _MESSAGE.decode(text)
+        except ValueError:  # msgspec's errors, and undecodable text
             if not self._is_told_unreadable:
                 log.info("head_unreadable", chain=self.chain, endpoint=self.label, length=len(text))
             self._is_told_unreadable = True
             return None
+        if message.error is not None:
+            code, words = message.error.code, message.error.text
+            raise NodeRefused("it has no heads to tell", rpc_code=code, rpc_message=words)
+        return message
 
     def _find(self) -> None:
         self.tell(1)
@@ -171,8 +169,10 @@ class HeadStream:
             log.info("heads_are_back", chain=self.chain, endpoint=self.label)
         self._is_lost = False
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, error: Exception) -> None:
         if not self._is_lost:
+            # Other errors' texts may hold the URL.
+            reason = error.detail if isinstance(error, ChainError) else type(error).__name__
             log.info("heads_lost", chain=self.chain, endpoint=self.label, reason=reason)
         self._is_lost = True
 

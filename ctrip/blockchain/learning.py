@@ -1,11 +1,16 @@
 """What the endpoints of a chain accept, learnt while they are asked."""
 
 import threading
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from ctrip.domain.limits import START, Limits, fits, grow, learn, lighten
 
 PATIENCE = 64
 """After a refusal: how many answers to the full limit it takes before more is tried again."""
+REFUSED_S = 30.0
+MOST_REFUSED_S = 600.0
+"""How long a method that was refused is better asked of others: twice as long with each refusal in a row."""
 
 
 class Learnt:
@@ -47,3 +52,42 @@ class Learnt:
         if limits != self.limits:
             self._patience = PATIENCE
         self.limits = limits
+
+
+@dataclass
+class _Refused:
+    times: int = 0
+    until: float = 0.0
+
+
+class Refusals:
+    """The methods that one endpoint refuses, whatever is asked: an older node, a smaller plan, a key that has ended.
+
+    Times are seconds of one clock. Threads may share it.
+    """
+
+    def __init__(self) -> None:
+        self._by_method: dict[str, _Refused] = {}
+        self._lock = threading.Lock()
+
+    def note(self, method: str, *, now: float) -> None:
+        """Remember that a method was refused. Refusals of one moment count once."""
+        with self._lock:
+            refused = self._by_method.setdefault(method, _Refused())
+            if now >= refused.until:
+                refused.until = now + min(MOST_REFUSED_S, REFUSED_S * 2 ** min(refused.times, 10))
+                refused.times += 1
+
+    def forget(self, methods: Collection[str]) -> None:
+        """Forget them: they were served."""
+        with self._lock:
+            for method in self._by_method.keys() & set(methods):
+                del self._by_method[method]
+
+    def has_any(self, methods: Collection[str], *, now: float) -> bool:
+        """True where one of them was refused of late."""
+        with self._lock:
+            return any(now < self._by_method[method].until for method in methods if method in self._by_method)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_method)

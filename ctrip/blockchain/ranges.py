@@ -10,20 +10,23 @@ from functools import partial
 
 import msgspec
 
-from ctrip.blockchain.decoding import LogJson
 from ctrip.blockchain.endpoint import Endpoint
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
 from ctrip.blockchain.rpc import RpcPool
-from ctrip.blockchain.transport import TooSlow, refused
+from ctrip.blockchain.transport import TooSlow
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.limits import Limits
 from ctrip.domain.scanning import BlockRange
 from ctrip.errors import NodeUnavailable
 
+MOST_LOGS = 10_000
+"""An answer with more logs than this is kept, and fewer blocks are asked for from then on: it takes memory here."""
 
-class RangeLogJson(LogJson, kw_only=True, gc=False):
-    """A log with the number of its block."""
 
+class RangeLogJson(msgspec.Struct, gc=False):
+    """What is looked at of a log in a range: its block is read whole where the log concerns us."""
+
+    topics: tuple[str, ...]
     block_number: str = msgspec.field(name="blockNumber")
 
 
@@ -92,9 +95,13 @@ def _logs(
         if reply.error is not None:
             if endpoint.learnt.refused(reply.error.code, reply.error.text, asked=asked):
                 return None
-            raise refused("eth_getLogs", reply.error)
-        found += _read(endpoint, reply.result, blocks)
-        endpoint.learnt.accepted(asked=asked)
+            raise endpoint.refused("eth_getLogs", reply.error)
+        told = _read(endpoint, reply.result, blocks)
+        found += told
+        if len(told) > MOST_LOGS:
+            endpoint.learnt.too_much(asked=asked)
+        elif len(told) <= MOST_LOGS // 2:
+            endpoint.learnt.accepted(asked=asked)
         keep_lease()
     return found
 

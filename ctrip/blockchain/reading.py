@@ -3,35 +3,56 @@
 Every way to read ends in `_read`: one answer of one endpoint, matched, borne out by receipts, or not believed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 from ctrip.blockchain.arriving import as_arrived
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.decoding import Block
-from ctrip.blockchain.doubting import bear_out, check_empty, check_reorg
-from ctrip.blockchain.matching import Issued, Upgrade, checked, sightings, upgrades
+from ctrip.blockchain.doubting import bear_out, check_empty, checked_or_distrusted
+from ctrip.blockchain.forks import check_reorg
+from ctrip.blockchain.matching import Issued, Upgrade, sightings, upgrades
+from ctrip.blockchain.tags import tags_told
 from ctrip.domain.addresses import COIN_LOGGER
 from ctrip.domain.finality import Finality
-from ctrip.domain.scanning import BlockRange, Header, common_ancestor, is_linked
+from ctrip.domain.scanning import BlockRange, Header, Tagged, common_ancestor, is_linked
 from ctrip.domain.transfers import Sighting
-from ctrip.errors import BlockVanished, ChainError, NodeUnavailable, ReorgTooDeep
+from ctrip.errors import BlockVanished, ChainError, NodeRefused, NodeUnavailable, ReorgTooDeep
 
 BLOCKS_PER_STEP = 20
-IN_FLIGHT = 12
+IN_FLIGHT = 6
 """How many spans are read at once: enough to hide 50 ms of latency, few enough to hold their answers in memory."""
+AHEAD = 2 * IN_FLIGHT
+"""How many spans are read or wait for one before them."""
+
+V = TypeVar("V")
+_NO_TAGS: Mapping[Finality, Tagged | None] = {}
 
 
 @dataclass(frozen=True)
 class BlocksRead:
-    """Whole blocks as one endpoint told them, in order, and what they hold for issued addresses."""
+    """Whole blocks as one endpoint told them, in order, and what they hold for issued addresses.
+
+    `failed` is coin that did not move, for its transaction failed.
+    """
 
     headers: tuple[Header, ...]
     sightings: tuple[Sighting, ...]
     upgrades: tuple[Upgrade, ...]
     endpoint: str
+    failed: tuple[Sighting, ...] = ()
+
+    def followed_by(self, later: "BlocksRead") -> "BlocksRead | None":
+        """Return these blocks and the later ones as one, where they link and one endpoint told them."""
+        if later.endpoint != self.endpoint or later.headers[0].parent_hash != self.headers[-1].hash:
+            return None
+        names = ("headers", "sightings", "upgrades", "failed")
+        return replace(self, **{name: getattr(self, name) + getattr(later, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -59,92 +80,138 @@ def read_step(
     *,
     window: Callable[[], Sequence[Header]],
     expected: int,
-    tags: Sequence[Finality] = (),
+    tags: Mapping[Finality, Tagged | None] = _NO_TAGS,
     issued: Issued,
     keep_lease: Callable[[], None],
 ) -> Reading:
     """Read the blocks after the `newest` that is stored, BLOCKS_PER_STEP at the most.
 
     `window` tells the stored headers of the reorg window, oldest first, where something may be gone. Head and the next
-    block, or as many as are `expected`, come with one request, their logs with a second one.
+    block, or as many as are `expected`, come with one request, their logs with a second one; all of them from one
+    endpoint, and from another where that one does not tell them.
     `keep_lease` is called between requests, and may raise.
     Raises ReorgTooDeep, and BlockVanished where the chain moved while it was read.
     """
-    pinned, base = client.pinned(), newest
-    most = min(max(expected, 1), BLOCKS_PER_STEP)
-    head, blocks = pinned.head_and_blocks(_after(base, most))
-    keep_lease()
-    if not _continues(blocks, base) or (head.number <= base.number and _contradicts(head, base, window)):
-        base = _ancestor(client, pinned, window(), head=head)
+    client, most = client.keeping(keep_lease), min(max(expected, 1), BLOCKS_PER_STEP)
+
+    def step(pinned: ChainClient) -> Reading:
+        base = newest
+        head, blocks = pinned.head_and_blocks(_after(base, most))
         keep_lease()
-        head, blocks = pinned.head_and_blocks(_after(base, BLOCKS_PER_STEP))
-        if not _continues(blocks, base):
-            raise BlockVanished(f"{client.chain.name} moved while the blocks after {base.number} were read")
-    read = _read(client, pinned, blocks, issued=issued)
-    keep_lease()
-    return Reading(
-        base=base,
-        is_reorg=base != newest,
-        head_block=max([head.number, base.number, *(block.header.number for block in blocks)]),
-        blocks=read,
-        tags={tag: header for tag in tags if (header := pinned.tagged(tag)) is not None},
-    )
+        if not _continues(blocks, base) or (head.number <= base.number and _contradicts(head, base, window)):
+            base = _ancestor(client, pinned, window(), head=head)
+            keep_lease()
+            head, blocks = pinned.head_and_blocks(_after(base, BLOCKS_PER_STEP))
+            if not _continues(blocks, base):
+                raise BlockVanished(f"{client.chain.name} moved while the blocks after {base.number} were read")
+        if not blocks:
+            pinned.lacks(base.number + 1)
+        read = _read(client, pinned, blocks, issued=issued)
+        keep_lease()
+        return Reading(
+            base=base,
+            is_reorg=base != newest,
+            head_block=max([head.number, base.number, *(block.header.number for block in blocks)]),
+            blocks=read,
+            tags=tags_told(client, pinned, tags, read=(base, *read.headers), window=window, keep_lease=keep_lease),
+        )
+
+    return of_any(client, step, keep_lease=keep_lease)
 
 
 def read_blocks(
     client: ChainClient, numbers: Iterable[int], *, issued: Issued, keep_lease: Callable[[], None]
 ) -> Iterator[BlocksRead]:
     """Read single blocks whole, wherever they stand, BLOCKS_PER_STEP at a time. Raises BlockVanished."""
-    rest = iter(sorted(numbers))
+    client, rest = client.keeping(keep_lease), iter(sorted(numbers))
     while now := list(islice(rest, BLOCKS_PER_STEP)):
-        pinned = client.pinned()
-        yield _read(client, pinned, pinned.blocks(now), issued=issued)
+        yield of_any(client, partial(_read_numbers, client, now, issued), keep_lease=keep_lease)
         keep_lease()
 
 
 def read_spans(
     client: ChainClient, wanted: Iterable[BlockRange], *, issued: Issued, keep_lease: Callable[[], None]
 ) -> Iterator[list[BlocksRead]]:
-    """Read spans of linked blocks, IN_FLIGHT at once, and return those that are done, whatever their order.
+    """Read spans of linked blocks, IN_FLIGHT at once, and return those that are done, in their order.
 
-    Ends early where the caller leaves off. The first span that no endpoint would tell ends it too, when those in flight
-    are done; its error is raised then. `keep_lease` is called while it waits, and may raise.
+    Ends early where the caller leaves off. The first span that no endpoint would tell ends it too: its error is raised
+    when all before it were returned. `keep_lease` is called while it waits, and may raise.
     """
-    rest, faults = iter(wanted), list[ChainError]()
+    rest = iter(wanted)
     with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="read") as threads:
-        flying: set[Future[BlocksRead]] = set()
+        flying: deque[Future[BlocksRead]] = deque()
         try:
             while True:
-                while not faults and len(flying) < IN_FLIGHT and (span := next(rest, None)) is not None:
-                    flying.add(threads.submit(_read_span, client, span, issued))
+                for span in islice(rest, max(0, client.at_once(AHEAD) - len(flying))):
+                    flying.append(threads.submit(of_any, client, partial(_read_span, client, span, issued)))
                 if not flying:
-                    break
-                done, flying = wait(flying, timeout=1, return_when=FIRST_COMPLETED)
+                    return
+                wait([flying[0]], timeout=1)
                 keep_lease()
-                faults += [fault for each in done if isinstance(fault := each.exception(), ChainError)]
-                if told := [each.result() for each in done if not isinstance(each.exception(), ChainError)]:
-                    yield told
+                yield from _told(flying)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
-    for fault in faults[:1]:
-        raise fault
 
 
-def _read_span(client: ChainClient, span: BlockRange, issued: Issued) -> BlocksRead:
-    """Read a span through one endpoint, and through another where that one fails."""
+def joined(read: Iterable[BlocksRead]) -> list[BlocksRead]:
+    """Put together what links and one endpoint told: it is stored as one."""
+    found: list[BlocksRead] = []
+    for each in read:
+        whole = found[-1].followed_by(each) if found else None
+        found[-1:] = [*found[-1:], each] if whole is None else [whole]
+    return found
+
+
+def _told(flying: deque[Future[BlocksRead]]) -> Iterator[list[BlocksRead]]:
+    """Take the first spans that are done, and then raise the error of the first one that failed."""
+    told: list[BlocksRead] = []
+    while flying and len(told) < IN_FLIGHT and flying[0].done() and flying[0].exception() is None:
+        told.append(flying.popleft().result())
+    if told:
+        yield told
+    elif flying and flying[0].done():
+        flying[0].result()
+
+
+def _read_numbers(client: ChainClient, numbers: Sequence[int], issued: Issued, pinned: ChainClient) -> BlocksRead:
+    return _read(client, pinned, pinned.blocks(numbers), issued=issued)
+
+
+def _read_span(client: ChainClient, span: BlockRange, issued: Issued, pinned: ChainClient) -> BlocksRead:
+    try:
+        blocks = pinned.blocks(span)
+    except BlockVanished:
+        pinned.lacks(span.last)
+        raise
+    headers = [block.header for block in blocks]
+    if not is_linked(headers[1:], parent_hash=headers[0].hash):
+        raise BlockVanished(f"{client.chain.name} moved while its blocks from {span.first} were read")
+    return _read(client, pinned, blocks, issued=issued)
+
+
+def of_any(
+    client: ChainClient, work: Callable[[ChainClient], V], *, keep_lease: Callable[[], None] = lambda: None
+) -> V:
+    """Do some work with one endpoint and, where that does not tell what it needs, with the next.
+
+    An endpoint may have no old blocks, refuse a method, or be of another mind than the rest. Raises what the first one
+    raised; and ReorgTooDeep at once, which several have said.
+    """
+    fault: ChainError | None = None
     failed: set[str] = set()
     while True:
         try:
             pinned = client.pinned(avoiding=failed)
-            blocks = pinned.blocks(span)
-            headers = [block.header for block in blocks]
-            if not is_linked(headers[1:], parent_hash=headers[0].hash):
-                raise BlockVanished(f"{client.chain.name} moved while its blocks from {span.first} were read")
-            return _read(client, pinned, blocks, issued=issued)
-        except NodeUnavailable:
+        except NodeUnavailable as error:
+            raise fault or error from None
+        try:
+            return work(pinned)
+        except (BlockVanished, NodeRefused, NodeUnavailable) as error:
+            fault = fault or error
             if pinned.endpoint is None or len(failed) + 1 >= len(client.endpoints):
-                raise
+                raise fault from None
             failed.add(pinned.endpoint)
+        keep_lease()
 
 
 def _read(client: ChainClient, pinned: ChainClient, blocks: Sequence[Block], *, issued: Issued) -> BlocksRead:
@@ -156,16 +223,17 @@ def _read(client: ChainClient, pinned: ChainClient, blocks: Sequence[Block], *, 
         tokens.append(COIN_LOGGER)
     logs = pinned.logs(headers, tokens=tokens)
     whole = [
-        checked(block, found, logs_coin=chain.logs_coin(block.header.number))
+        checked_or_distrusted(pinned, block, found, tokens=tokens, logs_coin=chain.logs_coin(block.header.number))
         for block, found in zip(blocks, logs, strict=True)
     ]
     check_empty(client, pinned, whole, tokens=tokens)
-    borne_out = bear_out(pinned, sightings(whole, issued=issued))
+    borne_out, failed = bear_out(pinned, sightings(whole, issued=issued))
     return BlocksRead(
         headers=tuple(headers),
         sightings=tuple(as_arrived(pinned, borne_out)),
         upgrades=tuple(upgrades(whole)),
         endpoint=pinned.endpoint or "",
+        failed=tuple(failed),
     )
 
 
@@ -193,7 +261,8 @@ def _ancestor(client: ChainClient, pinned: ChainClient, stored: Sequence[Header]
     ancestor = common_ancestor(stored, {number: header.hash for number, header in canonical.items()})
     lost = [header for header in stored if ancestor is None or header.number > ancestor.number]
     if lost:
-        check_reorg(client, pinned, lost=lost[0], head=head)
+        instead = canonical.get(lost[0].number)
+        check_reorg(client, pinned, lost=lost[0], instead=instead, head=head, is_too_deep=ancestor is None)
     if ancestor is None:
         raise ReorgTooDeep(
             f"none of the stored blocks {stored[0].number} to {stored[-1].number} of {client.chain.name} "

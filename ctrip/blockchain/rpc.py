@@ -3,26 +3,28 @@
 import copy
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Self, TypeVar
 
 import msgspec
 
 from ctrip.blockchain.endpoint import Endpoint
-from ctrip.blockchain.fleet import Fleet, is_away
+from ctrip.blockchain.fleet import READING, Fleet
 from ctrip.blockchain.learning import Learnt
-from ctrip.blockchain.transport import TIMEOUT_S, Call, Clock, Fault, Reply, label_of, refused
+from ctrip.blockchain.transport import TIMEOUT_S, Call, Clock, Fault, NotServed, Reply, label_of, refused
+from ctrip.blockchain.turns import Manner
 from ctrip.domain.chains import Chain
-from ctrip.domain.limits import Limits, Refusal, classify
+from ctrip.domain.limits import Limits, Refusal, is_its_own
 from ctrip.domain.scanning import Header
-from ctrip.errors import MisconfiguredError, NodeRefused, NodeUnavailable
+from ctrip.errors import MisconfiguredError, NodeUnavailable
 
 __all__ = ["Call", "Endpoint", "Fault", "Reply", "RpcPool", "refused"]
 
 V = TypeVar("V")
 
 
-class _Lacks(NodeRefused):
-    """Some calls were refused because the endpoint has not the blocks; the others' replies are here as well."""
+class _Lacks(NotServed):
+    """Some calls were refused for reasons of the endpoint's own; the others' replies are here as well."""
 
     def __init__(self, replies: list[Reply], fault: Fault) -> None:
         super().__init__(fault.message[:200], rpc_code=fault.code, rpc_message=fault.text)
@@ -42,76 +44,101 @@ class RpcPool:
             for url, label in zip(chain.rpc_urls, labels, strict=True)
         )
         self._pinned_to: Endpoint | None = None
+        self._manner = Manner(is_bound=len(self.endpoints) == 1)
         self._chain = chain
         self._clock = clock
         self._fleet = Fleet(self.endpoints, clock=clock)
 
     # --- who is asked -----------------------------------------------------------------------------------------------
 
-    def pinned(self, *, avoiding: Collection[str] = ()) -> tuple[Self, Endpoint]:
+    def pinned(self, *, avoiding: Collection[str] = (), needs: Collection[str] = READING) -> tuple[Self, Endpoint]:
         """Return a pool that asks one of these endpoints alone, and that one: the best outside the labels `avoiding`.
 
-        One that is distrusted is the last choice, and may still bear out what another one told. One that fails is taken
-        only where nothing is avoided and all of them fail. Raises NodeUnavailable where there is none.
+        `needs` are the methods that it will be asked for: one that refused them of late is taken where there is no
+        other. One that is distrusted is the last choice, and may still bear out what another one told. One that fails
+        is taken only where nothing is avoided and all of them fail. Raises NodeUnavailable where there is none.
         """
-        allowed = [endpoint for endpoint in self.endpoints if endpoint.label not in avoiding]
+        # Whoever is to be heard alone is not spoken for by another.
+        among = self.endpoints if self._pinned_to is None else (self._pinned_to,)
+        allowed = [endpoint for endpoint in among if endpoint.label not in avoiding]
         if avoiding:
             allowed = [endpoint for endpoint in allowed if not endpoint.is_failing and endpoint.wait_s() <= TIMEOUT_S]
         if not allowed:
             raise NodeUnavailable(f"chain {self._chain.name} has no other endpoint that answers")
         one = copy.copy(self)
-        one._pinned_to = endpoint = min(allowed, key=self._fleet.rank)
+        one._pinned_to = endpoint = self._fleet.ranked(allowed, needs=needs)[0]
+        one._manner = replace(self._manner, is_bound=True)
         return one, endpoint
+
+    def keeping(self, keep_lease: Callable[[], None]) -> Self:
+        """Return a pool that calls `keep_lease` after each request, those inside of a long `ask` included."""
+        one = copy.copy(self)
+        one._manner = replace(self._manner, keep_lease=keep_lease)
+        return one
 
     def distrust(self) -> None:
         """Let the endpoint that this pool is pinned to rest for a while, whatever it answers meanwhile."""
         if self._pinned_to is not None:
             self._pinned_to.distrust()
 
-    def on_one(self, work: Callable[[Endpoint], V]) -> V:
-        """Do some work with the best endpoint alone, or else with the next one.
+    def pass_over(self, method: str) -> None:
+        """Let others be asked first for a method that the endpoint which this pool is pinned to does not serve."""
+        if self._pinned_to is not None:
+            self._pinned_to.pass_over(method)
+
+    def told_head(self) -> Header | None:
+        """Return the newest block that the endpoint which this pool is pinned to has told of."""
+        told = None if self._pinned_to is None else self._pinned_to.head
+        return None if told is None else told.header
+
+    def on_one(self, work: Callable[[Endpoint], V], *, needs: Collection[str] = READING) -> V:
+        """Do some work that needs these methods with the best endpoint alone, or else with the next one.
 
         It is done again elsewhere where it raises NodeUnavailable, and where the endpoint has not the blocks that it
-        is about; if nobody has, the first NodeRefused is raised. Raises NodeUnavailable where none of them did it, or
-        it took too long to find out.
+        is about, or refuses whatever is asked (NotServed); if nobody serves it, the first refusal is raised. Raises
+        NodeUnavailable where none of them did it, or it took too long to find out.
         """
         failures: list[str] = []
-        lacking: NodeRefused | None = None
+        not_served: NotServed | None = None
         started = self._clock()
-        for endpoint in self._candidates():
+        for endpoint in self._candidates(needs):
             try:
                 return work(endpoint)
             except NodeUnavailable as error:
                 failures.append(error.detail)
-            except NodeRefused as error:
-                if classify(error.rpc_code, error.rpc_message) is not Refusal.HISTORY:
-                    raise
-                lacking = lacking or error
+            except NotServed as error:
+                not_served = not_served or error
             if self._clock() - started > TIMEOUT_S:
                 # Whoever asks holds a lease, which would end. Those that failed rest, so the others are asked next.
                 break
-        if lacking is not None:
-            raise lacking
+        if not_served is not None:
+            raise not_served
         raise NodeUnavailable("; ".join(failures))
 
+    def newest(self) -> Header:
+        """Ask for the newest block."""
+        return self.on_one(lambda endpoint: endpoint.newest_with([], self._manner)[0])
+
     def ask(self, calls: Sequence[Call]) -> list[Reply]:
-        """Send calls in batches, all to one endpoint; the next one is asked where it fails or has not the blocks."""
+        """Send calls in batches, all to one endpoint; the next one is asked where it fails or does not serve them."""
 
         def work(endpoint: Endpoint) -> list[Reply]:
-            replies = endpoint.ask(calls)
-            for reply in replies:
-                if reply.error is not None and reply.error.refusal is Refusal.HISTORY:
+            replies = endpoint.ask(calls, self._manner)
+            for (method, _), reply in zip(calls, replies, strict=True):
+                if reply.error is not None and _is_elsewhere(method, reply.error.refusal):
                     raise _Lacks(replies, reply.error)
             return replies
 
         try:
-            return self.on_one(work)
+            return self.on_one(work, needs=_methods(calls))
         except _Lacks as error:
             return error.replies
 
     def results(self, calls: Sequence[Call]) -> list[msgspec.Raw]:
         """Send calls and return their results, undecoded. Raises NodeRefused at the first error among them."""
-        return self.on_one(lambda endpoint: endpoint.results(calls)) if calls else []
+        if not calls:
+            return []
+        return self.on_one(lambda endpoint: endpoint.results(calls, self._manner), needs=_methods(calls))
 
     def read(self, calls: Sequence[Call], reader: Callable[[list[msgspec.Raw]], V]) -> V:
         """Send calls and return what `reader` makes of their results; an endpoint whose results it cannot read fails.
@@ -120,20 +147,20 @@ class RpcPool:
         """
 
         def work(endpoint: Endpoint) -> V:
-            results = endpoint.results(calls)
+            results = endpoint.results(calls, self._manner)
             try:
                 return reader(results)
             except NodeUnavailable:
                 endpoint.failed()
                 raise
 
-        return self.on_one(work)
+        return self.on_one(work, needs=_methods(calls))
 
     def read_at_head(self, calls: Sequence[Call], reader: Callable[[list[msgspec.Raw]], V]) -> tuple[Header, V]:
         """Do as `read`, and return the endpoint's newest header with it, which is asked for in the same request."""
 
         def work(endpoint: Endpoint) -> tuple[Header, V]:
-            header, results = endpoint.newest_with(calls)
+            header, results = endpoint.newest_with(calls, self._manner)
             try:
                 return header, reader(results)
             except NodeUnavailable:
@@ -143,6 +170,10 @@ class RpcPool:
         return self.on_one(work)
 
     # --- what is known of them --------------------------------------------------------------------------------------
+
+    def at_once(self, most: int) -> int:
+        """Return how many threads may ask at once, `most` at the most, by what the best endpoint's rate allows."""
+        return self._candidates(READING)[0].at_once(most)
 
     def limits(self) -> dict[str, Limits]:
         """Return what each endpoint accepts, as far as that was learnt, by label."""
@@ -179,9 +210,17 @@ class RpcPool:
         """Compare the heads of all endpoints where that is due (see Fleet.survey)."""
         self._fleet.survey()
 
-    def _candidates(self) -> list[Endpoint]:
+    def _candidates(self, needs: Collection[str]) -> list[Endpoint]:
         if self._pinned_to is not None:
             return [self._pinned_to]
-        ranked = sorted(self.endpoints, key=self._fleet.rank)
-        ready = [endpoint for endpoint in ranked if not is_away(endpoint)]
+        ranked = self._fleet.ranked(self.endpoints, needs=needs)
+        ready = [endpoint for endpoint in ranked if not endpoint.is_away]
         return ready or ranked
+
+
+def _methods(calls: Sequence[Call]) -> set[str]:
+    return {method for method, _ in calls}
+
+
+def _is_elsewhere(method: str, refusal: Refusal) -> bool:
+    return refusal is Refusal.HISTORY or is_its_own(method, refusal)

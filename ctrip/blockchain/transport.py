@@ -5,6 +5,7 @@ A URL may carry a provider's key, so only its host appears in errors and logs.
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,6 +22,9 @@ TIMEOUT_S = 8.0
 _SILENCE_S = 4.0
 MAX_REPLY_BYTES = 64 * 2**20
 _MAX_ERROR_BYTES = 2**16
+_CHUNK = 2**16
+_GROWTH = 2**18
+_MAX_KEPT_BYTES = 2**22
 _CONNECTIONS = 64
 """Kept open per host; more threads than this at once only dial again."""
 
@@ -79,6 +83,10 @@ class TooSlow(NodeUnavailable):
     """No whole answer in time: the endpoint hangs, or was asked for too much."""
 
 
+class NotServed(NodeRefused):
+    """This endpoint lacks the blocks, or refuses for reasons of its own: another one may serve it."""
+
+
 class BatchRefused(NodeRefused):
     """One error for all calls of a batch."""
 
@@ -96,10 +104,10 @@ def label_of(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
-def refused(method: str, fault: Fault) -> NodeRefused:
+def refused(method: str, fault: Fault, *, kind: type[NodeRefused] = NodeRefused) -> NodeRefused:
     """Make the error for a call that the node answered with one."""
     message = fault.message[:500]
-    return NodeRefused(f"{method}: {message}", rpc_code=fault.code, rpc_message=message)
+    return kind(f"{method}: {message}", rpc_code=fault.code, rpc_message=message)
 
 
 def exchange(url: str, calls: Sequence[Call], *, clock: Clock = time.monotonic) -> list[Reply]:
@@ -116,32 +124,75 @@ def exchange(url: str, calls: Sequence[Call], *, clock: Clock = time.monotonic) 
     body = msgspec.json.encode(requests if len(requests) > 1 else requests[0])
     headers = _PACKED_HEADERS if url.startswith("https:") else _HEADERS
     deadline = clock() + TIMEOUT_S
+    buffer = _BUFFERS.take()
     try:
         with _POOL.request("POST", url, body=body, headers=headers, preload_content=False) as response:
             if response.status >= 300:
                 return _failed(response, count=len(calls), label=label)
-            answer = _read(response, label=label, clock=clock, deadline=deadline)
+            answer = _read(response, buffer, label=label, clock=clock, deadline=deadline)
     except urllib3.exceptions.HTTPError as error:
         # The exception's own text holds the URL's path, where providers put the key.
         kind = TooSlow if isinstance(error, urllib3.exceptions.TimeoutError) else NodeUnavailable
         raise kind(f"{label} did not answer: {type(error).__name__}") from None
+    finally:
+        _BUFFERS.give(buffer)
     if answer is None:
         too_large = Fault(413, f"response too large: more than {MAX_REPLY_BYTES} bytes")
         return _refused_all(too_large, count=len(calls), label=label)
     return _decode(answer, count=len(calls), label=label)
 
 
-def _read(response: urllib3.BaseHTTPResponse, *, label: str, clock: Clock, deadline: float) -> bytearray | None:
-    """Return the whole body; None where it is too large, and then the connection is not used again."""
-    answer = bytearray()
-    while chunk := response.read1(2**20):
-        answer += chunk
-        if len(answer) > MAX_REPLY_BYTES:
+class _Buffers:
+    """Memory for answers, used again and again: to get megabytes from the system each time costs more than to read.
+
+    What was decoded may still look into a buffer, as every msgspec.Raw does; such a one cannot be resized, and is left
+    alone until nothing does.
+    """
+
+    def __init__(self, *, most: int) -> None:
+        self._kept: deque[bytearray] = deque(maxlen=most)
+
+    def take(self) -> bytearray:
+        """Return a buffer that nothing looks into."""
+        for _ in range(len(self._kept)):
+            try:
+                buffer = self._kept.popleft()
+            except IndexError:  # another thread took the last one
+                break
+            try:
+                buffer.append(0)
+                buffer.pop()
+            except BufferError:
+                self._kept.append(buffer)
+            else:
+                return buffer
+        return bytearray(_CHUNK)
+
+    def give(self, buffer: bytearray) -> None:
+        """Keep a buffer for later, unless one answer has made it larger than most are."""
+        if len(buffer) <= _MAX_KEPT_BYTES:
+            self._kept.append(buffer)
+
+
+_BUFFERS = _Buffers(most=16)
+
+
+def _read(
+    response: urllib3.BaseHTTPResponse, buffer: bytearray, *, label: str, clock: Clock, deadline: float
+) -> memoryview | None:
+    """Return the whole body, in `buffer`; None where it is too large, and then the connection is not used again."""
+    end = 0
+    while chunk := response.read1(_CHUNK):
+        begin, end = end, end + len(chunk)
+        if end > MAX_REPLY_BYTES:
             return None
+        while end > len(buffer):
+            buffer += bytes(_GROWTH)
+        buffer[begin:end] = chunk
         if clock() > deadline:
             raise TooSlow(f"{label} did not answer whole within {TIMEOUT_S:.0f} s")
     response.release_conn()
-    return answer  # no copy: answers are megabytes, and several are in memory at once
+    return memoryview(buffer)[:end]
 
 
 def _failed(response: urllib3.BaseHTTPResponse, *, count: int, label: str) -> list[Reply]:
@@ -188,10 +239,11 @@ def retry_after(value: str | None, *, date: str | None = None) -> float | None:
     return wait_s if wait_s > 0 else None
 
 
-def _decode(body: bytearray, *, count: int, label: str) -> list[Reply]:
+def _decode(body: memoryview, *, count: int, label: str) -> list[Reply]:
     try:
         # A node that dislikes a batch as a whole answers with a single object.
-        replies = _REPLIES.decode(body) if body.lstrip()[:1] == b"[" else [_REPLY.decode(body)]
+        is_batch = bytes(body[:_MAX_ERROR_BYTES]).lstrip()[:1] == b"["
+        replies = _REPLIES.decode(body) if is_batch else [_REPLY.decode(body)]
     except msgspec.DecodeError as error:
         raise NodeUnavailable(f"{label} answered no JSON-RPC: {error}") from None
     _stop_where_limited(replies, label=label)

@@ -9,10 +9,11 @@ from ctrip.cli import output
 from ctrip.domain.coverage import coverage_object, covered_object, in_words
 from ctrip.services import coverage
 
-_COLUMNS = ("first_block", "last_block", "endpoint", "first_read_at", "last_read_at")
 
-
-@click.command(help="Show which blocks of CHAIN were read, for each asset. The exit code is 1 where there is a gap.")
+@click.command(
+    help="Show which blocks of CHAIN were read, for each asset. The exit code is 1 where there is a gap, or where no "
+    "node tells whether there is."
+)
 @click.argument("chain")
 @output.as_json()
 def command(chain: str, as_json: bool) -> None:
@@ -22,8 +23,7 @@ def command(chain: str, as_json: bool) -> None:
         output.print_json(coverage_object(found))
     else:
         for asset in found.assets:
-            ranges = [covered_object(each) for each in asset.covered]
-            output.print_table(asset.symbol, _COLUMNS, [[each[column] for column in _COLUMNS] for each in ranges])
+            output.print_ranges(asset.symbol, [covered_object(each) for each in asset.covered])
             click.echo()
         output.print_lines(f"{chain}, from block {found.first_block} to {found.read_block}", in_words(found))
-    sys.exit(1 if any(asset.unread for asset in found.assets) else 0)
+    sys.exit(0 if found.is_whole else 1)

@@ -14,6 +14,7 @@ from rich.table import Table
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PIPE_WIDTH = 240
+_RANGE = ("first_block", "last_block", "endpoint", "first_read_at", "last_read_at")
 
 
 def as_json() -> Callable[[F], F]:
@@ -54,6 +55,11 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         click.echo(f"{click.style(title, bold=True)}: none")
         return
     _console().print(table)
+
+
+def print_ranges(title: str, ranges: Iterable[Mapping[str, object]]) -> None:
+    """Write ranges of blocks that were read, as `covered_object` renders them."""
+    print_table(title, _RANGE, [[each[column] for column in _RANGE] for each in ranges])
 
 
 def clean(value: object) -> str:

@@ -36,12 +36,12 @@ def show(payment_id: str, as_json: bool) -> None:
     ranges = read.pop("covered", [])
     output.print_pairs("read", read)
     click.echo()
-    output.print_table("blocks read for its asset", RANGE, [[each[column] for column in RANGE] for each in ranges])
+    output.print_ranges("blocks read for its asset", ranges)
 
 
-RANGE = ("first_block", "last_block", "endpoint", "first_read_at", "last_read_at")
 _TABLES = {
     "transfers": ("id", "token", "amount", "status", "confirmations", "counts", "reason", "block_number", "tx_hash"),
+    "refused": ("reason", "chain", "block_number", "amount_atomic", "tx_hash", "endpoint"),
     "events": ("version", "type", "created_at", "id"),
     "deliveries": ("id", "event_id", "status", "attempts", "next_attempt_at", "last_status_code", "url"),
     "sweeps": (

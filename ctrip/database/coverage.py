@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
 from ctrip.database.models import chain_cursors, coverage
+from ctrip.database.prepared import prepared
 from ctrip.domain import coverage as rules
 from ctrip.domain.coverage import SEPARATOR, Covered
 from ctrip.domain.scanning import BlockRange, Header
@@ -164,8 +165,8 @@ def _extend() -> sa.Insert:
         "chain_id": sa.cast(sa.bindparam("of_chain"), sa.BigInteger),
         "first_block": sa.cast(sa.bindparam("first"), sa.BigInteger),
         "last_block": sa.cast(sa.bindparam("last"), sa.BigInteger),
-        "parent_hash": sa.bindparam("parent", type_=sa.LargeBinary),
-        "last_hash": sa.bindparam("newest", type_=sa.LargeBinary),
+        "parent_hash": sa.cast(sa.bindparam("parent"), sa.LargeBinary),
+        "last_hash": sa.cast(sa.bindparam("newest"), sa.LargeBinary),
         "endpoint": sa.cast(sa.bindparam("told_by"), sa.Text),
     }
     read = sa.select(*(value.label(name) for name, value in of.items())).cte("read").prefix_with("MATERIALIZED")
@@ -220,4 +221,4 @@ def _values(covered: Covered) -> dict[str, Any]:
     }
 
 
-_EXTEND = _extend()
+_EXTEND = prepared(_extend())

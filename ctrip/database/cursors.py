@@ -1,42 +1,59 @@
 """How far each chain was read, and the headers of the reorg window."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
-from ctrip.database.models import chain_cursors, chain_headers
+from ctrip.database.batches import Given
+from ctrip.database.models import chain_cursors, chain_headers, transfers
+from ctrip.database.prepared import prepared
+from ctrip.domain.finality import Finality
 from ctrip.domain.scanning import Cursor, Header, Tagged, tagged_after
+from ctrip.domain.transfers import TransferStatus
 
 _OF_CHAIN: sa.BindParameter[int] = sa.bindparam("of_chain")
+_NO_TAGS: Mapping[Finality, Header] = {}
 # What the listener asks at each block is built once: to build it anew costs as much as to ask.
 _FIND = sa.select(chain_cursors).where(chain_cursors.c.chain_id == _OF_CHAIN)
-_NEWEST = (
-    sa.select(chain_headers)
-    .join(chain_cursors, chain_cursors.c.chain_id == chain_headers.c.chain_id)
-    .where(chain_headers.c.chain_id == _OF_CHAIN, chain_headers.c.number == chain_cursors.c.read_block)
+_NEW = Given(
+    "new", *(sa.column(name, chain_headers.c[name].type) for name in ("number", "hash", "parent_hash", "time"))
 )
-_ADVANCE = (
-    sa.update(chain_cursors)
-    .where(chain_cursors.c.chain_id == _OF_CHAIN, chain_cursors.c.read_hash == sa.bindparam("was_at"))
-    .values(
-        {column: sa.bindparam(column) for column in ("read_block", "read_hash", "head_block")}
-        | {column: sa.bindparam(column) for column in ("safe_block", "safe_time", "finalized_block", "finalized_time")}
-        | {"start_block": sa.func.least(chain_cursors.c.start_block, sa.bindparam("base")), "updated_at": sa.func.now()}
-    )
+_STORE_HEADERS = prepared(
+    pg.insert(chain_headers)
+    .from_select(list(chain_headers.c), sa.select(sa.cast(_OF_CHAIN, sa.BigInteger), *_NEW.c))
+    .on_conflict_do_nothing()
 )
-_STORE_HEADERS = pg.insert(chain_headers).on_conflict_do_nothing()
-_DROP_BELOW = sa.delete(chain_headers).where(
-    chain_headers.c.chain_id == _OF_CHAIN, chain_headers.c.number < sa.bindparam("below")
-)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a chain's listener stands: its cursor, and the header of the block that this is on.
+
+    `has_unverified` where a transfer waits for another endpoint's word.
+    """
+
+    cursor: Cursor
+    newest: Header
+    has_unverified: bool
 
 
 def find(session: Session, chain_id: int) -> Cursor | None:
     """Return a chain's cursor; None where it was never read."""
     row = session.execute(_FIND, {"of_chain": chain_id}).one_or_none()
     return None if row is None else _cursor(row)
+
+
+def position(session: Session, chain_id: int) -> Position | None:
+    """Return where the listener of a chain stands; None where the chain was never read."""
+    row = session.execute(_POSITION, {"of_chain": chain_id}).one_or_none()
+    if row is None:
+        return None
+    newest = Header(row.read_block, row.read_hash, row.parent_hash, row.time)
+    return Position(_cursor(row), newest, has_unverified=row.has_unverified)
 
 
 def find_all(session: Session) -> dict[int, Cursor]:
@@ -67,28 +84,38 @@ def advance(
     base: Header,
     to: Header,
     head_block: int,
-    safe: Header | None = None,
-    finalized: Header | None = None,
-) -> None:
+    window: int,
+    tags: Mapping[Finality, Header] = _NO_TAGS,
+) -> Cursor:
     """Move a cursor to `to`, forward or, after a reorg, back. The WHERE names where it stood: a late writer loses.
 
     The blocks after `base` were read for it, and where a reorg took the first blocks of all, that is a new start.
-    `safe` and `finalized` are what the node calls so, where it was asked.
+    Headers that leave the reorg `window` are forgotten. `tags`: the blocks that the node calls so.
     """
-    is_safe = tagged_after(cursor.safe, safe, base=base, to=to)
-    is_finalized = tagged_after(cursor.finalized, finalized, base=base, to=to)
+    safe = tagged_after(cursor.safe, tags.get(Finality.SAFE), base=base, to=to)
+    finalized = tagged_after(cursor.finalized, tags.get(Finality.FINALIZED), base=base, to=to)
     new = {
         "of_chain": cursor.chain_id,
         "was_at": cursor.read_hash,
         "read_block": to.number,
         "read_hash": to.hash,
         "base": base.number,
+        "below": to.number - window,
         "head_block": head_block,
-        **tag_values(safe=is_safe, finalized=is_finalized),
+        **tag_values(safe=safe, finalized=finalized),
     }
     moved = session.execute(_ADVANCE, new)
     if moved.rowcount != 1:  # type: ignore[attr-defined]
         raise RuntimeError(f"the cursor of chain {cursor.chain_id} moved under a fenced transaction")
+    return replace(
+        cursor,
+        start_block=min(cursor.start_block, base.number),
+        read_block=to.number,
+        read_hash=to.hash,
+        head_block=head_block,
+        safe=safe,
+        finalized=finalized,
+    )
 
 
 def stop(session: Session, chain_id: int, reason: str) -> None:
@@ -96,29 +123,17 @@ def stop(session: Session, chain_id: int, reason: str) -> None:
     session.execute(sa.update(chain_cursors).where(chain_cursors.c.chain_id == chain_id).values(stopped_reason=reason))
 
 
-def headers(session: Session, chain_id: int, *, numbers: Collection[int] | None = None) -> list[Header]:
-    """Return the stored headers of a chain, oldest first: those of `numbers`, or all up to the cursor's block."""
+def headers(session: Session, chain_id: int) -> list[Header]:
+    """Return the stored headers of a chain, oldest first: they end at the block that the cursor is on."""
     of = chain_headers.c
-    read_block = sa.select(chain_cursors.c.read_block).where(chain_cursors.c.chain_id == chain_id).scalar_subquery()
-    wanted = of.number <= read_block if numbers is None else of.number.in_(numbers)
-    rows = session.execute(sa.select(chain_headers).where(of.chain_id == chain_id, wanted).order_by(of.number))
+    rows = session.execute(sa.select(chain_headers).where(of.chain_id == chain_id).order_by(of.number))
     return [Header(row.number, row.hash, row.parent_hash, row.time) for row in rows]
 
 
-def newest_header(session: Session, chain_id: int) -> Header:
-    """Return the header of the block that the cursor stands on."""
-    row = session.execute(_NEWEST, {"of_chain": chain_id}).one()
-    return Header(row.number, row.hash, row.parent_hash, row.time)
-
-
-def store_headers(session: Session, chain_id: int, new: Iterable[Header]) -> None:
+def store_headers(session: Session, chain_id: int, new: Sequence[Header]) -> None:
     """Store headers; one that stands at its number already must have been dropped before."""
-    rows = [
-        {"chain_id": chain_id, "number": h.number, "hash": h.hash, "parent_hash": h.parent_hash, "time": h.time}
-        for h in new
-    ]
-    if rows:
-        session.execute(_STORE_HEADERS, rows)
+    rows = _NEW.rows((header.number, header.hash, header.parent_hash, header.time) for header in new)
+    session.execute(_STORE_HEADERS, {"of_chain": chain_id, **rows})
 
 
 def drop_headers_after(session: Session, chain_id: int, number: int) -> None:
@@ -126,11 +141,6 @@ def drop_headers_after(session: Session, chain_id: int, number: int) -> None:
     session.execute(
         sa.delete(chain_headers).where(chain_headers.c.chain_id == chain_id, chain_headers.c.number > number)
     )
-
-
-def drop_headers_below(session: Session, chain_id: int, number: int) -> None:
-    """Forget the headers below `number`: they left the reorg window."""
-    session.execute(_DROP_BELOW, {"of_chain": chain_id, "below": number})
 
 
 def tag_values(*, safe: Tagged | None, finalized: Tagged | None) -> dict[str, Any]:
@@ -141,6 +151,37 @@ def tag_values(*, safe: Tagged | None, finalized: Tagged | None) -> dict[str, An
         "finalized_block": finalized and finalized.number,
         "finalized_time": finalized and finalized.time,
     }
+
+
+def _position() -> sa.Select[Any]:
+    unverified = sa.exists().where(
+        transfers.c.chain_id == _OF_CHAIN, transfers.c.status == TransferStatus.SEEN, ~transfers.c.is_verified
+    )
+    newest = sa.and_(
+        chain_headers.c.chain_id == chain_cursors.c.chain_id, chain_headers.c.number == chain_cursors.c.read_block
+    )
+    return (
+        sa.select(chain_cursors, chain_headers.c.parent_hash, chain_headers.c.time, unverified.label("has_unverified"))
+        .join(chain_headers, newest)
+        .where(chain_cursors.c.chain_id == _OF_CHAIN)
+    )
+
+
+def _advance() -> sa.Update:
+    tagged = ("safe_block", "safe_time", "finalized_block", "finalized_time")
+    below = sa.delete(chain_headers).where(
+        chain_headers.c.chain_id == _OF_CHAIN, chain_headers.c.number < sa.bindparam("below")
+    )
+    return (
+        sa.update(chain_cursors)
+        .where(chain_cursors.c.chain_id == _OF_CHAIN, chain_cursors.c.read_hash == sa.bindparam("was_at"))
+        .values(
+            **{column: sa.bindparam(column) for column in ("read_block", "read_hash", "head_block", *tagged)},
+            start_block=sa.func.least(chain_cursors.c.start_block, sa.bindparam("base")),
+            updated_at=sa.func.now(),
+        )
+        .add_cte(below.cte("dropped"))
+    )
 
 
 def _cursor(row: sa.Row[Any]) -> Cursor:
@@ -154,3 +195,6 @@ def _cursor(row: sa.Row[Any]) -> Cursor:
         safe=None if row.safe_block is None else Tagged(row.safe_block, row.safe_time),
         finalized=None if row.finalized_block is None else Tagged(row.finalized_block, row.finalized_time),
     )
+
+
+_POSITION, _ADVANCE = prepared(_position()), prepared(_advance())

@@ -14,14 +14,6 @@ from ctrip.domain.finality import Finality
 from ctrip.domain.payments import Status
 
 
-def due(session: Session, chain_id: int, *, limit: int) -> set[str]:
-    """Return payments whose deadline a final block has passed, or that a reorg brought back before it.
-
-    `limit` of each kind at the most; the rest is found the next time.
-    """
-    return set(session.scalars(_DUE, {"of_chain": chain_id, "most": limit}))
-
-
 def final_time() -> sa.ScalarSelect[datetime]:
     """Return, as SQL over payments, the time of a payment's final block; NULL where it was not read.
 
@@ -74,5 +66,6 @@ def _with_status(status: Status, *conditions: sa.ColumnElement[bool]) -> sa.Sele
     return query.order_by(of.expires_at).limit(sa.bindparam("most"))
 
 
-# It is asked at each block: built once, and one round trip.
-_DUE = sa.union_all(_passed(), _brought_back())
+DUE = sa.union_all(_passed(), _brought_back())
+"""The payments of chain `of_chain` whose deadline a final block has passed, or that a reorg brought back before it:
+`most` of each kind."""

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
 from ctrip.database import work
-from ctrip.database.batches import batch
+from ctrip.database.batches import Given, batch
 from ctrip.database.leases import EARLY, is_unleased
 from ctrip.database.models import dead_letters, emails, merchants
 from ctrip.domain.emails import (
@@ -40,6 +40,16 @@ _DIGEST_LOCK = 0x63547269705F6467
 """Any number that nobody else's advisory lock has: this one spells cTrip_dg."""
 _EXCEPTION_CHARACTERS = 80
 _of = emails.c
+_OWED = ("id", "kind", "merchant_id", "payment_id", "recipient", "subject", "text", "html")
+_owed = Given("owed", *(_of[name] for name in _OWED))
+_OWE = (
+    pg.insert(emails)
+    .from_select(
+        [*_OWED, "status", "next_attempt_at"], sa.select(*_owed.c, sa.literal(EmailStatus.PENDING), sa.func.now())
+    )
+    .on_conflict_do_nothing(index_elements=["payment_id", "kind"])
+    .returning(_of.id)
+)
 
 
 @dataclass(frozen=True)
@@ -210,7 +220,6 @@ def _pending(new_id: NewId, *, kind: EmailKind, content: Content, recipient: str
         "subject": content.subject,
         "text": content.text,
         "html": content.html,
-        "status": EmailStatus.PENDING,
     }
 
 
@@ -218,9 +227,7 @@ def _add(session: Session, owed: Sequence[dict[str, Any]]) -> list[str]:
     """Store e-mails that are due now, and ring. Returns the ids of those that were not stored before."""
     if not owed:
         return []
-    statement = pg.insert(emails).values(next_attempt_at=sa.func.now())
-    once = statement.on_conflict_do_nothing(index_elements=["payment_id", "kind"])
-    stored = list(session.scalars(once.returning(_of.id), owed))
+    stored = list(session.scalars(_OWE, _owed.rows([list(map(each.get, _OWED)) for each in owed])).all())
     if stored:
         work.ring(session)
     return stored

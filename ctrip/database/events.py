@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from ctrip.database import emails, webhooks
-from ctrip.database.batches import given
+from ctrip.database.batches import Given
 from ctrip.database.models import events
 from ctrip.database.webhooks import Owed
 from ctrip.domain.emails import TOLD
 from ctrip.domain.events import Event, EventType
 from ctrip.domain.ids import Prefix
 from ctrip.domain.payments import Payment
+
+_TOLD = ("id", "merchant_id", "payment_id", "version", "type", "body")
+_told = Given("told", *(events.c[name] for name in _TOLD))
+_TELL = sa.insert(events).from_select(_TOLD, sa.select(*_told.c))
 
 
 @dataclass(frozen=True)
@@ -45,19 +48,18 @@ def append(session: Session, news: Sequence[News], *, new_id: Callable[[Prefix],
         for each in news
     ]
     rows = [
-        {
-            "id": each.event_id,
-            "merchant_id": each.merchant_id,
-            "payment_id": each.payment_id,
-            "version": told.payment.version,
-            "type": each.event_type,
-            # As text: what jsonb could not hold, such as a lone surrogate in metadata, stays as it is written.
-            "body": json.dumps(told.body),
-        }
+        (
+            each.event_id,
+            each.merchant_id,
+            each.payment_id,
+            told.payment.version,
+            each.event_type,
+            json.dumps(told.body),
+        )
         for each, told in zip(owed, news, strict=True)
     ]
     if rows:
-        session.execute(_insert(), {"told": rows})
+        session.execute(_TELL, _told.rows(rows))
     emails.owe_confirmed(session, [each.payment for each in news if each.event_type in TOLD], new_id=new_id)
     return webhooks.owe(session, owed, new_id=new_id)
 
@@ -101,14 +103,6 @@ def find(session: Session, event_id: str) -> Event | None:
     """Return one event."""
     row = session.execute(sa.select(events).where(events.c.id == event_id)).one_or_none()
     return None if row is None else _event(row)
-
-
-def _insert() -> sa.Executable:
-    names = ("id", "merchant_id", "payment_id", "version", "type")
-    columns = (sa.column(name, events.c[name].type) for name in names)
-    told = given("told", *columns, sa.column("body", sa.Text)).c
-    query = sa.select(*(told[name] for name in names), sa.cast(told.body, pg.JSON))
-    return sa.insert(events).from_select([*names, "body"], query)
 
 
 def _event(row: sa.Row[Any]) -> Event:

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from ctrip.database import coverage, cursors, deadlines, events, payments, sweeps, transfers, webhooks
+from ctrip.database import (
+    coverage,
+    cursors,
+    deadlines,
+    events,
+    payments,
+    refused_transfers,
+    sweeps,
+    transfers,
+    webhooks,
+)
 from ctrip.domain.chains import Chain
 from ctrip.domain.coverage import SKEW
 from ctrip.domain.evidence import Evidence
@@ -26,6 +36,7 @@ def gather(session: Session, payment_id: str, *, chains: Sequence[Chain], most: 
         assets={(chain.chain_id, token.address): token for chain in chains for token in chain.tokens},
         final_block_time=deadlines.final_time_of(session, payment_id),
         transfers=tuple(transfers.page(session, payment_id, limit=most)),
+        refused=tuple(refused_transfers.to(session, payment.address, limit=most)),
         events=tuple(events.of_payment(session, payment_id, limit=most)),
         deliveries=tuple(
             (delivery, tuple(attempts)) for delivery, attempts in webhooks.of_payment(session, payment_id, limit=most)

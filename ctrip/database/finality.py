@@ -21,13 +21,14 @@ def settle_finality(session: Session, chain_id: int) -> set[str]:
 
     Returns the ids of the payments that this touched.
     """
-    return set(session.scalars(_SETTLE, {"of_chain": chain_id}))
+    return set(session.scalars(SETTLE, {"of_chain": chain_id}))
 
 
 def to_verify(session: Session, chain_id: int, *, up_to: int, head: int, limit: int) -> list[Transfer]:
     """Return transfers of blocks up to `up_to` that have their confirmations at block `head` and must be borne out.
 
-    The oldest come first.
+    First come those that were never asked for, the oldest of them first, then those that were not for the longest: what
+    nobody can tell of keeps nothing else waiting.
 
     Coin that a contract sent is left out: no receipt tells of it, and its balance is read again instead.
     """
@@ -36,13 +37,34 @@ def to_verify(session: Session, chain_id: int, *, up_to: int, head: int, limit: 
         .where(_of.chain_id == chain_id, _of.status == TransferStatus.SEEN, ~_of.is_verified)
         .where(_of.block_number <= up_to, _of.block_number <= head - _of.required + 1, _of.source != Source.INTERNAL)
     )
-    return [transfer_of(row) for row in session.execute(query.order_by(_of.block_number, _of.id).limit(limit))]
+    turn = (_of.asked_at.asc().nulls_first(), _of.block_number, _of.id)
+    return [transfer_of(row) for row in session.execute(query.order_by(*turn).limit(limit))]
+
+
+def count_unverified(session: Session) -> dict[int, int]:
+    """Count, by chain id, the transfers that have their confirmations where the cursor stands, and only wait.
+
+    They wait for another endpoint's word; coin that a contract sent does so too.
+    """
+    query = (
+        sa.select(_of.chain_id, sa.func.count())
+        .join(chain_cursors, chain_cursors.c.chain_id == _of.chain_id)
+        .where(_of.status == TransferStatus.SEEN, ~_of.is_verified, _is_deep())
+        .group_by(_of.chain_id)
+    )
+    return {chain_id: count for chain_id, count in session.execute(query)}
 
 
 def mark_verified(session: Session, transfer_ids: Collection[str]) -> None:
     """Note that transfers were borne out. `settle_finality` then says what follows."""
     if transfer_ids:
         session.execute(sa.update(transfers).where(_of.id.in_(transfer_ids)).values(is_verified=True))
+
+
+def put_back(session: Session, transfer_ids: Collection[str]) -> None:
+    """Note that nobody told of transfers: their turn to be verified comes after that of all others."""
+    if transfer_ids:
+        session.execute(sa.update(transfers).where(_of.id.in_(transfer_ids)).values(asked_at=sa.func.now()))
 
 
 def _settle() -> sa.CompoundSelect[Any]:
@@ -74,4 +96,5 @@ def _is_called_final() -> sa.ColumnElement[bool]:
     )
 
 
-_SETTLE = _settle()
+SETTLE = _settle()
+"""Settle the transfers of chain `of_chain`, and return the payments that this touched."""

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from ctrip.database.leases import EARLY, is_unleased
 from ctrip.database.models import loops
+from ctrip.database.prepared import prepared
 from ctrip.errors import LostFence, NotFound
 
 LEASE = timedelta(seconds=20)
@@ -25,13 +26,25 @@ LEASE = timedelta(seconds=20)
 
 _NAMED = loops.c.name == sa.bindparam("of_name")
 # What every run of a loop asks is built once: to build it anew costs as much as to ask.
-_CLAIM = (
+_FENCED = sa.and_(_NAMED, loops.c.fence == sa.bindparam("of_fence"))
+_CLAIM = prepared(
     sa.update(loops)
     .where(_NAMED, loops.c.enabled, loops.c.next_run_at <= sa.func.now() + EARLY, is_unleased(loops))
     .values(fence=loops.c.fence + 1, lease_until=sa.func.now() + LEASE)
     .returning(loops.c.fence)
 )
-_HOLD = sa.select(loops.c.name).where(_NAMED, loops.c.fence == sa.bindparam("of_fence")).with_for_update()
+_HOLD = prepared(sa.select(loops.c.name).where(_FENCED).with_for_update())
+_RELEASE = prepared(
+    sa.update(loops)
+    .where(_FENCED)
+    .values(
+        lease_until=None,
+        next_run_at=sa.func.clock_timestamp() + sa.bindparam("again_in", type_=sa.Interval),
+        last_tick_at=sa.case(
+            (sa.bindparam("has_ticked", type_=sa.Boolean), sa.func.clock_timestamp()), else_=loops.c.last_tick_at
+        ),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -92,13 +105,8 @@ def release(session: Session, claim: Claim, *, again_in: timedelta, has_ticked: 
 
     Where nothing could be done, `has_ticked` is False: `last_tick_at` stands still, for operators to see.
     """
-    now = sa.func.clock_timestamp()
-    ticked = {"last_tick_at": now} if has_ticked else {}
-    session.execute(
-        sa.update(loops)
-        .where(loops.c.name == claim.name, loops.c.fence == claim.fence)
-        .values(lease_until=None, next_run_at=now + again_in, **ticked)
-    )
+    told = {"of_name": claim.name, "of_fence": claim.fence, "again_in": again_in, "has_ticked": has_ticked}
+    session.execute(_RELEASE, told)
 
 
 def bring_forward(session: Session, name: str, *, to: datetime | None = None) -> Loop | None:

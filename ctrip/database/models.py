@@ -9,6 +9,7 @@ from ctrip.domain.emails import EmailKind, EmailStatus
 from ctrip.domain.finality import Finality
 from ctrip.domain.jobs import JobKind, JobStatus
 from ctrip.domain.payments import AmountStatus, Settlement, Status, Timing
+from ctrip.domain.refused_transfers import Refusal
 from ctrip.domain.sweeps import HeldReason, IntentKind, IntentState
 from ctrip.domain.transfers import Reason, Source, TransferStatus
 from ctrip.domain.webhook_endpoints import DisabledReason, EndpointStatus
@@ -105,7 +106,9 @@ payments = sa.Table(
     sa.Index("ix_payments_order", "merchant_id", "order_id", postgresql_where=sa.text("order_id IS NOT NULL")),
     # The listener asks at each step which deadlines were passed, or came back in a reorg.
     sa.Index(
-        "ix_payments_deadline", "chain_id", "expires_at", postgresql_where=sa.text("status IN ('pending', 'expired')")
+        "ix_payments_deadline",
+        *("chain_id", "status", "expires_at"),
+        postgresql_where=sa.text("status IN ('pending', 'expired')"),
     ),
     # Whose balances are looked at.
     sa.Index(
@@ -153,6 +156,8 @@ transfers = sa.Table(
     # The endpoint that told of it, and whether another one has borne it out; final is only what was.
     sa.Column("endpoint", sa.Text),
     sa.Column("is_verified", sa.Boolean, nullable=False, server_default=sa.false()),
+    # When another endpoint was last asked for it in vain.
+    columns.moment("asked_at"),
     sa.Column("is_own", sa.Boolean, nullable=False),
     sa.Column("is_payable", sa.Boolean, nullable=False),
     sa.Column("counts", sa.Boolean, nullable=False),
@@ -190,6 +195,26 @@ transfers = sa.Table(
     columns.one_of("finality", Finality),
     sa.CheckConstraint("source = 'internal' OR (tx_hash IS NOT NULL AND sender IS NOT NULL)", name="told_by_someone"),
     sa.CheckConstraint("counts = (reason IS NULL)", name="refusal_has_a_reason"),
+    # Each row is verified and judged where it stands (HOT): a page that is full would cost new entries in all indexes.
+    postgresql_with={"fillfactor": 50},
+)
+
+# What a canonical block holds, names an issued address, and moved nothing. It goes with its block.
+refused_transfers = sa.Table(
+    "refused_transfers",
+    metadata,
+    sa.Column("chain_id", sa.BigInteger, nullable=False),
+    sa.Column("block_number", sa.BigInteger, nullable=False),
+    *columns.binary("block_hash", 32),
+    *columns.binary("tx_hash", 32),
+    *columns.binary("recipient", 20),
+    *columns.amount("amount", least=1),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    columns.moment("created_at", now=True),
+    sa.PrimaryKeyConstraint("chain_id", "block_number", "block_hash", "tx_hash"),
+    sa.Index("ix_refused_transfers_recipient", "recipient"),
+    columns.one_of("reason", Refusal),
 )
 
 events = sa.Table(

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ctrip.database import cursors, events, sweeps, transfers
+from ctrip.database.batches import is_among
 from ctrip.database.deadlines import final_time
 from ctrip.database.events import News
 from ctrip.database.models import chain_cursors, deposit_addresses, payments
@@ -84,9 +85,9 @@ def lock(session: Session, payment_ids: Iterable[str], *, keeps_transfers_out: b
     may each go on to lock the other's payments, so this lock lets keys be, unless `keeps_transfers_out` says that none
     may be stored meanwhile: then it waits for all that are.
     """
-    query = sa.select(payments).where(payments.c.id.in_(list(payment_ids))).order_by(payments.c.id)
+    query = sa.select(payments).where(is_among(payments.c.id, payment_ids)).order_by(payments.c.id)
     locking = query.with_for_update(key_share=not keeps_transfers_out)
-    return [payment_of(row) for row in session.execute(locking)]
+    return [payment_of(row) for row in session.execute(locking).all()]
 
 
 def reassess(session: Session, payment_ids: Iterable[str], *, chains: Mapping[int, Chain], new_id: NewId) -> list[str]:
@@ -109,18 +110,18 @@ def facts_of(session: Session, of: Sequence[Payment], *, chains: Mapping[int, Ch
     query = (
         sa.select(payments.c.id, final_time().label("final_block_time"))
         .join(chain_cursors, chain_cursors.c.chain_id == payments.c.chain_id)
-        .where(payments.c.id.in_(ids))
+        .where(is_among(payments.c.id, ids))
     )
-    read = {row.id: row for row in session.execute(query)}
+    final_times = {payment_id: time for payment_id, time in session.execute(query).all()}
     return {
         payment.id: Facts(
-            final_block_time=read[payment.id].final_block_time,
+            final_block_time=final_times[payment.id],
             covered=swept[payment.id].covered,
             is_sweep_held=swept[payment.id].is_held,
             threshold=_threshold(payment, chains),
         )
         for payment in of
-        if payment.id in read
+        if payment.id in final_times
     }
 
 

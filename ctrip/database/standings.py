@@ -13,22 +13,19 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ctrip.database import events, transfers
-from ctrip.database.batches import given
+from ctrip.database.batches import Given, is_among
 from ctrip.database.events import News
 from ctrip.database.models import payments
+from ctrip.database.rows import reader
 from ctrip.domain.events import EventType
-from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix
 from ctrip.domain.payments import (
     TRANSITIONS,
-    AmountStatus,
     Assessment,
     Payment,
-    Settlement,
     Standing,
     Status,
     Step,
-    Timing,
     payment_object,
     steps,
 )
@@ -38,6 +35,14 @@ from ctrip.errors import IllegalTransition
 NewId = Callable[[Prefix], str]
 STANDING = ("status", "received", "amount_status", "timing", "settlement", "completed_block")
 _MILESTONES = {Status.DETECTED: "detected_at", Status.CONFIRMED: "confirmed_at", Status.SETTLED: "settled_at"}
+_RENEWED = ("version", *_MILESTONES.values())
+"""What the database itself makes of a move."""
+
+_of = payments.c
+_MOVED = ("canceled_at", "accepted_at", "accepted_amount", "confirmed", *STANDING)
+_moves = Given("moves", _of.id, sa.column("was", sa.Text), _of.version, *(_of[name] for name in _MOVED))
+_GROWN = ("confirmed", "completed_block")
+_growth = Given("growth", _of.id, *(_of[name] for name in _GROWN))
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,14 @@ def move(session: Session, changes: Sequence[Change], *, new_id: NewId) -> tuple
     """
     for change in changes:
         _check_arrow(change)
-    rows = session.execute(_move(), {"moves": [_moved(change) for change in changes]})
-    stored = {row.id: row for row in rows}
+    rows = session.execute(_MOVE, _moves.rows(map(_moved, changes)))
+    stored = {payment_id: dict(zip(_RENEWED, renewed, strict=True)) for payment_id, *renewed in rows.all()}
     news = []
     for change in changes:
         payment, old = change.payment, change.payment.standing
         if payment.id not in stored:
             raise IllegalTransition(f"payment {payment.id} is no longer {old.status} at version {payment.version}")
-        set_now = {name: getattr(stored[payment.id], name) for name in ("version", *_MILESTONES.values())}
-        moved = replace(payment, standing=change.step.standing, **set_now)
+        moved = replace(payment, standing=change.step.standing, **stored[payment.id])
         shown = payment_object(moved, read_block=change.read_block)
         body: dict[str, object] = {"payment": shown, "previous_status": str(old.status)}
         news.append(News(change.step.event, moved, body))
@@ -106,21 +110,8 @@ def store(
     return deliveries
 
 
-def payment_of(row: sa.Row[Any]) -> Payment:
-    """Make a payment of its row."""
-    values = row._asdict()
-    for name in STANDING:
-        del values[name]
-    standing = Standing(
-        status=Status(row.status),
-        received=row.received,
-        amount_status=AmountStatus(row.amount_status),
-        timing=None if row.timing is None else Timing(row.timing),
-        settlement=Settlement(row.settlement),
-        completed_block=row.completed_block,
-    )
-    values["finality"] = Finality(row.finality)
-    return Payment(standing=standing, **values)
+payment_of = reader(payments, Payment)
+"""Make a payment of its row."""
 
 
 def standing_values(standing: Standing) -> dict[str, Any]:
@@ -134,45 +125,27 @@ def _check_arrow(change: Change) -> None:
         raise IllegalTransition(f"payment {change.payment.id} cannot go from {old} to {new}")
 
 
-def _moved(change: Change) -> dict[str, Any]:
+def _moved(change: Change) -> tuple[object, ...]:
     payment = change.payment
-    return {
-        "id": payment.id,
-        "was": payment.standing.status,
-        "version": payment.version,
-        "canceled_at": payment.canceled_at and payment.canceled_at.isoformat(),
-        "accepted_at": payment.accepted_at and payment.accepted_at.isoformat(),
-        "accepted_amount": payment.accepted_amount,
-        "confirmed": payment.confirmed,
-        **standing_values(change.step.standing),
-    }
+    return (
+        payment.id,
+        payment.standing.status,
+        payment.version,
+        payment.canceled_at,
+        payment.accepted_at,
+        payment.accepted_amount,
+        payment.confirmed,
+        *standing_values(change.step.standing).values(),
+    )
 
 
 def _move() -> sa.Executable:
-    to = given(
-        "moves",
-        sa.column("id", sa.Text),
-        sa.column("was", sa.Text),
-        sa.column("version", sa.Integer),
-        *(
-            sa.column(name, payments.c[name].type)
-            for name in ("canceled_at", "accepted_at", "accepted_amount", "confirmed", *STANDING)
-        ),
-    ).c
-    of = payments.c
+    to = _moves.c
     return (
         sa.update(payments)
-        .where(of.id == to.id, of.status == to.was, of.version == to.version)
-        .values(
-            version=of.version + 1,
-            canceled_at=to.canceled_at,
-            accepted_at=to.accepted_at,
-            accepted_amount=to.accepted_amount,
-            confirmed=to.confirmed,
-            **{name: to[name] for name in STANDING},
-            **_milestones(to.status),
-        )
-        .returning(of.id, of.version, *(of[column] for column in _MILESTONES.values()))
+        .where(_of.id == to.id, _of.status == to.was, _of.version == to.version)
+        .values(version=_of.version + 1, **{name: to[name] for name in _MOVED}, **_milestones(to.status))
+        .returning(_of.id, *(_of[name] for name in _RENEWED))
     )
 
 
@@ -182,8 +155,8 @@ def _milestones(status: sa.ColumnElement[str]) -> dict[str, sa.ColumnElement[Any
     reached = list(_MILESTONES)
     for place, (milestone, column) in enumerate(_MILESTONES.items()):
         values[column] = sa.case(
-            (status == milestone, sa.func.coalesce(payments.c[column], sa.func.now())),
-            (status.in_(reached[place:]), payments.c[column]),
+            (status == milestone, sa.func.coalesce(_of[column], sa.func.now())),
+            (status.in_(reached[place:]), _of[column]),
             else_=None,
         )
     return values
@@ -202,17 +175,13 @@ def _way(each: Assessed) -> list[Step]:
 def _store_growth(session: Session, assessed: Sequence[Assessed]) -> None:
     """Store what only grows with the confirmations, where no step does: no client is told of it."""
     grown = [
-        {"id": payment.id, "confirmed": assessment.confirmed, "completed_block": assessment.standing.completed_block}
+        (payment.id, assessment.confirmed, assessment.standing.completed_block)
         for payment, assessment in ((each.payment, each.assessment) for each in assessed)
         if (assessment.confirmed, assessment.standing.completed_block)
         != (payment.confirmed, payment.standing.completed_block)
     ]
-    if not grown:
-        return
-    names = ("confirmed", "completed_block")
-    to = given("grown", sa.column("id", sa.Text), *(sa.column(name, payments.c[name].type) for name in names)).c
-    statement = sa.update(payments).where(payments.c.id == to.id).values(**{name: to[name] for name in names})
-    session.execute(statement, {"grown": grown}, execution_options={"synchronize_session": False})
+    if grown:
+        session.execute(_GROW, _growth.rows(grown))
 
 
 def _news(each: Assessed) -> list[Verdict]:
@@ -233,9 +202,7 @@ def _announce(
     """Tell of one transfer of each payment. Returns the payments as they stand now, and the ids of the deliveries."""
     transfers.mark_announced(session, [verdict.transfer.id for _, verdict in told])
     session.execute(
-        sa.update(payments)
-        .where(payments.c.id.in_([payment.id for payment, _ in told]))
-        .values(version=payments.c.version + 1)
+        sa.update(payments).where(is_among(_of.id, [payment.id for payment, _ in told])).values(version=_of.version + 1)
     )
     news = []
     for payment, verdict in told:
@@ -248,3 +215,8 @@ def _announce(
         }
         news.append(News(EventType.TRANSFER_UNEXPECTED, newer, body))
     return [each.payment for each in news], events.append(session, news, new_id=new_id)
+
+
+# Built once: to build it anew takes as long as to run it for one payment.
+_MOVE = _move()
+_GROW = sa.update(payments).where(_of.id == _growth.c.id).values(**{name: _growth.c[name] for name in _GROWN})

@@ -15,6 +15,7 @@ from ctrip.database.intents import OVER, UNSPENT, attempts_of, read_attempt, rea
 from ctrip.database.models import deposit_addresses, sweep_attempts, sweep_intents, transfers
 from ctrip.database.sweeps import owed
 from ctrip.domain.addresses import NATIVE
+from ctrip.domain.finality import Finality, FinalityRule
 from ctrip.domain.sweeps import Attempt, HeldReason, Intent, IntentKind, IntentState
 
 
@@ -22,14 +23,14 @@ from ctrip.domain.sweeps import Attempt, HeldReason, Intent, IntentKind, IntentS
 class Waiting:
     """A sweep that may be signed. `owed` is base units of final transfers that no sweep took.
 
-    `required` is how deep what came to the address has to be. `last` is the newest attempt of a held sweep whose
+    `rule` is what makes all that came to the address final. `last` is the newest attempt of a held sweep whose
     nonce is used up already: it is signed anew with that nonce. `others_wait` where more sweeps wait for this sender.
     """
 
     intent: Intent
     index: int
     owed: int
-    required: int
+    rule: FinalityRule
     failed_topups: int
     others_wait: bool
     last: Attempt | None
@@ -80,7 +81,7 @@ def signable(session: Session, chain_id: int, *, limit: int, intent_id: str | No
             intent=read_intent(row),
             index=row.derivation_index,
             owed=max(0, int(row.owed)),
-            required=row.required or 1,
+            rule=FinalityRule(list(Finality)[row.strength or 0], row.required or 1),
             failed_topups=row.failed_topups,
             others_wait=row.others_wait,
             last=attempts[row.id][-1] if row.id in attempts else None,
@@ -104,7 +105,7 @@ def signable_topups(session: Session, chain_id: int, *, sender: bytes, in_flight
             intent=read_intent(row),
             index=row.derivation_index,
             owed=0,
-            required=1,
+            rule=FinalityRule(Finality.CONFIRMATIONS, 1),
             failed_topups=0,
             others_wait=False,
             last=None,
@@ -153,7 +154,8 @@ def _signable(*, only_one: bool) -> sa.Select[Any]:
     is_stopped = i.c.held_reason.is_not_distinct_from(HeldReason.REPEATED_FAILURE)
     unsigned = sa.and_(i.c.nonce.is_(None), ~is_stopped, ~_is_busy(), ~_is_behind())
     uncovered = sa.and_(i.c.nonce.is_not(None), i.c.held_reason == HeldReason.UNCOVERED)
-    required = sa.select(sa.func.max(t.c.required)).where(t.c.chain_id == i.c.chain_id, t.c.recipient == i.c.address)
+    came = sa.and_(t.c.chain_id == i.c.chain_id, t.c.recipient == i.c.address)
+    strength = sa.case({word: word.strength for word in Finality}, value=t.c.finality)
     others = sa.exists().where(_same_sender(o), o.c.nonce.is_(None), o.c.kind == IntentKind.SWEEP)
     failed = sa.select(sa.func.count()).where(topup.c.for_intent_id == i.c.id, topup.c.state == IntentState.FAILED)
     query = (
@@ -161,7 +163,8 @@ def _signable(*, only_one: bool) -> sa.Select[Any]:
             i,
             deposit_addresses.c.derivation_index,
             owed(i.c.chain_id, i.c.address, i.c.token).label("owed"),
-            required.scalar_subquery().label("required"),
+            sa.select(sa.func.max(t.c.required)).where(came).scalar_subquery().label("required"),
+            sa.select(sa.func.max(strength)).where(came).scalar_subquery().label("strength"),
             failed.scalar_subquery().label("failed_topups"),
             others.label("others_wait"),
         )

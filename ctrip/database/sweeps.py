@@ -78,16 +78,17 @@ def revert_after(session: Session, chain_id: int, number: int) -> set[str]:
 
 
 def plan(
-    session: Session, chain: Chain, *, read_block: int, turn: int, new_id: Callable[[Prefix], str]
+    session: Session, chain: Chain, *, since_block: int, turn: int, new_id: Callable[[Prefix], str]
 ) -> list[Planned]:
     """Plan a sweep for every (address, token) where final transfers exceed what sweeps covered and none is under way.
 
-    Looks where a transfer became final lately, and at one of SLICES of all addresses, chosen by `turn`: whatever is
-    missed by the first (a backfill, a long outage) is found by the second. What is below its threshold is left alone.
+    Looks at the transfers of blocks after `since_block`, which become final now, and at one of SLICES of all addresses,
+    chosen by `turn`: whatever is missed by the first (a backfill, a long outage) is found by the second. What is below
+    its threshold is left alone.
     """
     first = (turn % SLICES).to_bytes(1)
     places = {
-        "after_block": read_block - 2 * chain.reorg_window,
+        "after_block": since_block,
         "first_address": first,
         "last_address": first + b"\xff" * ADDRESS_BYTES,
     }

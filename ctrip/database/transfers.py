@@ -2,31 +2,44 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
-from ctrip.database.batches import byte_array, given, is_among, is_in
-from ctrip.database.models import chain_cursors, payments, sweep_attempts, transfers
+from ctrip.database.batches import Given, byte_array, is_among, is_in
+from ctrip.database.models import payments, sweep_attempts, transfers
+from ctrip.database.rows import reader
 from ctrip.database.superseding import supersede
+from ctrip.domain.addresses import hex_text
 from ctrip.domain.chains import Chain
 from ctrip.domain.finality import Finality, FinalityRule
 from ctrip.domain.ids import Prefix
-from ctrip.domain.scanning import BlockRange
-from ctrip.domain.transfers import Reason, Sighting, Source, Transfer, TransferStatus, Verdict, source_of
+from ctrip.domain.transfers import Reason, Sighting, Transfer, TransferStatus, Verdict, source_of
+from ctrip.errors import NodeUnavailable
 
 _PLACE = ("block_hash", "tx_hash", "log_index", "recipient", "token")
 """What tells two transfers of a block apart, inferred ones too."""
 
+_FIELDS = tuple(column.name for column in transfers.c if column.name not in ("created_at", "asked_at"))
+_new = Given("new", *(transfers.c[name] for name in _FIELDS))
+_judged = Given("judged", transfers.c.id, transfers.c.counts, transfers.c.reason)
 
-# What the listener asks at each block is built once: to build it anew costs as much as to ask.
+# What the listener asks and says at each block is built once: to build it anew costs as much as to ask.
 _ISSUED = sa.select(payments.c.address).where(is_in(payments.c.address, sa.bindparam("addresses", type_=sa.Text)))
-_PASSED = sa.select(transfers.c.payment_id).where(
-    transfers.c.chain_id == sa.bindparam("of_chain"),
-    transfers.c.block_number.between(sa.bindparam("first"), sa.bindparam("last")),
-    transfers.c.status != TransferStatus.ORPHANED,
+_STORE = (
+    pg.insert(transfers)
+    .from_select(_FIELDS, sa.select(*_new.c))
+    .on_conflict_do_update(
+        index_elements=["chain_id", "block_hash", "tx_hash", "log_index"],
+        set_={"status": TransferStatus.SEEN},
+        where=transfers.c.status == TransferStatus.ORPHANED,
+    )
+    .returning(*(transfers.c[name] for name in _PLACE))
+)
+_JUDGE = (
+    sa.update(transfers).where(transfers.c.id == _judged.c.id).values(counts=_judged.c.counts, reason=_judged.c.reason)
 )
 
 
@@ -55,7 +68,7 @@ def owners(session: Session, addresses: Sequence[bytes]) -> dict[bytes, Owner]:
     ).where(is_among(payments.c.address, addresses))
     return {
         row.address: Owner(row.payment_id, row.chain_id, row.token, FinalityRule(Finality(row.finality), row.required))
-        for row in session.execute(query)
+        for row in session.execute(query).all()
     }
 
 
@@ -76,28 +89,31 @@ def store(session: Session, new: Iterable[Transfer]) -> list[Transfer]:
     Returns those that were not canonical before.
     """
     told_of = list(new)
-    rows = [_values(transfer) for transfer in told_of]
-    if not rows:
+    if not told_of:
         return []
-    statement = pg.insert(transfers).on_conflict_do_update(
-        index_elements=["chain_id", "block_hash", "tx_hash", "log_index"],
-        set_={"status": TransferStatus.SEEN},
-        where=transfers.c.status == TransferStatus.ORPHANED,
-    )
-    now_canonical = session.execute(statement.returning(*(transfers.c[name] for name in _PLACE)), rows)
-    stored = {tuple(row) for row in now_canonical}
-    return [transfer for transfer in told_of if tuple(getattr(transfer, name) for name in _PLACE) in stored]
+    now_canonical = session.execute(_STORE, _new.rows(map(attrgetter(*_FIELDS), told_of)))
+    stored, place = {tuple(row) for row in now_canonical.all()}, attrgetter(*_PLACE)
+    return [transfer for transfer in told_of if place(transfer) in stored]
 
 
 def store_sightings(
     session: Session, chain: Chain, sightings: Sequence[Sighting], *, endpoint: str, new_id: Callable[[Prefix], str]
 ) -> list[Transfer]:
-    """Store what `endpoint` showed in canonical blocks: whose it is, and whether it is our own doing. Returns all."""
+    """Store what `endpoint` showed in canonical blocks. Returns all."""
+    found = of_sightings(session, chain, sightings, endpoint=endpoint, new_id=new_id)
+    supersede(session, store(session, found), new_id=new_id)
+    return found
+
+
+def of_sightings(
+    session: Session, chain: Chain, sightings: Sequence[Sighting], *, endpoint: str, new_id: Callable[[Prefix], str]
+) -> list[Transfer]:
+    """Make transfers, not stored yet, of what `endpoint` showed: whose each is, and whether it is our own doing."""
     if not sightings:
         return []
     owned = owners(session, sorted({sighting.recipient for sighting in sightings}))
     ours = own_hashes(session, sorted({sighting.tx_hash for sighting in sightings}))
-    found = [
+    return [
         sighted(
             chain,
             each,
@@ -108,13 +124,6 @@ def store_sightings(
         )
         for each in sightings
     ]
-    supersede(session, store(session, found), new_id=new_id)
-    return found
-
-
-def passed(session: Session, chain_id: int, blocks: BlockRange) -> set[str]:
-    """Return the ids of the payments with canonical transfers in `blocks`."""
-    return set(session.scalars(_PASSED, {"of_chain": chain_id, "first": blocks.first, "last": blocks.last}))
 
 
 def orphan(session: Session, transfer_ids: Sequence[str]) -> None:
@@ -139,25 +148,15 @@ def orphan_after(session: Session, chain_id: int, number: int) -> set[str]:
 
 
 def of_payments(session: Session, payment_ids: Sequence[str]) -> dict[str, list[Transfer]]:
-    """Return the transfers of each payment, orphaned ones included, oldest block first.
-
-    A block that was read ahead of the cursor does not count yet: what lies before it may not be known.
-    """
+    """Return the transfers of each payment, orphaned ones included, oldest block first."""
     found: dict[str, list[Transfer]] = {payment_id: [] for payment_id in payment_ids}
     query = (
         sa.select(transfers)
-        .join(chain_cursors, chain_cursors.c.chain_id == transfers.c.chain_id)
-        .where(
-            transfers.c.payment_id.in_(payment_ids),
-            sa.or_(
-                transfers.c.block_number <= chain_cursors.c.read_block,
-                transfers.c.status == TransferStatus.ORPHANED,
-            ),
-        )
+        .where(is_among(transfers.c.payment_id, payment_ids))
         .order_by(transfers.c.block_number, transfers.c.log_index, transfers.c.id)
     )
-    for row in session.execute(query):
-        found[row.payment_id].append(transfer_of(row))
+    for transfer in map(transfer_of, session.execute(query).all()):
+        found[transfer.payment_id].append(transfer)
     return found
 
 
@@ -182,14 +181,12 @@ def page(session: Session, payment_id: str, *, limit: int, after: str | None = N
 def store_verdicts(session: Session, verdicts: Iterable[Verdict]) -> None:
     """Write down which transfers count, where that is not what their rows say."""
     changed = [
-        {"id": v.transfer.id, "counts": v.counts, "reason": v.reason}
+        (v.transfer.id, v.counts, v.reason)
         for v in verdicts
         if (v.counts, v.reason) != (v.transfer.counts, v.transfer.reason)
     ]
     if changed:
-        to = given("verdicts", *(sa.column(name, transfers.c[name].type) for name in ("id", "counts", "reason"))).c
-        statement = sa.update(transfers).where(transfers.c.id == to.id).values(counts=to.counts, reason=to.reason)
-        session.execute(statement, {"verdicts": changed}, execution_options={"synchronize_session": False})
+        session.execute(_JUDGE, _judged.rows(changed), execution_options={"synchronize_session": False})
 
 
 def mark_announced(session: Session, transfer_ids: Sequence[str]) -> None:
@@ -200,8 +197,13 @@ def mark_announced(session: Session, transfer_ids: Sequence[str]) -> None:
 def sighted(
     chain: Chain, sighting: Sighting, *, owner: Owner, is_own: bool, endpoint: str, transfer_id: str
 ) -> Transfer:
-    """Make the transfer that a sighting is, for the payment that its address was issued for."""
-    token = chain.token_at(sighting.token) or chain.native
+    """Make the transfer that a sighting is, for the payment that its address was issued for.
+
+    Raises NodeUnavailable where it is of a token that the chain does not list: nobody asked for it.
+    """
+    token = chain.token_at(sighting.token)
+    if token is None:
+        raise NodeUnavailable(f"a transfer of {hex_text(sighting.token)}, which {chain.name} does not list, was given")
     # What was not asked for is final by what it is worth itself.
     is_asked_for = (owner.chain_id, owner.token) == (chain.chain_id, sighting.token)
     rule = owner.rule if is_asked_for else chain.rule_for(token, sighting.amount)
@@ -235,15 +237,5 @@ def sighted(
     )
 
 
-def _values(transfer: Transfer) -> dict[str, Any]:
-    return {column.name: getattr(transfer, column.name) for column in transfers.c if column.name != "created_at"}
-
-
-def transfer_of(row: sa.Row[Any]) -> Transfer:
-    """Make a transfer of its row."""
-    values = {key: value for key, value in row._mapping.items() if key != "created_at"}
-    values["source"] = Source(row.source)
-    values["status"] = TransferStatus(row.status)
-    values["finality"] = Finality(row.finality)
-    values["reason"] = None if row.reason is None else Reason(row.reason)
-    return Transfer(**values)
+transfer_of = reader(transfers, Transfer)
+"""Make a transfer of its row."""

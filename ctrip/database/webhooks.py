@@ -6,7 +6,7 @@ signs with a secret of its own.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
 from ctrip.database import work
+from ctrip.database.batches import Given, is_among
 from ctrip.database.models import events, payments, webhook_attempts, webhook_deliveries, webhook_endpoints
 from ctrip.domain.events import EventType
 from ctrip.domain.ids import Prefix
@@ -26,6 +27,11 @@ Told = tuple[Delivery, list[Attempt]]
 """A delivery and its attempts, oldest first."""
 
 _of = webhook_deliveries.c
+_OWED = ("id", "event_id", "merchant_id", "payment_id", "endpoint_id", "payload", "url", "origin")
+_owed = Given("owed", *(_of[name] for name in _OWED))
+_OWE = sa.insert(webhook_deliveries).from_select(
+    [*_OWED, "status", "next_attempt_at"], sa.select(*_owed.c, sa.literal(DeliveryStatus.PENDING), sa.func.now())
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class _Destination:
     """Where something is to go: an endpoint, or a URL without one."""
 
     url: str
+    origin: str
     endpoint_id: str | None = None
 
 
@@ -62,14 +69,16 @@ def owe(session: Session, events_owed: Sequence[Owed], *, new_id: NewId) -> list
     """Store a delivery of each event to every destination that it is owed to now, due at once. Returns their ids."""
     gone = _gone(session, [each.payment_id for each in events_owed if each.payment_id and each.webhook_url is not None])
     endpoints = _endpoints(session, {each.merchant_id for each in events_owed})
+    wanted = {event_type: frozenset(filters_of(event_type)) for event_type in {each.event_type for each in events_owed}}
     owed: list[dict[str, object]] = []
     for each in events_owed:
         destinations: list[_Destination] = []
         if each.webhook_url is not None and each.payment_id and (each.payment_id, each.webhook_url) not in gone:
-            destinations.append(_Destination(each.webhook_url))
-        wanted = frozenset(filters_of(each.event_type))
+            destinations.append(_Destination(each.webhook_url, origin(each.webhook_url)))
         destinations += [
-            endpoint.destination for endpoint in endpoints[each.merchant_id] if not wanted.isdisjoint(endpoint.wants)
+            endpoint.destination
+            for endpoint in endpoints[each.merchant_id]
+            if not wanted[each.event_type].isdisjoint(endpoint.wants)
         ]
         owed += [
             {
@@ -78,8 +87,9 @@ def owe(session: Session, events_owed: Sequence[Owed], *, new_id: NewId) -> list
                 "merchant_id": each.merchant_id,
                 "payment_id": each.payment_id,
                 "endpoint_id": destination.endpoint_id,
+                "url": destination.url,
+                "origin": destination.origin,
             }
-            | _to(destination.url)
             for destination in destinations
         ]
     return _add(session, owed)
@@ -105,15 +115,27 @@ def owe_again(session: Session, *, event_id: str, new_id: NewId) -> list[str]:
 def owe_test(session: Session, *, event_id: str, endpoint: Endpoint, new_id: NewId) -> str:
     """Store a delivery of an event to one endpoint, whatever it subscribed to, due at once. Returns its id."""
     delivery_id = new_id(Prefix.DELIVERY)
-    values = {"id": delivery_id, "event_id": event_id, "merchant_id": endpoint.merchant_id, "endpoint_id": endpoint.id}
-    _add(session, [values | _to(endpoint.url)])
+    values: dict[str, object] = {
+        "id": delivery_id,
+        "event_id": event_id,
+        "merchant_id": endpoint.merchant_id,
+        "endpoint_id": endpoint.id,
+    }
+    _add(session, [values | {"url": endpoint.url, "origin": origin(endpoint.url)}])
     return delivery_id
 
 
 def owe_custom(session: Session, *, url: str, payload: str, merchant_id: str | None, new_id: NewId) -> str:
     """Store a delivery of these bytes to a URL that was checked, due at once; signed where a merchant is named."""
     delivery_id = new_id(Prefix.DELIVERY)
-    _add(session, [{"id": delivery_id, "payload": payload, "merchant_id": merchant_id} | _to(url)])
+    values: dict[str, object] = {
+        "id": delivery_id,
+        "payload": payload,
+        "merchant_id": merchant_id,
+        "url": url,
+        "origin": origin(url),
+    }
+    _add(session, [values])
     return delivery_id
 
 
@@ -189,11 +211,11 @@ def read(row: sa.Row[Any]) -> Delivery:
 def _endpoints(session: Session, merchant_ids: Collection[str]) -> dict[str, list[_Subscriber]]:
     """Return the enabled endpoints of merchants, with what each wants to hear."""
     of, found = webhook_endpoints.c, defaultdict[str, list[_Subscriber]](list)
-    query = sa.select(of.merchant_id, of.url, of.id, of.events).where(
+    query = sa.select(of.merchant_id, of.url, of.origin, of.id, of.events).where(
         of.merchant_id.in_(merchant_ids), of.deleted_at.is_(None), of.status == EndpointStatus.ENABLED
     )
     for row in session.execute(query.order_by(of.id)):
-        found[row.merchant_id].append(_Subscriber(_Destination(row.url, row.id), frozenset(row.events)))
+        found[row.merchant_id].append(_Subscriber(_Destination(row.url, row.origin, row.id), frozenset(row.events)))
     return found
 
 
@@ -207,20 +229,16 @@ def _gone(session: Session, payment_ids: Sequence[str]) -> set[tuple[str, str]]:
     query = (
         sa.select(_of.payment_id, _of.url)
         .outerjoin(webhook_attempts, webhook_attempts.c.delivery_id == _of.id)
-        .where(_of.payment_id == sa.any_(sa.cast(list(payment_ids), pg.ARRAY(sa.Text))), _of.endpoint_id.is_(None))
+        .where(is_among(_of.payment_id, payment_ids), _of.endpoint_id.is_(None))
         .group_by(_of.payment_id, _of.url)
         .having(last[1] == GONE, ~is_pending)
     )
     return {(row.payment_id, row.url) for row in session.execute(query)}
 
 
-def _to(url: str) -> dict[str, object]:
-    return {"url": url, "origin": origin(url), "status": DeliveryStatus.PENDING}
-
-
-def _add(session: Session, owed: list[dict[str, object]]) -> list[str]:
+def _add(session: Session, owed: Sequence[Mapping[str, object]]) -> list[str]:
     if owed:
-        session.execute(sa.insert(webhook_deliveries).values(next_attempt_at=sa.func.now()), owed)
+        session.execute(_OWE, _owed.rows([list(map(each.get, _OWED)) for each in owed]))
         work.ring(session)
     return [str(each["id"]) for each in owed]
 

@@ -16,12 +16,13 @@ DEPOSIT_BRANCH = "m/44'/60'/0'/0"
 """BIP-44: the account is hardened, so that its public key alone derives every deposit address below it."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def checksum_address(address: bytes) -> str:
     """Write an address with the mixed-case checksum of EIP-55."""
     text = address.hex()
     digest = keccak(text.encode()).hex()
-    return "0x" + "".join([char.upper() if nibble > "7" else char for char, nibble in zip(text, digest, strict=False)])
+    cases = zip(text, text.upper(), digest, strict=False)
+    return "0x" + "".join([upper if nibble > "7" else lower for lower, upper, nibble in cases])
 
 
 def parse_address(text: str, *, param: str | None = None) -> bytes:

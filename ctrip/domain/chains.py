@@ -104,10 +104,3 @@ class Chain:
     def token_at(self, address: bytes) -> Token | None:
         """Find a listed asset by its contract address, or the native coin by NATIVE."""
         return next((token for token in self.tokens if token.address == address), None)
-
-    def final_block(self, read_block: int, required: int | None = None) -> int:
-        """Return the newest block with `required` confirmations (this chain's, unless given) at head `read_block`.
-
-        A block at the head has one confirmation, so this is head - required + 1.
-        """
-        return read_block - (required or self.confirmations) + 1

@@ -81,20 +81,37 @@ class AssetCoverage:
 
 @dataclass(frozen=True)
 class ChainCoverage:
-    """What was read of a chain from `first_block`, before which no address was issued, to `read_block`."""
+    """What was read of a chain from `first_block`, before which no address was issued, to `read_block`.
+
+    Where not `is_first_known`, no node told when that was, and it is the first block that was read. Where it
+    `has_witness`, the chain has more endpoints than one.
+    """
 
     chain: str
     first_block: int
+    is_first_known: bool
     read_block: int
     assets: tuple[AssetCoverage, ...]
+    has_witness: bool = True
+
+    @property
+    def is_whole(self) -> bool:
+        """True where it is known that no block lacks for any asset."""
+        return self.is_first_known and not any(asset.unread for asset in self.assets)
 
 
 def in_words(of: ChainCoverage) -> list[str]:
     """Say which blocks were not read, and what to do about it; or that there are none."""
-    lacking = [(asset, gap) for asset in of.assets for gap in asset.unread]
-    if not lacking:
-        return [f"no gap: every block of {of.chain} from {of.first_block} to {of.read_block} was read for every asset"]
-    return [f"{asset.symbol} lacks {unread_in_words(of.chain, gap)}" for asset, gap in lacking]
+    said = [f"{asset.symbol} lacks {unread_in_words(of.chain, gap)}" for asset in of.assets for gap in asset.unread]
+    every = f"every block of {of.chain} from {of.first_block} to {of.read_block} was read for every asset"
+    if not said:
+        said.append(f"no gap: {every}" if of.is_first_known else every)
+    if not of.is_first_known:
+        unknown = f"whether a payment may be in a block before {of.first_block} is not known"
+        said.append(f"{unknown}: no node of {of.chain} told when that block was")
+    if not of.has_witness:
+        said.append("one endpoint alone told of it: what that left out nobody else can say; list a second in rpc_urls")
+    return said
 
 
 def unread_in_words(chain: str, gap: BlockRange) -> str:
@@ -121,6 +138,7 @@ def coverage_object(of: ChainCoverage) -> dict[str, object]:
     return {
         "chain": of.chain,
         "first_block": of.first_block,
+        "first_block_is_known": of.is_first_known,
         "read_block": of.read_block,
         "assets": [
             {
@@ -133,26 +151,3 @@ def coverage_object(of: ChainCoverage) -> dict[str, object]:
         ],
         "in_words": in_words(of),
     }
-
-
-@dataclass(frozen=True)
-class Reach:
-    """How far reading came without a gap: its last block, by number and hash."""
-
-    number: int
-    hash: bytes
-
-
-def reach(covered: Iterable[Covered], start: Reach) -> Reach:
-    """Return how far ranges lead on from `start` without a gap, each linked to the one before it."""
-    at = start
-    for each in sorted(covered, key=lambda c: c.blocks.first):
-        leads_on = each.blocks.first <= at.number < each.blocks.last
-        if leads_on or (each.blocks.first == at.number + 1 and each.parent_hash == at.hash):
-            at = Reach(each.blocks.last, each.last_hash)
-    return at
-
-
-def reach_of_all(covered: Iterable[Iterable[Covered]], start: Reach) -> Reach:
-    """Return how far the ranges of every asset lead on from `start`."""
-    return min((reach(each, start) for each in covered), key=lambda r: r.number, default=start)

@@ -11,6 +11,7 @@ from ctrip.domain.events import Event, event_object
 from ctrip.domain.finality import Finality
 from ctrip.domain.money import format_amount
 from ctrip.domain.payments import Payment, Settlement, Status, Timing, payment_object
+from ctrip.domain.refused_transfers import Refusal, RefusedTransfer, refused_object
 from ctrip.domain.scanning import BlockRange, Cursor
 from ctrip.domain.sweeps import Attempt as SweepAttempt
 from ctrip.domain.sweeps import Intent, IntentKind, IntentState
@@ -27,13 +28,16 @@ _REFUSALS = {
     Reason.NOT_PAYABLE: "is in a token that cannot be asked for: it takes a fee, rebases or is switched off",
 }
 
+_REFUSED = {Refusal.FAILED: "failed: no coin moved"}
+
 
 @dataclass(frozen=True)
 class Evidence:
     """What is stored of one payment. `chain` is None where it is not configured any more; `cursors` are by chain id,
     without those of chains never read; `assets` by chain id and token, coin too: money may come on any chain.
     `covered` are the ranges of blocks that were read for its asset since it was made, `unread` those that never were.
-    `final_block_time` is that of the newest block that is final by the payment's rule.
+    `final_block_time` is that of the newest block that is final by the payment's rule. `refused` named its address, and
+    moved nothing.
     """
 
     payment: Payment
@@ -47,6 +51,7 @@ class Evidence:
     sweeps: tuple[tuple[Intent, tuple[SweepAttempt, ...]], ...]
     covered: tuple[Covered, ...] = ()
     unread: tuple[BlockRange, ...] = ()
+    refused: tuple[RefusedTransfer, ...] = ()
 
     @property
     def cursor(self) -> Cursor | None:
@@ -69,6 +74,7 @@ def evidence_object(found: Evidence) -> dict[str, object]:
     return {
         "payment": payment_object(found.payment, read_block=read_block),
         "transfers": [transfer_object(each, read_block=found.read_block(each.chain_id)) for each in found.transfers],
+        "refused": [refused_object(each, chain=_chain_name(found, each.chain_id)) for each in found.refused],
         "events": [event_object(event) for event in found.events],
         "deliveries": [delivery_object(delivery, attempts) for delivery, attempts in found.deliveries],
         "sweeps": _sweeps(found),
@@ -114,16 +120,24 @@ def _reading(evidence: Evidence) -> Iterator[str]:
 def _money(evidence: Evidence) -> Iterator[str]:
     payment = evidence.payment
     canonical = [t for t in evidence.transfers if t.status is not TransferStatus.ORPHANED]
-    orphaned = len(evidence.transfers) - len(canonical)
+    superseded = [t for t in evidence.transfers if t not in canonical and t.reason is Reason.SUPERSEDED]
+    gone = len(evidence.transfers) - len(canonical) - len(superseded)
     if not canonical:
         yield f"no transfer to {checksum_address(payment.address)} is in the blocks that were read"
-    for transfer in canonical:
+    for transfer in (*canonical, *superseded):
         if transfer.reason is not None:
             yield f"transfer {transfer.id} of {_units(transfer)} {_REFUSALS[transfer.reason]}"
-        if transfer.block_number > evidence.read_block(transfer.chain_id):
-            yield f"transfer {transfer.id} is in block {transfer.block_number}: it counts when all before that are read"
-    if orphaned:
-        yield f"{orphaned} transfer(s) were in blocks that a reorg took"
+    moved = {transfer.tx_hash for transfer in canonical}
+    for each in evidence.refused:
+        if each.tx_hash in moved:
+            continue  # one endpoint said that it failed, and others know better
+        on = "" if each.chain_id == payment.chain_id else f" of {_chain_name(evidence, each.chain_id)}"
+        where = f"transaction {hex_text(each.tx_hash)} in block {each.block_number}{on}"
+        yield f"{where} to this address {_REFUSED[each.reason]}"
+    if gone:
+        # The rows do not tell which of these it was.
+        why = "a reorg took their blocks, or endpoints that were asked again deny them"
+        yield f"{gone} transfer(s) do not stand any more: {why}"
     missing = payment.target - payment.standing.received
     if canonical and missing > 0:
         arrived, target = _asked(payment, payment.standing.received), _asked(payment, payment.target)
@@ -205,6 +219,10 @@ def _webhooks(evidence: Evidence) -> Iterator[str]:
         why = "no attempt yet" if last is None else f"last attempt: {last.error or last.status_code}"
         due = f", next at {timestamp(delivery.next_attempt_at)}" if delivery.next_attempt_at else ""
         yield f"webhook {delivery.id} is {delivery.status} after {delivery.attempts} attempt(s); {why}{due}"
+
+
+def _chain_name(evidence: Evidence, chain_id: int) -> str:
+    return evidence.payment.chain if chain_id == evidence.payment.chain_id else f"chain {chain_id}"
 
 
 def _asked(payment: Payment, amount: int) -> str:

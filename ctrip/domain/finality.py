@@ -31,6 +31,11 @@ class FinalityRule:
         """True where whatever is final by this rule is final by the other one too."""
         return self.finality.strength >= other.finality.strength and self.confirmations >= other.confirmations
 
+    def joined(self, other: "FinalityRule") -> "FinalityRule":
+        """Return the rule that asks for all that either of two asks for."""
+        word = max(self.finality, other.finality, key=lambda finality: finality.strength)
+        return FinalityRule(word, max(self.confirmations, other.confirmations))
+
 
 @dataclass(frozen=True)
 class Tier:

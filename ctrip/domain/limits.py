@@ -21,7 +21,7 @@ class Refusal(StrEnum):
     RATE = "rate"  # more calls in a second, a day or a month than it is paid for
     HISTORY = "history"  # a block, or its state, that it does not have: not yet, not any more, or never
     METHOD = "method"  # it does not serve this method
-    OTHER = "other"  # about the question itself
+    OTHER = "other"  # none of these
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,11 @@ MOST = Limits(batch=100, span=10_000, topics=1000)
 _CHOSEN_BY_A_CONTRACT = re.compile(r"revert|vm exception|vm execution")
 """A contract writes the rest of such a message; it must not be read as the endpoint's own words."""
 
+_JUDGED = frozenset({"eth_call", "eth_estimateGas", "eth_sendRawTransaction"})
+"""A contract, or the rules of the chain, answer these: a refusal is the answer, and any endpoint would give it."""
+
 _WORDS: tuple[tuple[Refusal, str], ...] = (
+    (Refusal.HISTORY, r"(beyond|ahead of|past) (the )?((current|chain|chain's) )?(head|tip|latest)"),
     (Refusal.METHOD, r"method \S+ (does not exist|is not|not)|method not (found|supported|allowed)|unsupported method"),
     (Refusal.METHOD, r"(method|module) is (not|disabled)|not whitelisted|not included in your current plan"),
     (Refusal.BATCH, r"batch.*(limit|large|size|long|exceed|more than|max|many|not (supported|allowed))|too.*batch"),
@@ -66,7 +70,7 @@ _WORDS: tuple[tuple[Refusal, str], ...] = (
         Refusal.HISTORY,
         r"missing trie node|no state|header (for hash )?not found|unknown block|block.* not found|prun(ed|ing)",
     ),
-    (Refusal.HISTORY, r"beyond (the )?(current )?head|archive|resource not found|not available|unavailable|ancient"),
+    (Refusal.HISTORY, r"archive|resource not found|not available|unavailable|ancient"),
     (Refusal.HISTORY, r"(block|header|state|history|data|receipts?).*(not (found|stored|exist|ready)|missing|expired)"),
     (Refusal.RATE, r"^limit exceeded"),
 )
@@ -88,7 +92,10 @@ _LIMIT = re.compile(
     r"(?:max(?:imum)?|limit(?:ed)?|up to|at most|over|allowed|(?:greater|smaller|more) than|exceeds?|>)"
     r"(?:(?! line )\D){0,40}?(\d[\d,._]*)\s?(k\b)?"
 )
-_WAIT = re.compile(r"(?:retry (?:in|after)|try again in|backoff_seconds\"?:?)\s*(\d+(?:\.\d+)?)\s*(ms|m\b|min)?")
+_TIME = r"\d+(?:\.\d+)?\s*(?:milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|h|days?|d)?(?![a-z])"
+_WAIT = re.compile(rf"(?:retry[ -](?:in|after)|try again (?:in|after)|backoff_seconds\"?):?\s*((?:{_TIME}\s*)+)")
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|mil|[smhd])?")
+_SECONDS = {"ms": 0.001, "mil": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def classify(code: int, text: str) -> Refusal:
@@ -104,30 +111,30 @@ def classify(code: int, text: str) -> Refusal:
     return _CODES.get(code, Refusal.OTHER)
 
 
+def is_its_own(method: str, refusal: Refusal) -> bool:
+    """True where a refusal is about the endpoint, not about what was asked for: another one may well serve it.
+
+    A block that it does not have is no such reason, though another may have it, too: it says nothing of other blocks.
+    """
+    return refusal is Refusal.METHOD or (refusal is not Refusal.HISTORY and method not in _JUDGED)
+
+
 def seconds_to_wait(text: str) -> float | None:
     """Read from the text of a rate limit how long to leave the endpoint alone; None where it does not say."""
     found = _WAIT.search(text.lower())
     if found is None:
         return None
-    unit = {"ms": 0.001, None: 1.0}.get(found[2], 60.0)
-    return float(found[1]) * unit or None
+    return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(found[1])) or None
 
 
 def learn(limits: Limits, code: int, text: str, *, asked: Limits) -> Limits:
     """Return what to keep to from now on: the number that the refusal tells, else half of what was asked for.
 
-    Where `asked` fits into the result nothing was learnt, and asking for less would not help.
+    A batch that is refused as a whole, in words that teach nothing, is halved: there are endpoints without batches, and
+    each has its own words for that. Where `asked` fits into the result, asking for less would not help.
     """
-    refusal = classify(code, text)
-    if refusal is Refusal.BATCH:
-        return replace(limits, batch=_narrowed(limits.batch, asked.batch, _told(text, asked.batch)))
-    if refusal is Refusal.TOPICS:
-        return replace(limits, topics=_narrowed(limits.topics, asked.topics, _told(text, asked.topics)))
-    if refusal is Refusal.RANGE:
-        return replace(limits, span=_narrowed(limits.span, asked.span, _told(text, asked.span)))
-    if refusal in (Refusal.RESULTS, Refusal.SIZE, Refusal.TIMEOUT):
-        return lighten(limits, asked=asked, span=_suggested(text, asked.span))
-    return limits
+    learnt = _taught(limits, code, text, asked=asked)
+    return lighten(limits, asked=asked) if asked.batch > 1 and fits(asked, learnt) else learnt
 
 
 def lighten(limits: Limits, *, asked: Limits, span: int | None = None) -> Limits:
@@ -151,6 +158,19 @@ def grow(limits: Limits, *, asked: Limits) -> Limits:
 def fits(asked: Limits, limits: Limits) -> bool:
     """True where no more is asked for than the limits allow."""
     return asked.batch <= limits.batch and asked.span <= limits.span and asked.topics <= limits.topics
+
+
+def _taught(limits: Limits, code: int, text: str, *, asked: Limits) -> Limits:
+    refusal = classify(code, text)
+    if refusal is Refusal.BATCH:
+        return replace(limits, batch=_narrowed(limits.batch, asked.batch, _told(text, asked.batch)))
+    if refusal is Refusal.TOPICS:
+        return replace(limits, topics=_narrowed(limits.topics, asked.topics, _told(text, asked.topics)))
+    if refusal is Refusal.RANGE:
+        return replace(limits, span=_narrowed(limits.span, asked.span, _told(text, asked.span)))
+    if refusal in (Refusal.RESULTS, Refusal.SIZE, Refusal.TIMEOUT):
+        return lighten(limits, asked=asked, span=_suggested(text, asked.span))
+    return limits
 
 
 def _narrowed(limit: int, asked: int, told: int | None) -> int:

@@ -70,13 +70,27 @@ class BlockRange:
         return self.last - self.first + 1
 
 
-def tags_to_ask(chain: Chain, cursor: Cursor) -> tuple[Finality, ...]:
+def tags_to_ask(chain: Chain, cursor: Cursor) -> dict[Finality, Tagged | None]:
     """Return what the node must be asked to call a block: what the chain's rules ask for, or asked for once.
 
-    Payments that were made under an older rule wait for the word that it named.
+    With each word comes how far it is known to reach. Payments that were made under an older rule wait for the word
+    that it named.
     """
-    words = (Finality.SAFE, Finality.FINALIZED)
-    return tuple(word for word in words if chain.asks_for(word) or cursor.tagged(word) is not None)
+    known = {word: cursor.tagged(word) for word in (Finality.SAFE, Finality.FINALIZED)}
+    return {word: tagged for word, tagged in known.items() if tagged is not None or chain.asks_for(word)}
+
+
+def reached(told: Header, ours: Mapping[int, bytes], *, to: Header) -> Header | None:
+    """Return the newest of our blocks that an endpoint's word on the block `told` reaches; None where it is no word.
+
+    `ours` are the hashes of the reorg window by number, up to `to`. What lies deeper is told by its number alone: no
+    reorg that is followed comes there. What lies beyond reaches `to`.
+    """
+    if told.number > to.number:
+        return to
+    if told.number < min(ours):
+        return told
+    return told if ours.get(told.number) == told.hash else None
 
 
 def tagged_after(stored: Tagged | None, told: Header | None, *, base: Header, to: Header) -> Tagged | None:

@@ -38,6 +38,6 @@ def _chain_object(chain: Chain, cursor: Cursor | None) -> dict[str, object]:
         "reorg_window": chain.reorg_window,
         "head_block": cursor and cursor.head_block,
         "read_block": cursor and cursor.read_block,
-        "final_block": cursor and max(0, chain.final_block(cursor.read_block)),
+        "final_block": cursor and max(0, cursor.final_block(chain.rule)),
         "lag_blocks": cursor and max(0, cursor.head_block - cursor.read_block),
     }

@@ -22,11 +22,14 @@ def report(ctx: Context, name: str) -> ChainCoverage:
         found = [(token, coverage.find(session, chain.chain_id, token.address)) for token in chain.tokens]
     if cursor is None:
         raise Conflict(f"no block of {name} was ever read")
-    first = _first_block(ctx.clients.get(chain.chain_id), cursor, issued_at)
+    looked = _first_block(ctx.clients.get(chain.chain_id), cursor, issued_at)
+    first = cursor.start_block + 1 if looked is None else looked
     within = BlockRange(first, cursor.read_block)
     return ChainCoverage(
         chain=name,
         first_block=first,
+        is_first_known=looked is not None,
+        has_witness=len(chain.rpc_urls) > 1,
         read_block=cursor.read_block,
         assets=tuple(
             AssetCoverage(
@@ -37,19 +40,23 @@ def report(ctx: Context, name: str) -> ChainCoverage:
     )
 
 
-def _first_block(client: ChainClient | None, cursor: Cursor, issued_at: datetime | None) -> int:
+def _first_block(client: ChainClient | None, cursor: Cursor, issued_at: datetime | None) -> int | None:
     """Return the first block that can hold a payment: that of the chain's start, or an earlier one if it began late.
 
-    Chains begin at the first address by themselves, those that were read before they did so may not have. A node that
-    does not answer is not waited for.
+    Chains begin at the first address by themselves, those that were read before they did so may not have. None where
+    nobody tells: the chain is switched off, its nodes do not answer, or have not so old a block.
     """
     start = cursor.start_block
-    if client is None or issued_at is None:
+    if issued_at is None:
         return start + 1
+    if client is None:
+        return None
     try:
         header = client.headers([start]).get(start)
-        if header is None or header.time <= issued_at:
+        if header is None:
+            return None
+        if header.time <= issued_at:
             return start + 1
         return first_block_since(client, issued_at, low=0, high=start, keep_lease=lambda: None)
     except ChainError:
-        return start + 1
+        return None

@@ -58,7 +58,7 @@ def process_payment(ctx: Context, *, payment_id: str, by: str) -> dict[str, obje
     chain = ctx.settings.chain(payment.chain_id)
     if chain is None or not chain.enabled:
         raise Conflict(f"chain {payment.chain} of the payment is not served any more")
-    params = {"payment_id": payment_id, "chain_id": chain.chain_id}
+    params = {"payment_id": payment_id, "chain": chain.name, "chain_id": chain.chain_id}
     return _add(ctx, JobKind.PROCESS_PAYMENT, params, by=by, loop=LoopKind.LISTENER)
 
 

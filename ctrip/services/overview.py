@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from ctrip.context import Context
-from ctrip.database import coverage, cursors, loops, overview, signers
+from ctrip.database import coverage, cursors, finality, loops, overview, signers
 from ctrip.domain.chains import Chain
 from ctrip.domain.coverage import union
 
@@ -17,7 +17,8 @@ class ChainProgress:
 
     `gas_balance` is what the gas wallet held when the sweeper last looked, in units of `10 ** -coin_decimals` coins;
     None where it never did. `unread_blocks` are those from the chain's start up to what was read that some listed asset
-    lacks: it was listed later, and they are still to be read for it.
+    lacks: it was listed later, and they are still to be read for it. `unverified_transfers` have their confirmations
+    and wait for another endpoint to bear them out.
     """
 
     chain: str
@@ -29,6 +30,7 @@ class ChainProgress:
     coin_decimals: int
     is_stopped: bool
     unread_blocks: int
+    unverified_transfers: int
 
     @property
     def lag_blocks(self) -> int:
@@ -62,6 +64,7 @@ def take(ctx: Context) -> Overview:
         read = cursors.find_all(session)
         live_sweeps = overview.live_sweeps(session)
         gas_balances = signers.gas_balances(session)
+        unverified = finality.count_unverified(session)
         return Overview(
             taken_at=ctx.now(),
             loops=[loop for loop in loops.find_all(session) if loop.chain_id in chain_ids],
@@ -70,12 +73,13 @@ def take(ctx: Context) -> Overview:
                     chain=chain.name,
                     head_block=read[chain.chain_id].head_block,
                     read_block=read[chain.chain_id].read_block,
-                    final_block=chain.final_block(read[chain.chain_id].read_block),
+                    final_block=max(0, read[chain.chain_id].final_block(chain.rule)),
                     live_sweeps=live_sweeps.get(chain.chain_id),
                     gas_balance=gas_balances.get(chain.chain_id),
                     coin_decimals=chain.native.decimals,
                     is_stopped=read[chain.chain_id].stopped_reason is not None,
                     unread_blocks=_unread_blocks(session, chain),
+                    unverified_transfers=unverified.get(chain.chain_id, 0),
                 )
                 for chain in enabled
                 if chain.chain_id in read

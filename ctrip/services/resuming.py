@@ -8,7 +8,17 @@ The listener then reads on from the block after it. Money that the new chain has
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.context import Context
-from ctrip.database import audit_log, coverage, cursors, finality, payments, restarts, sweeps, transfers
+from ctrip.database import (
+    audit_log,
+    coverage,
+    cursors,
+    finality,
+    payments,
+    refused_transfers,
+    restarts,
+    sweeps,
+    transfers,
+)
 from ctrip.domain.scanning import Cursor, Header, is_linked
 from ctrip.errors import BlockVanished, Conflict, InvalidValue, NotFound
 from ctrip.log import get_logger
@@ -35,6 +45,7 @@ def resume_chain(ctx: Context, name: str, *, from_block: int, by: str) -> list[s
         if not restarts.set_back(session, cursor, headers=headers, head_block=head_block):
             raise Conflict(f"chain {name} was started again meanwhile")
         coverage.cut(session, chain.chain_id, after=headers[-1])
+        refused_transfers.drop_after(session, chain.chain_id, from_block)
         touched = transfers.orphan_after(session, chain.chain_id, from_block)
         touched |= sweeps.revert_after(session, chain.chain_id, from_block)
         touched |= finality.settle_finality(session, chain.chain_id)

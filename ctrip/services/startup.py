@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.tokens import confirm, unconfirmed
 from ctrip.context import Context
 from ctrip.database import limits, schema, unreachable, wallet
 from ctrip.domain.addresses import hex_text
@@ -85,12 +86,9 @@ def _check_nodes(ctx: Context) -> None:
     with ThreadPoolExecutor(max_workers=8) as pool:
         answering = [client for client, answers in zip(clients, pool.map(_answers, clients), strict=True) if answers]
         if ctx.settings.role is Role.LISTENER:
-            asked = [
-                pool.submit(_check_decimals, client, token)
-                for client in answering
-                for token in client.chain.tokens
-                if token.enabled and not token.is_native
-            ]
+            # Of those that are away, too: whoever looks at balances asks again for what is not confirmed yet.
+            listed = [(client, token) for client in clients for token in unconfirmed(client.chain)]
+            asked = [pool.submit(_check_decimals, *each) for each in listed if each[0] in answering]
             for answer in asked:
                 answer.result()
 
@@ -105,9 +103,8 @@ def _answers(client: ChainClient) -> bool:
 
 
 def _check_decimals(client: ChainClient, token: Token) -> None:
-    """Compare what a token says of itself: a wrong number here asks buyers for a wrong amount."""
     try:
-        told = client.decimals(token.address)
+        told = confirm(client, token)
     except (NodeRefused, NodeUnavailable) as error:
         log.warning("token_tells_no_decimals", chain=client.chain.name, token=token.symbol, reason=error.detail)
         return

@@ -27,7 +27,7 @@ from ctrip.metrics import render
 from ctrip.services import dead_letters
 from tests.actors.conftest import MakeBroker, OwnRedis
 from tests.actors.workers import declare
-from tests.factories import header, store_payment
+from tests.factories import header, store_payment, store_transfer
 
 pytestmark = pytest.mark.infra
 SCRAPE_TIMEOUT_S = 8
@@ -52,6 +52,7 @@ OF_ROWS = {
     "chain_final_block",
     "chain_lag_blocks",
     "chain_unread_blocks",
+    "transfers_unverified",
     "chain_stopped",
     "payments",
     "webhook_pending",
@@ -84,7 +85,8 @@ def fill(ctx: Context) -> None:
     chain = ctx.settings.chains[0]
     with ctx.sessions.begin() as session:
         store_payment(session, new_id=ctx.new_id, webhook_url="http://127.0.0.1:9/hook")
-        store_payment(session, new_id=ctx.new_id)
+        other = store_payment(session, new_id=ctx.new_id)
+        store_transfer(session, amount=1, block=98, payment=other, chain_id=chain.chain_id, is_verified=False)
         cursors.start(session, chain.chain_id, header(100))
         session.execute(sa.update(chain_cursors).values(head_block=105, start_block=98))
         loops.ensure(session, kind="listener", chain_id=chain.chain_id, every=timedelta(seconds=2))
@@ -148,6 +150,7 @@ def test_the_page_shows_queues_and_rows(ctx, make_broker: MakeBroker, queues: Qu
     assert heights == {"head_block": 105, "read_block": 100, "final_block": 98}
     assert shown["chain_lag_blocks"] == {("anvil",): 5}
     assert shown["chain_unread_blocks"] == {("anvil",): 2}
+    assert shown["transfers_unverified"] == {("anvil",): 1}
     assert shown["chain_stopped"] == {("anvil",): 0}
     assert shown["sweeps_pending"] == {("anvil",): 0}
     assert shown["gas_balance"] == {("anvil",): 1.5}

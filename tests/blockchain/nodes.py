@@ -2,17 +2,19 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.rpc import Call, RpcPool
+from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
+from ctrip.blockchain.rpc import RpcPool
+from ctrip.blockchain.transport import Call
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.chains import Chain
-from tests.factories import CHAIN_ID, block_time, header, make_chain
+from tests.factories import ADDRESS, CHAIN_ID, PAYER, TOKEN, block_time, header, make_chain, tx_hash
 
 KEY = "s3cret-key"
 """Stands in every URL, and nowhere else."""
@@ -103,6 +105,71 @@ class Node:
             return reply | {"result": self.methods[call["method"]](call["params"])}
         except Error as error:
             return reply | {"error": error.member}
+
+
+class ForkedNode(Node):
+    """A node with blocks of its own after block `shared`, where that is given, and perhaps a word on what is final."""
+
+    def __init__(self, head: int = 100, *, shared: int | None = None, finalized: int | None = None) -> None:
+        super().__init__(head)
+        self.shared = head if shared is None else shared
+        self.finalized = finalized
+
+    def block(self, number: str) -> dict[str, Any] | None:
+        if number in ("safe", "finalized"):
+            if self.finalized is None:
+                raise Error(-39001, "unknown block")
+            # Its own word is not kept from a block beyond its head.
+            at, self.head = self.head, max(self.head, self.finalized)
+            told = self.block(hex(self.finalized))
+            self.head = at
+            return told
+        told = super().block(number)
+        if told is not None and int(told["number"], 16) > self.shared:
+            told["hash"] = hex_text(header(int(told["number"], 16), "fork").hash)
+        return told
+
+
+class LogNode(Node):
+    """A node with one Transfer of TOKEN to each of `recipients` in every block, and a provider's limits."""
+
+    def __init__(self, head: int, *, recipients: Sequence[bytes] = (ADDRESS,)) -> None:
+        super().__init__(head)
+        self.recipients = recipients
+        self.span = self.results = self.topics = 10**9
+        self.words = "eth_getLogs is limited to a {span:,} range"
+        self.ranges: list[tuple[int, int]] = []
+        self.methods["eth_getLogs"] = self.logs
+
+    def logs(self, params: list[Any]) -> list[dict[str, Any]]:
+        wanted = params[0]
+        first, last = int(wanted["fromBlock"], 16), int(wanted["toBlock"], 16)
+        self.ranges.append((first, last))
+        topics = wanted["topics"][2] if len(wanted["topics"]) > 2 else None
+        if last - first + 1 > self.span:
+            raise Error(-32614, self.words.format(span=self.span))
+        if topics is not None and len(topics) > self.topics:
+            raise Error(-32602, f"query exceeds the maximum of {self.topics} addresses or topics per search position")
+        found = [
+            self.log(number, recipient)
+            for number in range(first, min(last, self.head) + 1)
+            for recipient in self.recipients
+            if topics is None or hex_text(address_word(recipient)) in topics
+        ]
+        if len(found) > self.results:
+            raise Error(-32005, f"query returned more than {self.results} results")
+        return found
+
+    def log(self, number: int, recipient: bytes) -> dict[str, Any]:
+        return {
+            "address": hex_text(TOKEN),
+            "topics": [hex_text(word) for word in (TRANSFER_TOPIC, address_word(PAYER), address_word(recipient))],
+            "data": hex_text((1).to_bytes(32)),
+            "blockNumber": hex(number),
+            "blockHash": hex_text(header(number).hash),
+            "transactionHash": hex_text(tx_hash(number)),
+            "logIndex": "0x0",
+        }
 
 
 @contextmanager

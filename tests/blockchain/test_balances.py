@@ -1,6 +1,7 @@
 """Balances of many addresses after one block: the same ones, whatever way of asking a node allows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 
 import msgspec
@@ -12,7 +13,7 @@ from ctrip.blockchain.client import ChainClient
 from ctrip.context import Context
 from ctrip.domain.addresses import ADDRESS_BYTES, NATIVE
 from ctrip.domain.scanning import Header
-from ctrip.errors import BlockVanished, NodeRefused
+from ctrip.errors import BlockVanished, NodeRefused, NodeUnavailable
 from tests.between import Answer, between, forward
 from tests.devchain import DevChain
 from tests.factories import make_chain
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.infra
 
 HOLDERS = [number.to_bytes(ADDRESS_BYTES) for number in range(0x1000, 0x1000 + 40)]
 REFUSED = b'{"jsonrpc": "2.0", "id": 0, "error": {"code": -32602, "message": "no"}}'
+PRUNED = b'{"jsonrpc": "2.0", "id": 0, "error": {"code": -32000, "message": "missing trie node"}}'
 
 
 def _multicall(url: str, body: bytes) -> bytes:
@@ -69,6 +71,19 @@ def block(anvil: DevChain) -> Header:
     return header
 
 
+@contextmanager
+def asking(ctx: Context, answer: Callable[[bytes], Answer]) -> Iterator[tuple[ChainClient, list[bytes]]]:
+    """Yield a client of a node that answers so, of which nothing is known yet, and what is asked of it."""
+    bodies: list[bytes] = []
+
+    def noted(body: bytes) -> Answer:
+        bodies.append(body)
+        return answer(body)
+
+    with between(ctx, noted) as there:
+        yield next(iter(there.clients.values())).pinned(), bodies
+
+
 def _client(url: str) -> ChainClient:
     return ChainClient(make_chain(rpc_urls=(url,)))
 
@@ -81,33 +96,62 @@ def _client(url: str) -> ChainClient:
         ("to heed the override", 1),
         ("state override, and has Multicall3", 1),
         ("a block by its hash", 2),
-        ("more than ten at once", 4),
+        ("more than ten at once", 1),
     ],
 )
 def test_a_node_that_refuses_a_way_is_asked_in_another(
     ctx: Context, anvil: DevChain, block: Header, refused: str, requests_at_last: int
 ) -> None:
-    requests = count()
-    answer = _refuses(refused, anvil.url)
-
-    def counted(body: bytes) -> Answer:
-        next(requests)
-        return answer(body)
-
-    with between(ctx, counted) as there:
-        client = next(iter(there.clients.values())).pinned()
+    with asking(ctx, _refuses(refused, anvil.url)) as (client, bodies):
         for _ in range(2):
-            before = next(requests) + 1
+            bodies.clear()
             assert balances_at(client, HOLDERS, block=block) == list(range(1, 41))
-        assert next(requests) - before == requests_at_last, "what was learnt is remembered"
-        assert most_at_once(client) == (500 if refused in ("state override", "to heed the override") else 10_000)
+        assert len(bodies) == requests_at_last, "what was learnt is remembered"
+        is_packed = refused in ("nothing", "a block by its hash", "state override, and has Multicall3")
+        assert most_at_once(client) == (10_000 if is_packed else 500)
+        assert all(b'"requireCanonical":true' in body for body in bodies if b"blockHash" in body)
 
 
 def test_a_block_that_is_gone_is_refused_and_teaches_nothing(ctx: Context, anvil: DevChain, block: Header) -> None:
-    client = next(iter(ctx.clients.values())).pinned()
-    anvil.reorg(3)
-    with pytest.raises((NodeRefused, BlockVanished)):
+    with asking(ctx, lambda body: (200, forward(anvil.url, body))) as (client, bodies):
+        anvil.reorg(3)
+        with pytest.raises((NodeRefused, BlockVanished)):
+            balances_at(client, HOLDERS, block=block)
+        (header,) = client.headers([anvil.block_number()]).values()
+        there = client.balances([(address, NATIVE) for address in HOLDERS])
+        bodies.clear()
+        assert balances_at(client, [*HOLDERS, PROGRAM_AT], block=header) == [*there, 0]
+        assert len(bodies) == 1, "in the way that it was asked before"
+
+
+def test_a_node_without_the_state_of_a_block_says_so_and_nothing_is_learnt_from_that(
+    ctx: Context, anvil: DevChain, block: Header
+) -> None:
+    is_pruned = True
+
+    def pruned(body: bytes) -> Answer:
+        is_of_state = b"eth_call" in body or b"eth_getBalance" in body
+        return 200, PRUNED if is_of_state and is_pruned else forward(anvil.url, body)
+
+    with asking(ctx, pruned) as (client, bodies):
+        with pytest.raises(NodeRefused):
+            balances_at(client, HOLDERS, block=block)
+        is_pruned = False
+        bodies.clear()
+        assert balances_at(client, HOLDERS, block=block) == list(range(1, 41))
+        assert len(bodies) == 1
+
+
+def test_a_node_that_tells_some_balances_and_refuses_others_is_not_asked_for_ever(
+    ctx: Context, anvil: DevChain, block: Header
+) -> None:
+    def moody(body: bytes) -> Answer:
+        if b"eth_call" in body:
+            return 200, REFUSED
+        asked, told = (msgspec.json.decode(each) for each in (body, forward(anvil.url, body)))
+        if isinstance(asked, list):
+            told[-1] = {**msgspec.json.decode(REFUSED), "id": asked[-1]["id"]}
+        return 200, msgspec.json.encode(told)
+
+    with asking(ctx, moody) as (client, _), pytest.raises(NodeUnavailable, match="refuses others"):
         balances_at(client, HOLDERS, block=block)
-    (header,) = client.headers([anvil.block_number()]).values()
-    there = client.balances([(address, NATIVE) for address in HOLDERS])
-    assert balances_at(client, [*HOLDERS, PROGRAM_AT], block=header) == [*there, 0]

@@ -3,11 +3,13 @@
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 
 import pytest
 from structlog.testing import capture_logs
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from ctrip.blockchain.heads import MAX_MESSAGE_BYTES, HeadStream, Patience
@@ -39,7 +41,7 @@ class Listener:
         self._stopping = threading.Event()
         self._stream = HeadStream(url, chain="anvil", patience=patience)
         self._stream.tell = self.states.append
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "Listener":
         self._thread.start()
@@ -52,6 +54,10 @@ class Listener:
 
     def hears(self, *numbers: int) -> None:
         wait_until(lambda: self.heads[-len(numbers) :] == list(numbers), within_s=20, what=f"{self.heads}")
+
+    @property
+    def wait_s(self) -> float:
+        return self._stream._wait_s
 
     def _run(self) -> None:
         for number in self._stream.follow(self._stopping):
@@ -120,6 +126,40 @@ def test_of_many_heads_that_wait_the_last_is_told() -> None:
         assert len(listener.heads) < 2000
 
 
+class Waiting:
+    """A socket in which these messages wait."""
+
+    def __init__(self, there: Iterable[str]) -> None:
+        self._there = iter(there)
+        self.waited_s: list[float] = []
+
+    def recv(self, timeout: float) -> str:
+        self.waited_s.append(timeout)
+        for message in self._there:
+            return message
+        raise TimeoutError
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ([head(1), head(2)], 2),
+        ([head(7), "{}"], 7),
+        (["{}", head(7), "nonsense"], 7),
+        (map(head, count(1)), 100),
+    ],
+    ids=["two heads", "a head before something else", "a head between others", "heads without end"],
+)
+def test_of_what_waits_the_last_head_is_told(there: Iterable[str], told: int) -> None:
+    stream = HeadStream("ws://node.example", chain="anvil", patience=QUICK)
+    waiting = Waiting(there)
+    newest = stream._newest(waiting)  # type: ignore[arg-type]
+    assert newest is not None and newest.params is not None
+    assert newest.params.result.number == hex(told)
+    assert set(waiting.waited_s[1:]) == {0}, "it is told at once"
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -128,6 +168,7 @@ def test_of_many_heads_that_wait_the_last_is_told() -> None:
         '{"params": 7}',
         '{"params": {"subscription": "0x9", "result": {"number": 7}}}',
         b"\xff\xfe",
+        b'{"params": {"subscription": "\xff", "result": {"number": "0x9"}}}',
         head("nonsense"),
         "{}",
     ],
@@ -151,6 +192,14 @@ def silent(connection: ServerConnection) -> None:
     stay(connection)
 
 
+def chattering(connection: ServerConnection) -> None:
+    """It has much to say, and no head."""
+    subscribe(connection)
+    with suppress(ConnectionClosed):
+        while True:
+            connection.send("{}")
+
+
 def oversized(connection: ServerConnection) -> None:
     subscribe(connection)
     connection.send("x" * (MAX_MESSAGE_BYTES + 1))
@@ -168,7 +217,7 @@ def hanging_up(connection: ServerConnection) -> None:
     connection.socket.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize("fault", [silent, oversized, refusing, hanging_up])
+@pytest.mark.parametrize("fault", [silent, chattering, oversized, refusing, hanging_up])
 def test_a_connection_that_is_of_no_use_is_made_anew(fault: Callable[[ServerConnection], None]) -> None:
     def behave(connection: ServerConnection, before: int) -> None:
         if before == 0:
@@ -178,7 +227,7 @@ def test_a_connection_that_is_of_no_use_is_made_anew(fault: Callable[[ServerConn
         stay(connection)
         return None
 
-    patience = Patience(silent_s=0.2, ping_s=5, first_wait_s=0.01) if fault is silent else QUICK
+    patience = Patience(silent_s=0.2, ping_s=5, first_wait_s=0.01) if fault in (silent, chattering) else QUICK
     with capture_logs() as logs, listening(behave, patience) as (listener, connections):
         listener.hears(9)
         assert len(connections) >= 2
@@ -203,15 +252,36 @@ def test_a_half_open_socket_is_found_by_its_missing_pongs() -> None:
         assert len(connections) == 2
 
 
-def test_where_nobody_listens_the_waits_grow_and_a_stop_ends_them() -> None:
-    with socket.socket() as taken:
+def test_the_waits_grow_up_to_a_limit_and_begin_anew_with_the_next_head() -> None:
+    told = threading.Event()
+
+    def behave(connection: ServerConnection, before: int) -> None:
+        if before < 6:
+            return hanging_up(connection)
+        subscribe(connection)
+        told.wait(20)
+        connection.send(head(9))
+        return stay(connection)
+
+    with listening(behave) as (listener, connections):
+        wait_until(lambda: len(connections) == 7, within_s=20)
+        assert listener.wait_s == QUICK.longest_wait_s
+        told.set()
+        listener.hears(9)
+        assert listener.wait_s == QUICK.first_wait_s
+
+
+def test_where_nobody_listens_it_is_said_once_and_a_stop_ends_the_wait() -> None:
+    with socket.socket() as taken, capture_logs() as logs:
         taken.bind(("127.0.0.1", 0))  # bound, and never listening: each connection is refused
         url = f"ws://127.0.0.1:{taken.getsockname()[1]}/{KEY}"
         patience = Patience(silent_s=1, first_wait_s=0.01, longest_wait_s=3600)
-        with capture_logs() as logs, Listener(url, patience) as listener:
-            wait_until(lambda: listener._stream._wait_s > 0.1, within_s=20)
-    assert [(line["event"], line["reason"]) for line in logs] == [("heads_lost", "ConnectionRefusedError")]
-    assert not listener.heads
+        with Listener(url, patience) as listener:
+            wait_until(lambda: listener.wait_s > 0.1, within_s=20)
+        assert [(line["event"], line["reason"]) for line in logs] == [("heads_lost", "ConnectionRefusedError")]
+        assert not listener.heads
+        with Listener(url, Patience(silent_s=1, first_wait_s=3600)):
+            wait_until(lambda: len(logs) == 2, within_s=20)  # it waits for an hour now
 
 
 @pytest.mark.infra

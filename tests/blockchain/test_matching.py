@@ -37,7 +37,9 @@ def transfer(index: str = "0x3", **changes: Any) -> LogJson:
 
 
 def found(*transactions: TransactionJson, logs: tuple[LogJson, ...] = ()) -> list[tuple[bytes, bytes, int, int]]:
-    seen = sightings([checked(Block(HEADER, transactions), logs)], issued=lambda asked: asked & {ADDRESS})
+    seen = sightings(
+        [checked(Block(HEADER, transactions), logs, tokens=[TOKEN])], issued=lambda asked: asked & {ADDRESS}
+    )
     assert all((each.block_hash, each.recipient, each.sender) == (HEADER.hash, ADDRESS, PAYER) for each in seen)
     return [(each.token, each.tx_hash, each.log_index, each.amount) for each in seen]
 
@@ -80,7 +82,7 @@ def test_a_log_that_is_no_clean_transfer_is_none(forged: dict[str, Any]) -> None
 
 def test_where_coin_has_logs_they_alone_tell_of_it() -> None:
     inner = transfer(address=hex_text(COIN_LOGGER))
-    block = checked(Block(HEADER, (coin(),)), (inner,), logs_coin=True)
+    block = checked(Block(HEADER, (coin(),)), (inner,), tokens=[TOKEN, COIN_LOGGER], logs_coin=True)
     seen = sightings([block], issued=lambda asked: asked & {ADDRESS})
     assert [(each.token, each.log_index, each.amount) for each in seen] == [(NATIVE, 3, 9)]
 
@@ -95,22 +97,25 @@ def test_a_log_that_is_told_twice_is_one_transfer() -> None:
         (transfer(removed=True),),
         (transfer(block_hash=hex_text(block_hash(7, "fork"))),),
         (transfer(), transfer(payload=hex_text((10).to_bytes(32)))),
+        (transfer(), transfer("0x4", address=hex_text(OTHER))),
     ],
-    ids=["removed", "of another block", "two of one index"],
+    ids=["removed", "of another block", "two of one index", "of a contract that was not asked for"],
 )
 def test_logs_that_cannot_be_of_this_block_are_not_believed(logs: tuple[LogJson, ...]) -> None:
     with pytest.raises(NodeUnavailable):
-        checked(Block(HEADER, ()), logs)
+        checked(Block(HEADER, ()), logs, tokens=[TOKEN])
 
 
 def test_nobody_is_asked_for_whole_batches_twice() -> None:
     asked: list[set[bytes]] = []
-    blocks = [checked(Block(replace(HEADER, number=number), (coin(),)), (transfer(),)) for number in (7, 8)]
+    blocks = [
+        checked(Block(replace(HEADER, number=number), (coin(),)), (transfer(),), tokens=[TOKEN]) for number in (7, 8)
+    ]
     sightings(blocks, issued=lambda addresses: (asked.append(addresses), set())[1])  # type: ignore[func-returns-value]
     assert asked == [{ADDRESS}]
 
 
 def test_an_upgrade_of_a_listed_proxy_is_told() -> None:
     log = transfer(topics=[hex_text(UPGRADED_TOPIC), word(OTHER)], payload="0x")
-    (upgrade,) = upgrades([checked(Block(HEADER, ()), (transfer("0x9"), log))])
+    (upgrade,) = upgrades([checked(Block(HEADER, ()), (transfer("0x9"), log), tokens=[TOKEN])])
     assert (upgrade.token, upgrade.block_number, upgrade.tx_hash) == (TOKEN, 7, tx_hash("token"))

@@ -5,57 +5,14 @@ from typing import Any
 
 import pytest
 
-from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
-from ctrip.domain.addresses import hex_text
+from ctrip.blockchain.ranges import MOST_LOGS
 from ctrip.domain.limits import Limits
 from ctrip.domain.scanning import BlockRange
 from ctrip.errors import NodeRefused, NodeUnavailable
-from tests.blockchain.nodes import Clock, Error, Http, Node, Request, client_of, serving
-from tests.factories import ADDRESS, OTHER_TOKEN, PAYER, TOKEN, header, tx_hash
+from tests.blockchain.nodes import Clock, Http, LogNode, Request, client_of, serving
+from tests.factories import ADDRESS, OTHER_TOKEN, PAYER, TOKEN
 
 START_SPAN = 10
-
-
-class LogNode(Node):
-    """A node with one Transfer of TOKEN to each of `recipients` in every block, and a provider's limits."""
-
-    def __init__(self, head: int, *, recipients: Sequence[bytes] = (ADDRESS,)) -> None:
-        super().__init__(head)
-        self.recipients = recipients
-        self.span = self.results = self.topics = 10**9
-        self.words = "eth_getLogs is limited to a {span:,} range"
-        self.ranges: list[tuple[int, int]] = []
-        self.methods["eth_getLogs"] = self.logs
-
-    def logs(self, params: list[Any]) -> list[dict[str, Any]]:
-        wanted = params[0]
-        first, last = int(wanted["fromBlock"], 16), int(wanted["toBlock"], 16)
-        self.ranges.append((first, last))
-        topics = wanted["topics"][2] if len(wanted["topics"]) > 2 else None
-        if last - first + 1 > self.span:
-            raise Error(-32614, self.words.format(span=self.span))
-        if topics is not None and len(topics) > self.topics:
-            raise Error(-32602, f"query exceeds the maximum of {self.topics} addresses or topics per search position")
-        found = [
-            self.log(number, recipient)
-            for number in range(first, min(last, self.head) + 1)
-            for recipient in self.recipients
-            if topics is None or hex_text(address_word(recipient)) in topics
-        ]
-        if len(found) > self.results:
-            raise Error(-32005, f"query returned more than {self.results} results")
-        return found
-
-    def log(self, number: int, recipient: bytes) -> dict[str, Any]:
-        return {
-            "address": hex_text(TOKEN),
-            "topics": [hex_text(word) for word in (TRANSFER_TOPIC, address_word(PAYER), address_word(recipient))],
-            "data": hex_text((1).to_bytes(32)),
-            "blockNumber": hex(number),
-            "blockHash": hex_text(header(number).hash),
-            "transactionHash": hex_text(tx_hash(number)),
-            "logIndex": "0x0",
-        }
 
 
 def numbers(pieces: Sequence[Any]) -> list[int]:
@@ -178,10 +135,14 @@ def test_logs_of_other_blocks_than_were_asked_for_are_not_believed(number: str) 
         assert numbers(pieces) == [7, 8]
 
 
-def test_the_blocks_with_transfers_to_an_address_are_found_over_any_range() -> None:
-    node = LogNode(head=1000)
-    node.span = 100
+@pytest.mark.parametrize(("logs_per_block", "sizes"), [(400, [10, 20, 20]), (1500, [10, 5, 5])])
+def test_answers_with_more_logs_than_fit_into_memory_are_kept_and_less_is_asked_for(
+    logs_per_block: int, sizes: list[int]
+) -> None:
+    node = LogNode(head=50, recipients=(ADDRESS,) * logs_per_block)
     with serving(node) as chain:
-        client = client_of(chain, Clock())
-        assert client.blocks_with_transfers_to(ADDRESS, BlockRange(1, 1000)) == set(range(1, 1001))
-        assert client.blocks_with_transfers_to(PAYER, BlockRange(1, 1000)) == set()
+        pieces = list(client_of(chain, Clock()).logs_in(BlockRange(1, 50), tokens=[TOKEN]))
+        assert covered(pieces) == list(range(1, 51))
+        assert [len(piece.blocks) for piece in pieces[:3]] == sizes
+        assert [len(piece.logs) for piece in pieces[:3]] == [logs_per_block * size for size in sizes]
+        assert len(pieces[-2].logs) <= MOST_LOGS

@@ -7,6 +7,7 @@ from datetime import timedelta
 from email.utils import format_datetime
 
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from ctrip import metrics
@@ -326,6 +327,54 @@ def test_surveys_are_few() -> None:
         client_of(chain, clock).survey()
 
 
+def test_metrics_say_after_each_survey_who_is_behind_and_who_is_passed_over() -> None:
+    clock, first, second, third = Clock(), Node(head=100), Node(head=107), Node(head=100)
+    with serving(first, second, third) as chain:
+        client = client_of(chain, clock)
+        first.before = hang_up
+        client.survey()
+        assert shown(client) == [(1, None), (0, 0), (0, 7)], "the first has told of no block"
+        first.before = forget
+        clock.now += 20
+        second.head = 115
+        client.pinned(avoiding=[first.label, third.label]).distrust("fork", "another block 7")
+        client.survey()
+        assert shown(client) == [(0, 7), (1, 0), (0, 7)], "nobody has asked for block 115"
+        clock.now += 35
+        client.survey()
+        assert shown(client) == [(0, 15), (0, 0), (0, 15)]
+    with serving(Node(head=50)) as chain:
+        client = client_of(chain, clock)
+        client.survey()
+        client.head()
+        clock.now += 20
+        client.survey()
+        assert shown(client) == [(0, 0)], "a single endpoint is not asked, and shown all the same"
+
+
+def test_an_endpoint_whose_last_answer_was_a_failure_is_shown_as_passed_over_when_its_rest_is_over() -> None:
+    clock, first, second = Clock(), Node(), Node()
+    with serving(first, second) as chain:
+        client, pool = client_of(chain, clock), pool_of(chain, clock)
+        first.before = refuse(429, Retry_After="9")
+        pool.ask(ECHO)
+        pool.endpoints[0].failed()
+        clock.now += 7
+        pool.survey()
+        assert not pool.endpoints[0].is_resting
+        assert shown(client)[0][0] == 1, "its limit keeps it from being asked"
+
+
+def shown(client: ChainClient) -> list[tuple[float, float | None]]:
+    """What metrics say of each endpoint: whether it is passed over, and how many blocks it is behind."""
+    both = ("ctrip_endpoint_resting", "ctrip_endpoint_behind_blocks")
+    said_of = [
+        [REGISTRY.get_sample_value(name, {"chain": client.chain.name, "endpoint": label}) for name in both]
+        for label in client.endpoints
+    ]
+    return [(resting or 0, behind) for resting, behind in said_of]
+
+
 def test_a_slow_endpoint_is_passed_over_for_one_that_is_much_quicker() -> None:
     clock, first, second = Clock(), Node(), Node()
     with serving(first, second) as chain:
@@ -348,7 +397,9 @@ IN_20_S = format_datetime(NOON + timedelta(seconds=20), usegmt=True)
         (refuse(429, Retry_After=IN_20_S, Date=format_datetime(NOON, usegmt=True)), 20),
         (refuse(503, Retry_After="3"), 3),
         (refuse(429), 1),
-        (refuse(429, Retry_After="86400"), 120),
+        (refuse(429, Retry_After="1800"), 1800),
+        (refuse(429, Retry_After="86400"), 3600),
+        (refuse(200, {"id": 0, "error": {"code": -32005, "message": "Rate limited. Retry in 1h"}}), 3600),
         (
             refuse(
                 429, {"id": 0, "error": {"code": -32005, "message": "rate limited", "data": {"backoff_seconds": 4}}}
@@ -373,7 +424,7 @@ def test_an_endpoint_that_limits_the_rate_is_left_alone_for_as_long_as_it_says(b
         assert (len(first.requests), second.asked) == (asked, ["echo*2", "echo"]), "another is asked meanwhile"
         clock.now += 0.02
         pool.ask(ECHO)
-        assert first.asked[-1] == "echo" and not clock.waited
+        assert (first.asked[-1], len(first.requests), clock.waited) == ("echo", asked + 1, [])
         assert not pool.endpoints[0].is_suspect, "it kept its word, and so do we"
 
 
@@ -524,14 +575,3 @@ def test_calls_that_are_cut_off_because_the_reply_would_be_too_large_are_asked_a
         assert said(pool, calls) == [str(number) for number in range(50)]
         assert pool.limits()[node.label].batch in range(8, 17)
         assert len(node.requests) < 12
-
-
-def test_a_batch_that_is_refused_for_another_reason_is_a_failure() -> None:
-    node = Node()
-    with serving(node) as chain:
-        pool = pool_of(chain, Clock())
-        pool.ask(ECHO)
-        node.before = at_most(1, {"id": None, "error": {"code": -32603, "message": "internal error"}})
-        with pytest.raises(NodeUnavailable, match="refused a batch of 2: internal error"):
-            pool.ask(ECHO * 2)
-        assert pool.endpoints[0].is_resting

@@ -6,11 +6,12 @@ import pytest
 
 from ctrip import metrics
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
-from ctrip.blockchain.verifying import verify
+from ctrip.blockchain.verifying import Heard, agreeing, refuted, verify
 from ctrip.domain.addresses import NATIVE, hex_text
 from ctrip.domain.transfers import Transfer
+from ctrip.errors import NodeUnavailable
 from tests.blockchain.nodes import Clock, Error, Http, Node, Request, client_of, serving
-from tests.factories import PAYER, block_hash, make_transfer
+from tests.factories import PAYER, block_hash, header, make_transfer
 
 TOKENS = make_transfer(1000, 90, log_index=7)
 COIN = make_transfer(5, 91, token=NATIVE)
@@ -85,12 +86,16 @@ def _refuse(_: list[Any]) -> None:
     raise Error(-32000, "not now")
 
 
-def _borne_out(*nodes: Node, transfers: tuple[Transfer, ...] = BOTH, by: int | None = 0) -> set[str]:
-    """The transfers that are borne out where the node numbered `by` told of them, in the order of preference."""
+def _hear(*nodes: Node, transfers: tuple[Transfer, ...] = BOTH, by: int | None = 0) -> Heard:
+    """What is said of transfers of which the node numbered `by` told, in the order of preference."""
     with serving(*nodes) as chain:
         told_by = "gone.example" if by is None else nodes[by].label
         told = [replace(transfer, endpoint=told_by) for transfer in transfers]
-        return set(verify(client_of(chain, Clock()), told, keep_lease=lambda: None))
+        return verify(client_of(chain, Clock()), told, keep_lease=lambda: None)
+
+
+def _borne_out(*nodes: Node, transfers: tuple[Transfer, ...] = BOTH, by: int | None = 0) -> set[str]:
+    return set(_hear(*nodes, transfers=transfers, by=by).borne_out)
 
 
 def _disputes() -> float:
@@ -119,6 +124,7 @@ FALSE: dict[str, tuple[Change, set[str]]] = {
     "another event": (_put(topics=["0x" + "00" * 32] * 3), {COIN.id}),
     "no log": (_put(logs=[]), {COIN.id}),
     "another amount of coin": (_put(value="0x4"), {TOKENS.id}),
+    "coin from somebody else": (_put(**{"from": "0x" + "66" * 20}), {TOKENS.id}),
     "coin to somebody else": (_put(to="0x" + "66" * 20), {TOKENS.id}),
     "coin to a new contract": (_put(to=None), {TOKENS.id}),
 }
@@ -128,7 +134,8 @@ FALSE: dict[str, tuple[Change, set[str]]] = {
 def test_what_is_told_otherwise_is_not_borne_out_and_that_is_said(name: str) -> None:
     change, borne_out = FALSE[name]
     before = _disputes()
-    assert _borne_out(Witness(), Witness(change)) == borne_out
+    heard = _hear(Witness(), Witness(change))
+    assert (set(heard.borne_out), set(heard.contradicted)) == (borne_out, {TOKENS.id, COIN.id} - borne_out)
     assert _disputes() - before == 2 - len(borne_out)
 
 
@@ -142,14 +149,27 @@ def test_a_third_endpoint_decides_and_the_liar_is_distrusted() -> None:
 
 UNHEARD: dict[str, Callable[[], Node]] = {
     "behind": lambda: Witness(head=89),
+    "on a fork without them": lambda: _with(_forget, methods={"eth_getBlockByNumber": _of_a_fork}),
+    "keeping no receipts so old": lambda: _with(_forget, methods={"eth_getBlockByNumber": _with_transactions}),
     "away": lambda: _with(before=_hang_up),
     "refusing": lambda: _with(methods={"eth_getTransactionReceipt": _refuse}),
     "writing nonsense": lambda: _with(methods={"eth_getTransactionReceipt": lambda _: {"status": 1}}),
 }
 
 
-def _with(**changes: Any) -> Node:
-    node = Witness()
+def _of_a_fork(params: list[Any]) -> dict[str, Any] | None:
+    block = Node().block(params[0])
+    return None if block is None else block | {"hash": hex_text(block_hash(int(block["number"], 16), "b"))}
+
+
+def _with_transactions(params: list[Any]) -> dict[str, Any] | None:
+    block = Node().block(params[0])
+    held = [hex_text(each.tx_hash or b"") for each in BOTH if params[0] == hex(each.block_number)]
+    return None if block is None else block | {"transactions": held}
+
+
+def _with(change: Change = lambda _: None, **changes: Any) -> Node:
+    node = Witness(change)
     node.before = changes.get("before", node.before)
     node.methods |= changes.get("methods", {})
     return node
@@ -158,9 +178,33 @@ def _with(**changes: Any) -> Node:
 @pytest.mark.parametrize("name", UNHEARD)
 def test_an_endpoint_that_cannot_tell_is_no_word_against_a_transfer(name: str) -> None:
     before = _disputes()
-    assert _borne_out(Witness(), UNHEARD[name]()) == set()
+    assert _hear(Witness(), UNHEARD[name]()) == Heard()
     assert _disputes() == before
     assert _borne_out(Witness(), UNHEARD[name](), Witness()) == {TOKENS.id, COIN.id}, "the next one is asked"
+
+
+@pytest.mark.parametrize("answer", [_refuse, lambda _: {"status": 1}, lambda _: None])
+def test_what_an_endpoint_does_not_tell_of_one_transfer_keeps_no_other_from_being_borne_out(answer: Any) -> None:
+    witness = Witness()
+    told = witness.methods["eth_getTransactionReceipt"]
+    witness.methods["eth_getTransactionReceipt"] = lambda params: (
+        answer(params) if params[0] == hex_text(TOKENS.tx_hash or b"") else told(params)
+    )
+    assert _borne_out(Witness(), witness) == {COIN.id}
+
+
+def test_the_lease_is_kept_after_each_request_however_few_calls_one_may_hold() -> None:
+    def one_by_one(request: Request) -> None:
+        if len(request) > 1:
+            raise Http(200, {"id": None, "error": {"code": -32600, "message": "batch of more than 1 is too large"}})
+
+    kept, witness = list[None](), Witness()
+    witness.before = one_by_one
+    with serving(Witness(), witness) as chain:
+        told = [replace(transfer, endpoint="gone.example") for transfer in BOTH * 5]
+        client = client_of(chain, Clock())
+        verify(client.pinned(avoiding=[client.endpoints[0]]), told, keep_lease=lambda: kept.append(None))
+    assert len(kept) >= 15
 
 
 def test_what_a_token_that_takes_a_fee_brought_is_not_what_its_log_says() -> None:
@@ -170,3 +214,60 @@ def test_what_a_token_that_takes_a_fee_brought_is_not_what_its_log_says() -> Non
 
 def test_an_unknown_transaction_of_a_later_block_waits_while_the_known_one_is_borne_out() -> None:
     assert _borne_out(Witness(), Witness(head=90)) == {TOKENS.id}
+
+
+class Holder(Witness):
+    """A node with whole blocks, which hold the transfers or do not."""
+
+    def __init__(self, *, holds: bool, of: Callable[[list[Any]], Any] = lambda params: Node().block(params[0])) -> None:
+        super().__init__((lambda _: None) if holds else _forget)
+        self.methods |= {
+            "eth_getBlockByNumber": of,
+            "eth_getLogs": lambda params: _receipt(TOKENS)["logs"] if holds and _is_of(params[0], TOKENS) else [],
+        }
+
+
+def _is_of(wanted: dict[str, Any], transfer: Transfer) -> bool:
+    return bool(wanted["blockHash"] == hex_text(transfer.block_hash))
+
+
+def _away() -> Node:
+    return _with(before=_hang_up)
+
+
+REFUTED: dict[str, tuple[tuple[Callable[[], Node], ...], bool]] = {
+    "nobody has it any more": ((lambda: Holder(holds=False), lambda: Holder(holds=False)), True),
+    "the single one has it no more": ((lambda: Holder(holds=False),), True),
+    "who told of it upholds it": ((lambda: Holder(holds=True), lambda: Holder(holds=False)), False),
+    "another one has it": ((lambda: Holder(holds=False), lambda: Holder(holds=True)), False),
+    "who told of it is away": ((_away, lambda: Holder(holds=False), lambda: Holder(holds=False)), False),
+    "only one of two answers": ((lambda: Holder(holds=False), _away), False),
+    "one is on a fork": ((lambda: Holder(holds=False), lambda: Holder(holds=False, of=_of_a_fork)), False),
+}
+
+
+@pytest.mark.parametrize("name", REFUTED)
+def test_a_transfer_is_refuted_where_every_endpoint_that_answers_has_its_block_without_it(name: str) -> None:
+    make, is_refuted = REFUTED[name]
+    nodes = [each() for each in make]
+    with serving(*nodes) as chain:
+        contested = [replace(TOKENS, endpoint=nodes[0].label)]
+        found = refuted(client_of(chain, Clock()), contested, keep_lease=lambda: None)
+        assert list(found) == (contested if is_refuted else [])
+
+
+@pytest.mark.parametrize(
+    ("others", "count"),
+    [((Node,), 1), ((Node, lambda: Node(head=80)), 1), ((lambda: Node(head=80),), 0), ((_away,), 0), ((), 0)],
+)
+def test_other_endpoints_are_asked_whether_old_blocks_are_these(
+    others: tuple[Callable[[], Node], ...], count: int
+) -> None:
+    teller = Node()
+    with serving(teller, *(each() for each in others)) as chain:
+        client = client_of(chain, Clock())
+        headers = [header(7), header(90)]
+        assert agreeing(client, headers, told_by=teller.label, keep_lease=lambda: None) == count
+        if others == (Node,):
+            with pytest.raises(NodeUnavailable, match=f"told of another block 90 than {teller.label}"):
+                agreeing(client, [header(7), header(90, "b")], told_by=teller.label, keep_lease=lambda: None)

@@ -19,12 +19,15 @@ from tests.chaos.canonical import CanonicalChain, Paid
 from tests.chaos.town import CONFIRMATIONS, Street, Town
 from tests.devchain import ETHER, USDC
 from tests.lying_node import Script, draw_scripts
+from tests.node_lies import Fork
 from tests.waiting import wait_until
 from tests.world import World
 
 DEEPEST = 12
 HEALED_WITHIN_S = 60
 _STEPS = 16
+LEAP = 60
+"""Blocks that come at once, as after an outage: they are caught up with by spans."""
 
 
 class Shop(World):
@@ -77,7 +80,7 @@ class Deposits:
         self._payers = iter(self.street.payers)
         waiting = self._transactions()
         self._begin()
-        began = time.monotonic()
+        began = self._began = time.monotonic()
         for step in range(_STEPS):
             share = -(-len(waiting) // (_STEPS - step))
             self._step([waiting.pop() for _ in range(min(share, len(waiting)))])
@@ -132,11 +135,18 @@ class Deposits:
         chain = self.street.chain
         for raw in signed:
             chain.call("eth_sendRawTransaction", hex_text(raw))
-        head = chain.mine(self._dice.choice([1, 1, 1, 2, 4]))
+        blocks = self._dice.choice([1, 1, 1, 2, 4])
+        head = chain.mine(LEAP if self._dice.random() < 0.1 and not self._is_led_away() else blocks)
         self._note(head)
         self._sent = [_Sent(raw, self._block_of(raw)) for raw in (*(sent.raw for sent in self._sent), *signed)]
         if self._dice.random() < 0.3:
             self._reorg(head, self._dice.randrange(1, DEEPEST + 1))
+
+    def _is_led_away(self) -> bool:
+        """True where a node tells of a fork now or soon: if the other is away, nobody can know, for so many blocks."""
+        at = time.monotonic() - self._began
+        windows = (window for script in self._scripts for window in script if window.fault is Fork)
+        return any(window.begins < at + 2 and at < window.ends for window in windows)
 
     def _reorg(self, head: int, depth: int) -> None:
         """Replace the newest blocks; most of what they held comes back, in the same block or in another."""

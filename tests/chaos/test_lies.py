@@ -6,31 +6,16 @@ Without SEEDS they are 200 that follow on a number which is drawn and printed.
 import os
 import random
 import time
-from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 import pytest
-from redis import Redis
 
-from ctrip.database.engine import Sessions
 from tests.chaos.lies import tell
-from tests.chaos.town import Town, build_town
+from tests.chaos.town import Town
 
 pytestmark = pytest.mark.chaos
-STREETS = 4
 SECONDS = 8.0
 STORIES = 200
-
-
-@pytest.fixture
-def town(
-    sessions: Sessions, redis_client: Redis, postgres_url: str, redis_url: str, anvil_binary: Path, tmp_path: Path
-) -> Iterator[Town]:
-    with build_town(
-        STREETS, anvil=anvil_binary, database_url=postgres_url, redis_url=redis_url, folder=tmp_path
-    ) as town:
-        yield town
 
 
 def _seeds() -> list[int]:
@@ -46,7 +31,7 @@ def test_every_deposit_is_credited_once_whatever_the_nodes_say(town: Town) -> No
     seeds = iter(_seeds())
     try:
         town.settle(group)
-        while together := list(islice(seeds, STREETS)):
+        while together := list(islice(seeds, len(town.streets))):
             print(f"seeds {together}", flush=True)  # noqa: T201
             stories = tell(town, group, together, seconds=SECONDS)
             told += len(stories)

@@ -1,38 +1,24 @@
 """Two machines on one Postgres and one Redis: they share the chains out, and either may die or lose its network."""
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from redis import Redis
 
-from ctrip.database.engine import Sessions
 from ctrip.database.loops import LEASE
 from ctrip.domain.payments import Payment, Status
 from ctrip.services.audit import audit
 from tests.chaos.deposits import Shop
 from tests.chaos.machines import Machine, build_machines, read_by_both, watching
-from tests.chaos.town import Town, build_town
+from tests.chaos.town import Town
 from tests.conftest import MERCHANT_ID
 from tests.devchain import ETHER
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.chaos
-STREETS = 4
 TOGETHER_S = 10.0
 TAKEN_OVER_WITHIN_S = LEASE.total_seconds() + 25
 """The lease of the dead, and the time in which a scheduler finds out that a message went with them."""
-
-
-@pytest.fixture
-def town(
-    sessions: Sessions, redis_client: Redis, postgres_url: str, redis_url: str, anvil_binary: Path, tmp_path: Path
-) -> Iterator[Town]:
-    with build_town(
-        STREETS, anvil=anvil_binary, database_url=postgres_url, redis_url=redis_url, folder=tmp_path
-    ) as town:
-        yield town
 
 
 @pytest.mark.timeout(600)
@@ -62,7 +48,7 @@ def _goes_on_without(
     """Every chain is read by the one that stays, payments on it are confirmed, and the other comes back."""
     leave()
     began = time.monotonic()
-    asked = [_pay(town, number) for number in range(STREETS)]
+    asked = [_pay(town, number) for number in range(len(town.streets))]
 
     def are_confirmed() -> bool:
         return all(shop.payment(payment).standing.status is Status.CONFIRMED for shop, payment in asked)

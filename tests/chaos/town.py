@@ -31,7 +31,8 @@ from tests.waiting import wait_until
 PAYERS = 24
 """More than one story has transactions: each is of a sender of its own, so that none waits for another's nonce."""
 CONFIRMATIONS = 3
-REORG_WINDOW = 64
+REORG_WINDOW = 16
+"""Beyond the deepest reorg, and short, so that a leap of the head is caught up with by spans."""
 _FIRST_CHAIN_ID = 41_000
 _FIRST_PORT = 33_545
 _SOCKET_DROPS_S = (0.1, 3.0)

@@ -26,7 +26,9 @@ def test_a_gap_is_named_with_what_closes_it_and_a_rescan_closes_it(
     assert (first, last) == (anvil.block_number() - 3, anvil.block_number())
     assert [(each["symbol"], each["unread"]) for each in told.json["assets"]] == [("ETH", []), ("USDC", [])]
     assert all(each["covered"][0]["endpoint"].startswith("127.0.0.1") for each in told.json["assets"])
-    assert "no gap" in ctrip("coverage", world.chain.name).out
+    shown = ctrip("coverage", world.chain.name).out
+    assert "no gap" in shown
+    assert "one endpoint alone told of it" in shown
 
     with ctx.sessions.begin() as session:
         session.execute(sa.delete(transfers))

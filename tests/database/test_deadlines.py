@@ -1,14 +1,16 @@
 import pytest
 from sqlalchemy.orm import Session
 
-from ctrip.database import deadlines, payments
+from ctrip.database import moves, payments
 from ctrip.database.engine import Sessions
 from ctrip.domain.payments import Payment
+from ctrip.domain.scanning import BlockRange
 from tests.factories import CHAIN_ID, OTHER_CHAIN_ID, block_time, ids, make_chain, read_to, store_payment
 
 pytestmark = pytest.mark.infra
 
 CHAINS = {chain_id: make_chain(chain_id=chain_id) for chain_id in (CHAIN_ID, OTHER_CHAIN_ID)}
+NO_BLOCKS = BlockRange(1, 0)
 new_id = ids()
 
 
@@ -17,7 +19,7 @@ def _ask(session: Session, block: int, **fields: int) -> Payment:
 
 
 def _due(session: Session, limit: int = 10) -> set[str]:
-    return deadlines.due(session, CHAIN_ID, limit=limit)
+    return moves.settle(session, CHAIN_ID, NO_BLOCKS, most=limit)
 
 
 def _expire(session: Session, *of: Payment) -> None:

@@ -5,13 +5,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from ctrip.database import deadlines, finality, payments, transfers
+from ctrip.database import finality, moves, payments, transfers
 from ctrip.database.engine import Sessions
 from ctrip.database.models import chain_cursors
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.chains import Token
 from ctrip.domain.finality import Finality, FinalityRule, Tier
 from ctrip.domain.payments import Payment, Status
+from ctrip.domain.scanning import BlockRange
 from ctrip.domain.transfers import Sighting, Source, TransferStatus
 from tests.factories import (
     CHAIN_ID,
@@ -84,14 +85,19 @@ def test_what_has_its_confirmations_is_verified_and_never_inferred_coin(sessions
         ]
         store_transfer(session, amount=3, block=11, **unverified)
         store_transfer(session, payment, 4, 9)
+        store_transfer(session, payment, 7, 9, finality=SAFE)
         store_transfer(session, amount=5, block=9, chain_id=OTHER_CHAIN_ID, **unverified)
         inferred: dict[str, Any] = {"source": Source.INTERNAL, "tx_hash": None, "sender": None, "token": NATIVE}
         store_transfer(session, amount=6, block=9, **inferred, **unverified)
         read_to(session, 12)
+        assert finality.count_unverified(session) == {CHAIN_ID: len(waiting) + 1}, "with the inferred one"
         found = finality.to_verify(session, CHAIN_ID, up_to=12, head=12, limit=10)
         assert [each.id for each in found] == [each.id for each in waiting], "oldest first"
         assert finality.to_verify(session, CHAIN_ID, up_to=12, head=12, limit=1) == found[:1]
         assert finality.to_verify(session, CHAIN_ID, up_to=8, head=12, limit=10) == found[:1], "a reorg took the rest"
+        finality.put_back(session, [each.id for each in found[:2]])
+        assert finality.to_verify(session, CHAIN_ID, up_to=12, head=12, limit=10) == [found[2], *found[:2]]
+        assert finality.to_verify(session, CHAIN_ID, up_to=12, head=12, limit=1) == found[2:], "it is not starved"
 
 
 @pytest.mark.parametrize(
@@ -114,9 +120,9 @@ def test_a_payment_expires_only_by_blocks_that_are_final_by_its_own_rule(
         read_to(session, 120, chain=make_chain(reorg_window=70))
         _call(session, safe=safe, finalized=finalized)
         passed = {asked.id} if expires is not None else set()
-        assert deadlines.due(session, CHAIN_ID, limit=10) == passed
+        assert moves.settle(session, CHAIN_ID, BlockRange(1, 0), most=10) == passed
         assert _status(session, asked) is (Status.EXPIRED if passed else Status.PENDING)
-        assert deadlines.due(session, CHAIN_ID, limit=10) == set()
+        assert moves.settle(session, CHAIN_ID, BlockRange(1, 0), most=10) == set()
 
 
 def test_a_transfer_takes_the_rule_of_its_payment_or_where_nobody_asked_for_it_that_of_its_amount(

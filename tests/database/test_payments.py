@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ctrip.database import cursors, events, payments, standings, transfers
 from ctrip.database.engine import Sessions
-from ctrip.database.models import chain_cursors, webhook_deliveries
+from ctrip.database.models import webhook_deliveries
 from ctrip.database.standings import Change
 from ctrip.domain.chains import Token
 from ctrip.domain.events import EventType
@@ -437,8 +437,9 @@ def test_the_final_block_and_its_time_are_read_in_one_snapshot(sessions: Session
         with sessions.begin() as other:
             tip = header(EXPIRED_AT + 500)
             cursors.store_headers(other, CHAIN_ID, [header(n) for n in range(tip.number - 64, tip.number + 1)])
-            cursors.drop_headers_below(other, CHAIN_ID, tip.number - 64)
-            other.execute(sa.update(chain_cursors).values(read_block=tip.number, read_hash=tip.hash))
+            cursor = cursors.find(other, CHAIN_ID)
+            assert cursor is not None
+            cursors.advance(other, cursor, base=header(EXPIRED_AT), to=tip, head_block=tip.number, window=64)
 
     with sessions.begin() as session:
         payments.lock(session, [asked.id])

@@ -41,6 +41,8 @@ def new_database(engine: sa.Engine) -> Iterator[NewDatabase]:
 
 
 CATALOGUE = {
+    "tables": "SELECT relname, reloptions::text FROM pg_class"
+    " WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'",
     "columns": "SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull, collname,"
     " pg_get_expr(adbin, adrelid), col_description(attrelid, attnum) FROM pg_attribute"
     " JOIN pg_class ON pg_class.oid = attrelid LEFT JOIN pg_collation ON pg_collation.oid = attcollation"

@@ -10,12 +10,16 @@ from ctrip.domain.addresses import NATIVE
 from ctrip.domain.finality import Finality, FinalityRule
 from ctrip.domain.money import MAX_AMOUNT
 from ctrip.domain.payments import Payment
-from ctrip.domain.transfers import Reason, Transfer, TransferStatus, Verdict
+from ctrip.domain.transfers import Reason, Sighting, Transfer, TransferStatus, Verdict
+from ctrip.errors import NodeUnavailable
 from tests.factories import (
+    ADDRESS,
     CHAIN_ID,
     OTHER_CHAIN_ID,
+    PAYER,
     TOKEN,
     block_hash,
+    block_time,
     ids,
     make_chain,
     read_to,
@@ -55,6 +59,13 @@ def test_the_same_block_read_again_stores_nothing_anew(sessions: Sessions, payme
         read_to(session, 50)
         store_transfer(session, payment, id="trf_second")
         assert [(t.id, t.status) for t in _stored(session, payment)] == [(first.id, FINAL)]
+
+
+def test_what_nobody_listed_is_never_taken_for_coin() -> None:
+    foreign = Sighting(10, block_hash(10), block_time(10), tx_hash("x"), 0, b"\x99" * 20, PAYER, ADDRESS, 5)
+    owner = transfers.Owner("pay_1", CHAIN_ID, TOKEN, FinalityRule(Finality.CONFIRMATIONS, 3))
+    with pytest.raises(NodeUnavailable, match="does not list"):
+        transfers.sighted(make_chain(), foreign, owner=owner, is_own=False, endpoint="", transfer_id="trf_1")
 
 
 def test_a_reorg_back_and_forth_brings_the_same_row_back(sessions: Sessions, payment: Payment) -> None:

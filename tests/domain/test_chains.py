@@ -39,13 +39,6 @@ def test_only_what_arrives_as_it_was_sent_can_be_asked_for(token: Token, is_paya
     assert token.is_payable is is_payable
 
 
-@pytest.mark.parametrize(
-    ("read_block", "required", "final_block"), [(10, None, 8), (10, 1, 10), (10, 11, 0), (5, 10, -4)]
-)
-def test_the_block_at_the_head_has_one_confirmation(read_block: int, required: int | None, final_block: int) -> None:
-    assert make_chain(confirmations=3).final_block(read_block, required) == final_block
-
-
 USUAL = FinalityRule(Finality.SAFE, 3)
 LARGE = FinalityRule(Finality.SAFE, 30)
 HUGE = FinalityRule(Finality.FINALIZED, 40)
@@ -87,3 +80,12 @@ def test_a_rule_covers_what_asks_for_no_more_in_both_ways(
 def test_coin_has_logs_from_a_block_on(since: int | None, told: list[bool]) -> None:
     chain = make_chain(native_logs_from=since)
     assert [chain.logs_coin(block) for block in (99, 100, 101)] == told
+
+
+@pytest.mark.parametrize("other", [USUAL, LARGE, HUGE, FinalityRule(Finality.CONFIRMATIONS, 100)])
+def test_a_rule_that_joins_two_covers_both_and_asks_for_no_more(other: FinalityRule) -> None:
+    joined = LARGE.joined(other)
+    assert joined == other.joined(LARGE)
+    assert joined.covers(LARGE) and joined.covers(other)
+    assert joined.finality in (LARGE.finality, other.finality)
+    assert joined.confirmations in (LARGE.confirmations, other.confirmations)

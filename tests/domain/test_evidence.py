@@ -12,6 +12,7 @@ from ctrip.domain.evidence import Evidence, explain
 from ctrip.domain.finality import Finality
 from ctrip.domain.gas import Price
 from ctrip.domain.payments import AmountStatus, Payment, Settlement, Standing, Status, Timing
+from ctrip.domain.refused_transfers import Refusal, RefusedTransfer
 from ctrip.domain.scanning import BlockRange, Cursor, Tagged
 from ctrip.domain.sweeps import Attempt as SweepAttempt
 from ctrip.domain.sweeps import HeldReason, Intent, IntentKind, IntentState
@@ -55,6 +56,17 @@ INTENT = Intent(
     created_at=NOON,
 )
 SIGNED = SweepAttempt("swp_1", 1, b"raw", b"\x01" * 32, 1000, 60_000, Price(10**9, None), NOON)
+FAILED = RefusedTransfer(
+    chain_id=CHAIN_ID,
+    block_number=49,
+    block_hash=block_hash(49),
+    tx_hash=b"\x07" * 32,
+    recipient=b"\xdd" * 20,
+    amount=1000,
+    reason=Refusal.FAILED,
+    endpoint="node.example",
+)
+SUPERSEDED = make_transfer(7, status=TransferStatus.ORPHANED, counts=False, reason=Reason.SUPERSEDED, name="x")
 DELIVERY = Delivery(
     id="whd_1",
     event_id="evt_1",
@@ -124,16 +136,20 @@ WORDS: dict[str, tuple[Evidence, str]] = {
         ),
         "blocks 1 to 50 were read for USDC from node.example, other.example, until 2026-11-22T12:00:00Z",
     ),
+    "a transaction that failed": (
+        evidence(refused=(FAILED,)),
+        f"transaction 0x{'07' * 32} in block 49 to this address failed: no coin moved",
+    ),
+    "one that failed on another chain": (
+        evidence(refused=(replace(FAILED, chain_id=10),)),
+        f"transaction 0x{'07' * 32} in block 49 of chain 10 to this address failed: no coin moved",
+    ),
     "blocks that were not": (
         evidence(unread=(BlockRange(7, 9),)),
         "not read for USDC: blocks 7 to 9; a backfill reads them, or at once: ctrip rescan anvil --from 7 --to 9",
     ),
-    "a block that was read ahead": (
-        evidence(transfers=(make_transfer(400, 51, name="x"),)),
-        "transfer trf_x is in block 51: it counts when all before that are read",
-    ),
     "coin that was inferred and then explained": (
-        evidence(transfers=(make_transfer(7, counts=False, reason=Reason.SUPERSEDED, name="x"),)),
+        evidence(transfers=(SUPERSEDED,)),
         "transfer trf_x of 0.000007 USDC was inferred from a balance, and another transfer explains it",
     ),
     "no transfer": (
@@ -176,7 +192,7 @@ WORDS: dict[str, tuple[Evidence, str]] = {
     ),
     "a reorg": (
         evidence(transfers=(make_transfer(5, status=TransferStatus.ORPHANED),)),
-        "1 transfer(s) were in blocks that a reorg took",
+        "1 transfer(s) do not stand any more: a reorg took their blocks, or endpoints that were asked again deny them",
     ),
     "pending": (
         evidence(),
@@ -306,3 +322,16 @@ def test_every_status_has_words_even_where_little_is_known(status: Status) -> No
 def test_the_deadline_is_that_of_the_payment() -> None:
     later = evidence(payment=make_payment(expires_at=NOON + timedelta(days=1)))
     assert any("2026-11-23T12:00:00Z" in line for line in explain(later))
+
+
+def test_what_one_endpoint_called_failed_is_not_told_where_the_transfer_stands() -> None:
+    sent = make_transfer(tx_hash=FAILED.tx_hash)
+    words = explain(evidence(refused=(FAILED,), transfers=(sent,)))
+    assert not [line for line in words if "no coin moved" in line]
+
+
+def test_coin_that_gave_way_to_its_explanation_was_taken_by_no_reorg() -> None:
+    explained = make_transfer(7, name="y")
+    words = explain(evidence(transfers=(SUPERSEDED, explained)))
+    assert not [line for line in words if "do not stand any more" in line]
+    assert not [line for line in words if "no transfer to" in line]

@@ -4,7 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from ctrip.domain.limits import MOST, START, Limits, Refusal, classify, fits, grow, learn, lighten, seconds_to_wait
+from ctrip.domain.limits import (
+    MOST,
+    START,
+    Limits,
+    Refusal,
+    classify,
+    fits,
+    grow,
+    is_its_own,
+    learn,
+    lighten,
+    seconds_to_wait,
+)
 
 ALCHEMY_RATE = (
     "Your app has exceeded its compute units per second capacity. If you have retries enabled, you can safely ignore "
@@ -171,6 +183,7 @@ def test_too_many_recipients_teach_how_many_it_looks_for(who, code, text, topics
         ("Nethermind", -32002, "No state available for block 0x12", Refusal.HISTORY),
         ("Erigon", -32000, "block not found: 1234", Refusal.HISTORY),
         ("Hoodi", -32000, "request beyond head block: requested 12, head 10", Refusal.HISTORY),
+        ("geth", -32602, "block range extends beyond current head block", Refusal.HISTORY),
         ("publicnode", -32602, "Archive requests require a personal token", Refusal.HISTORY),
         ("geth", -32601, "the method debug_traceCall does not exist/is not available", Refusal.METHOD),
         ("Infura", -32601, "The method trace_block does not exist/is not available", Refusal.METHOD),
@@ -196,6 +209,12 @@ def test_what_an_error_means_is_told_by_its_text_before_its_code(who, code, text
         (INFURA_RATE, 30),
         ('{"rate":{"allowed_rps":1,"backoff_seconds":0}}', None),
         ("over rate limit", None),
+        ("Rate limited. Retry in 1h", 3600),
+        ("rate limit exceeded, try again in 30 minutes", 1800),
+        ("retry after 1 hour", 3600),
+        ("retry in 1h30m0.5s", 5400.5),
+        ("retry in 1 day", 86_400),
+        ("retry after 100 milliseconds", 0.1),
     ],
 )
 def test_how_long_to_wait_is_read_where_the_text_tells_it(text, seconds) -> None:
@@ -220,6 +239,33 @@ def test_an_answer_that_is_too_heavy_takes_away_calls_then_blocks_then_recipient
 def test_what_one_thread_learnt_is_not_halved_again_by_those_that_asked_before() -> None:
     learnt = learn(Limits(100, 10, 1000), -32600, DRPC_BATCH, asked=Limits(100, 0, 0))
     assert learn(learnt, -32600, "batch too large", asked=Limits(100, 0, 0)) == learnt == Limits(3, 10, 1000)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(-32600, "Invalid Request"), (-32202, "Batch requests are disabled"), (-32700, "parse error"), (3, "reverted")],
+)
+def test_a_batch_that_is_refused_in_words_that_teach_nothing_is_halved(code: int, text: str) -> None:
+    assert learn(START, code, text, asked=Limits(21, 0, 0)) == replace(START, batch=10)
+    assert learn(START, code, text, asked=Limits(1, 5, 5)) == START
+
+
+@pytest.mark.parametrize(
+    ("method", "refusal", "its_own"),
+    [
+        ("eth_getLogs", Refusal.METHOD, True),
+        ("eth_getLogs", Refusal.OTHER, True),
+        ("eth_getLogs", Refusal.RESULTS, True),
+        ("eth_getLogs", Refusal.HISTORY, False),
+        ("eth_call", Refusal.METHOD, True),
+        ("eth_call", Refusal.OTHER, False),
+        ("eth_estimateGas", Refusal.TIMEOUT, False),
+        ("eth_sendRawTransaction", Refusal.SIZE, False),
+        ("eth_sendRawTransaction", Refusal.HISTORY, False),
+    ],
+)
+def test_what_another_endpoint_would_serve_is_told_by_the_method_and_the_refusal(method, refusal, its_own) -> None:
+    assert is_its_own(method, refusal) is its_own
 
 
 def test_where_nothing_can_be_learnt_what_was_asked_for_still_fits() -> None:

@@ -6,10 +6,12 @@ from ctrip.domain.finality import Finality, FinalityRule
 from ctrip.domain.scanning import (
     BlockRange,
     Cursor,
+    Header,
     Tagged,
     common_ancestor,
     is_linked,
     next_range,
+    reached,
     tagged_after,
     tags_to_ask,
 )
@@ -95,6 +97,7 @@ def _cursor(safe: int | None = None, finalized: int | None = None, *, read_block
     [
         (FinalityRule(Finality.CONFIRMATIONS, 1), 100),
         (FinalityRule(Finality.CONFIRMATIONS, 3), 98),
+        (FinalityRule(Finality.CONFIRMATIONS, 102), -1),  # the block at the head has one
         (FinalityRule(Finality.SAFE, 3), 95),
         (FinalityRule(Finality.SAFE, 10), 91),  # deep, not only safe
         (FinalityRule(Finality.FINALIZED, 3), -1),  # the node was never asked
@@ -127,6 +130,27 @@ def test_what_is_called_final_goes_forward_and_back_only_by_a_reorg(
 
 def test_a_node_is_asked_for_the_words_of_the_rules_and_for_those_asked_for_before() -> None:
     plain, strict = make_chain(), make_chain(finality=Finality.SAFE)
-    assert tags_to_ask(plain, _cursor()) == ()
-    assert tags_to_ask(strict, _cursor()) == (Finality.SAFE,)
-    assert tags_to_ask(plain, _cursor(finalized=90)) == (Finality.FINALIZED,), "older payments wait for it"
+    assert tags_to_ask(plain, _cursor()) == {}
+    assert tags_to_ask(strict, _cursor()) == {Finality.SAFE: None}
+    assert tags_to_ask(plain, _cursor(finalized=90)) == {Finality.FINALIZED: Tagged(90, block_time(90))}, (
+        "older payments wait for it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "then"),
+    [
+        (header(12), 12),
+        (header(12, "fork"), None),  # the chain that is called final is not the one that was read
+        (header(20), 20),
+        (header(20, "fork"), None),
+        (header(25), 20),  # what was read is deeper still
+        (header(9), 9),  # deeper than the window
+        (header(9, "fork"), 9),  # nothing to compare it with
+        (header(15), None),  # this one alone is not stored
+    ],
+)
+def test_a_word_reaches_no_block_of_ours_where_it_is_about_another_chain(told: Header, then: int | None) -> None:
+    ours = {number: block_hash(number) for number in range(10, 21) if number != 15}
+    block = reached(told, ours, to=header(20))
+    assert (block and block.number) == then

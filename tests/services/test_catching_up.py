@@ -1,162 +1,273 @@
-"""Far behind the head: spans are stored in any order, the cursor follows where they link, and nothing is read twice."""
+"""Far behind the head: spans are read several at once and stored in their order, and no endpoint's word stops them."""
 
-import json
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.context import Context
-from ctrip.database import coverage, cursors
-from ctrip.database.models import chain_cursors, chain_headers, deposit_addresses
+from ctrip.database.models import chain_cursors, chain_headers, deposit_addresses, transfers
 from ctrip.database.models import coverage as rows_of_coverage
-from ctrip.domain.addresses import NATIVE
 from ctrip.domain.payments import Payment, Status
-from ctrip.domain.scanning import BlockRange, Cursor
+from ctrip.domain.scanning import Cursor
 from ctrip.services.audit import audit
 from ctrip.services.scanning import scan_chain
-from tests.devchain import ETHER, USDC, DevChain
+from ctrip.services.scanning.catching_up import SPAN
+from tests.devchain import ETHER, DevChain
 from tests.lying_node import LyingNode, Window
-from tests.node_faults import Answer, Fault, Surroundings, refusal
+from tests.node_faults import Fault, HeadAhead, Json, Surroundings, refusal
+from tests.node_lies import Fork
 from tests.world import World
 
 pytestmark = pytest.mark.infra
 
 WITHHELD = range(40, 60)
 BLOCKS = 200
+Nodes = Callable[[int], list[LyingNode]]
 
 
 class Withholds(Fault):
-    """A node that refuses some blocks, and remembers which were asked for."""
+    """A node that refuses some blocks."""
 
-    asked: list[int]
+    def reply(self, method: str, params: list[Any], reply: Json) -> Json:
+        return refusal(-32000, "try again") if set(WITHHELD).intersection(_whole(method, params)) else reply
+
+
+class PrunedBlocks(Fault):
+    """A node that has no old blocks, and says so by null."""
+
+    def reply(self, method: str, params: list[Any], reply: Json) -> Json:
+        return {"result": None} if any(number < BLOCKS for number in _whole(method, params)) else reply
+
+
+class PrunedLogs(Fault):
+    """A node that has no old logs, and says so in Erigon's words."""
+
+    def reply(self, method: str, params: list[Any], reply: Json) -> Json:
+        return refusal(4444, "pruned history unavailable") if method == "eth_getLogs" else reply
+
+
+class ForksLater(Fork):
+    """A node on a fork that begins after what is withheld, and withholds that too."""
 
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
-        Withholds.asked = []
+        self._last_shared = WITHHELD[-1] + 3
 
-    def answer(self, body: bytes) -> Answer:
-        calls = json.loads(body)
-        numbers = [number for call in (calls if isinstance(calls, list) else [calls]) for number in _whole(call)]
-        Withholds.asked += numbers
-        if any(number in WITHHELD for number in numbers):
-            each = calls if isinstance(calls, list) else [calls]
-            told = [{"jsonrpc": "2.0", "id": call["id"], **refusal(-32000, "try again")} for call in each]
-            return Answer(json.dumps(told if isinstance(calls, list) else told[0]).encode())
-        return super().answer(body)
+    def reply(self, method: str, params: list[Any], reply: Json) -> Json:
+        if set(WITHHELD).intersection(_whole(method, params)):
+            return refusal(-32000, "try again")
+        return super().reply(method, params, reply)
 
 
-class Counts(Withholds):
-    """The same, refusing nothing."""
-
-    def answer(self, body: bytes) -> Answer:
-        calls = json.loads(body)
-        Withholds.asked += [
-            number for call in (calls if isinstance(calls, list) else [calls]) for number in _whole(call)
-        ]
-        return Fault.answer(self, body)
-
-
-def _whole(call: dict[str, object]) -> list[int]:
-    params = call["params"]
-    assert isinstance(params, list)
-    is_whole = call["method"] == "eth_getBlockByNumber" and params[1] and params[0] != "latest"
+def _whole(method: str, params: list[Any]) -> list[int]:
+    """The number of the block that is asked for with its transactions, if one is."""
+    is_whole = method == "eth_getBlockByNumber" and params[1] and params[0] != "latest"
     return [int(params[0], 16)] if is_whole else []
 
 
 @pytest.fixture
-def node(anvil: DevChain) -> Iterator[LyingNode]:
-    with closing(LyingNode(anvil.url)) as node:
-        yield node
+def nodes(anvil: DevChain) -> Iterator[Nodes]:
+    with ExitStack() as stack:
+        yield lambda count: [stack.enter_context(closing(LyingNode(anvil.url))) for _ in range(count)]
 
 
 @pytest.fixture
-def world(ctx: Context, anvil: DevChain, node: LyingNode) -> World:
-    chain = replace(ctx.settings.chains[0], rpc_urls=(node.url,), reorg_window=8)
-    settings = replace(ctx.settings, chains=(chain,))
-    return World(replace(ctx, settings=settings, clients={chain.chain_id: ChainClient(chain)}), anvil)
+def world_before(ctx: Context, anvil: DevChain) -> Callable[[list[LyingNode]], World]:
+    def make(behind: list[LyingNode]) -> World:
+        chain = replace(ctx.settings.chains[0], rpc_urls=tuple(node.url for node in behind), reorg_window=8)
+        settings = replace(ctx.settings, chains=(chain,))
+        return World(replace(ctx, settings=settings, clients={chain.chain_id: ChainClient(chain)}), anvil)
+
+    return make
+
+
+WorldBefore = Callable[[list[LyingNode]], World]
 
 
 def be(node: LyingNode, fault: type[Fault]) -> None:
     node.follow((Window(0, float("inf"), fault, seed=1),), targets=())
 
 
-def step(world: World) -> Cursor:
+def step(world: World) -> timedelta | None:
     world._due()
-    scan_chain(world.ctx, world.chain.chain_id)
-    with world.ctx.sessions.begin() as session:
-        cursor = cursors.find(session, world.chain.chain_id)
-    assert cursor is not None
-    return cursor
+    return scan_chain(world.ctx, world.chain.chain_id).again_in
 
 
-def unread(world: World, cursor: Cursor) -> list[BlockRange]:
-    deep = BlockRange(cursor.start_block + 1, cursor.head_block - world.chain.reorg_window)
-    with world.ctx.sessions.begin() as session:
-        return coverage.gaps(session, world.chain.chain_id, NATIVE, deep)
+def steps(world: World, most: int, *, to: int) -> Cursor:
+    """Let the listener run until it has read block `to`, `most` times."""
+    for _ in range(most):
+        if world.cursor().read_block >= to:
+            break
+        step(world)
+    return world.cursor()
 
 
-def paid_far_ahead(world: World) -> tuple[Payment, Payment]:
-    """Two payments: one paid before what is withheld, one after it. Nothing is read yet."""
+def paid_far_apart(world: World) -> tuple[Payment, Payment]:
+    """Two payments: one paid before what may be withheld, one after it. Nothing of that is read yet."""
     first, second = world.ask(ETHER), world.ask(ETHER)
     world.anvil.pay(first.address, ETHER)
     world.anvil.mine(80)
     world.anvil.pay(second.address, ETHER)
     world.anvil.mine(BLOCKS - 80)
+    with world.ctx.sessions.begin() as session:
+        session.execute(sa.update(chain_cursors).values(head_block=world.anvil.block_number()))
     return first, second
 
 
-def read_past_what_is_withheld(world: World, node: LyingNode) -> Cursor:
-    be(node, Withholds)
-    cursor = step(world)
-    for _ in range(30):
-        cursor = step(world)
-        if cursor.head_block > BLOCKS and len(unread(world, cursor)) == 1:
-            break
-    return cursor
+def stored(world: World) -> list[int]:
+    with world.ctx.sessions.begin() as session:
+        return list(session.scalars(sa.select(transfers.c.block_number).order_by(transfers.c.block_number)))
 
 
-def test_what_is_read_ahead_counts_when_the_cursor_has_passed_it_and_is_read_once(
-    world: World, node: LyingNode
+@pytest.mark.parametrize("fault", [Withholds, ForksLater])
+def test_what_lies_before_blocks_that_nobody_tells_is_final_and_nothing_after_them_is_stored(
+    nodes: Nodes, world_before: WorldBefore, fault: type[Fault]
 ) -> None:
-    first, second = paid_far_ahead(world)
-    cursor = read_past_what_is_withheld(world, node)
-    assert cursor.read_block < WITHHELD[0]
-    assert world.payment(first).standing.status is Status.DETECTED
-    assert world.payment(second).standing.received == 0, "what lies before it is not known yet"
-    (gap,) = unread(world, cursor)
-    assert gap.last < 80, "blocks after the gap are stored"
+    (node,) = behind = nodes(1)
+    world = world_before(behind)
+    first, second = paid_far_apart(world)
+    be(node, fault)
+    cursor = steps(world, 12, to=BLOCKS)
+    assert WITHHELD[0] - SPAN <= cursor.read_block < WITHHELD[0], "as far as whole spans are told"
+    assert world.payment(first).standing.status is Status.CONFIRMED
+    assert len(stored(world)) == 1
 
-    be(node, Counts)
+    node.heal()
     world.scan()
     assert world.events(second) == ["created", "detected", "confirmed"]
-    deep = [number for number in Withholds.asked if number <= cursor.head_block - 8]
-    assert sorted(deep) == list(gap), "nothing that was stored was read again"
     assert audit(world.ctx) == []
 
 
-def test_what_was_read_ahead_on_a_fork_that_is_gone_is_forgotten(world: World, node: LyingNode) -> None:
-    first, second = paid_far_ahead(world)
-    cursor = read_past_what_is_withheld(world, node)
-    other = world.ask(5 * USDC, token=world.chain.tokens[1].address)
-    world.anvil.reorg(cursor.head_block - WITHHELD[0])
-    world.anvil.pay_token(world.chain.tokens[1].address, other.address, 5 * USDC)
+def test_what_was_read_on_a_fork_that_is_gone_is_read_again(nodes: Nodes, world_before: WorldBefore) -> None:
+    (node,) = behind = nodes(1)
+    world = world_before(behind)
+    first, second = paid_far_apart(world)
+    be(node, Withholds)
+    cursor = steps(world, 12, to=BLOCKS)
+    world.anvil.reorg(world.anvil.block_number() - cursor.read_block + 2)
     world.anvil.mine(4)
     node.heal()
     world.scan()
     assert world.payment(first).standing.status is Status.CONFIRMED
     assert world.payment(second).standing.received == 0
-    assert world.payment(other).standing.status is Status.CONFIRMED
     assert audit(world.ctx) == []
 
 
-def test_a_chain_that_is_listed_later_is_read_from_the_first_address_that_was_issued(
-    world: World, node: LyingNode
+@pytest.mark.parametrize("fault", [PrunedBlocks, PrunedLogs])
+def test_an_endpoint_without_old_blocks_leaves_them_to_the_next(
+    nodes: Nodes, world_before: WorldBefore, fault: type[Fault]
 ) -> None:
+    behind = nodes(2)
+    world = world_before(behind)
+    first, second = paid_far_apart(world)
+    be(behind[0], fault)
+    world.scan()
+    assert {world.payment(each).standing.status for each in (first, second)} == {Status.CONFIRMED}
+    assert audit(world.ctx) == []
+
+
+@pytest.mark.parametrize(("count", "liar"), [(1, 0), (2, 0), (3, 2)])
+def test_a_head_that_there_is_not_stops_nothing_for_longer_than_it_is_told(
+    nodes: Nodes, world_before: WorldBefore, count: int, liar: int
+) -> None:
+    behind = nodes(count)
+    world = world_before(behind)
+    asked = world.ask(ETHER)
+    be(behind[liar], HeadAhead)
+    world.anvil.mine(3)
+    for _ in range(4):
+        step(world)
+    behind[liar].heal()
+    world.anvil.pay(asked.address, ETHER)
+    world.anvil.mine(30)
+    assert steps(world, 12, to=world.anvil.block_number()).read_block == world.anvil.block_number()
+    assert world.payment(asked).standing.status is Status.CONFIRMED
+
+
+def test_of_several_endpoints_one_that_goes_on_telling_a_head_that_there_is_not_is_passed_over(
+    nodes: Nodes, world_before: WorldBefore
+) -> None:
+    behind = nodes(2)
+    world = world_before(behind)
+    be(behind[0], HeadAhead)
+    first, second = paid_far_apart(world)
+    world.scan()
+    assert {world.payment(each).standing.status for each in (first, second)} == {Status.CONFIRMED}
+
+
+class ForksEarly(Fork):
+    """A node on a fork of its own that begins soon after what was read."""
+
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
+        self._last_shared = 46
+
+
+@pytest.mark.parametrize("leaps", [(100, 1, 1, 1), (3,) * 8], ids=["far behind", "at the head"])
+def test_one_endpoint_of_several_on_a_fork_leads_nobody_away(
+    nodes: Nodes, world_before: WorldBefore, leaps: tuple[int, ...]
+) -> None:
+    behind = nodes(3)
+    world = world_before(behind)
+    world.anvil.mine(40)
+    world.scan()
+    asked = world.ask(ETHER)
+    be(behind[0], ForksEarly)
+    for leap in leaps:
+        world.anvil.mine(leap)
+        step(world)
+    behind[0].heal()
+    world.anvil.pay(asked.address, ETHER)
+    world.anvil.mine(4)
+    world.scan()
+    assert world.cursor().stopped_reason is None
+    assert world.payment(asked).standing.status is Status.CONFIRMED
+    assert audit(world.ctx) == []
+
+
+@pytest.mark.parametrize("leaps", [(100, 1, 1, 1), (3,) * 8], ids=["far behind", "at the head"])
+def test_where_one_of_two_is_on_a_fork_nothing_moves_far_until_they_agree(
+    nodes: Nodes, world_before: WorldBefore, leaps: tuple[int, ...]
+) -> None:
+    behind = nodes(2)
+    world = world_before(behind)
+    world.anvil.mine(40)
+    world.scan()
+    asked = world.ask(ETHER)
+    be(behind[0], ForksEarly)
+    for leap in leaps:
+        world.anvil.mine(leap)
+        step(world)
+    behind[0].heal()
+    world.anvil.pay(asked.address, ETHER)
+    world.anvil.mine(4)
+    world.scan()
+    assert world.cursor().stopped_reason is None
+    assert world.payment(asked).standing.status is Status.CONFIRMED
+
+
+def test_a_head_whose_blocks_are_not_told_yet_is_waited_for(nodes: Nodes, world_before: WorldBefore) -> None:
+    class Late(Fault):
+        def reply(self, method: str, params: list[Any], reply: Json) -> Json:
+            return {"result": None} if _whole(method, params) else reply
+
+    (node,) = behind = nodes(1)
+    world = world_before(behind)
+    be(node, Late)
+    world.anvil.mine(2)
+    assert step(world) == world.chain.poll
+
+
+def test_a_chain_that_is_listed_later_is_read_from_the_first_address_that_was_issued(
+    nodes: Nodes, world_before: WorldBefore
+) -> None:
+    world = world_before(nodes(1))
     asked = world.ask(ETHER)
     issued_at = datetime.fromtimestamp(world.anvil.head_time(), UTC)
     world.anvil.pay(asked.address, ETHER)
@@ -165,7 +276,6 @@ def test_a_chain_that_is_listed_later_is_read_from_the_first_address_that_was_is
         session.execute(sa.update(deposit_addresses).values(created_at=issued_at))
         for table in (chain_cursors, chain_headers, rows_of_coverage):
             session.execute(sa.delete(table))
-    be(node, Counts)
     world.scan()
     assert world.payment(asked).standing.status is Status.CONFIRMED
     assert audit(world.ctx) == []

@@ -80,7 +80,7 @@ def test_a_head_makes_the_loop_due_where_it_was_not_read_and_nobody_is_at_it(
     assert due == (woken is Woken.DUE)
 
 
-def test_each_websocket_url_of_an_enabled_chain_is_a_source(ctx: Context) -> None:
+def test_each_websocket_url_of_an_enabled_chain_is_a_source_that_may_be_silent_for_ten_polls(ctx: Context) -> None:
     chain = ctx.settings.chains[0]
     chains = [
         dataclasses.replace(chain, ws_urls=("wss://a.example/KEY", "ws://b.example:8546"), poll=timedelta(seconds=12)),
@@ -89,7 +89,7 @@ def test_each_websocket_url_of_an_enabled_chain_is_a_source(ctx: Context) -> Non
     ]
     settings = dataclasses.replace(ctx.settings, chains=tuple(chains))
     found = heads.sources(dataclasses.replace(ctx, settings=settings))
-    assert [(source.chain_id, source.stream.label) for source in found] == [
-        (chain.chain_id, "a.example"),
-        (chain.chain_id, "b.example:8546"),
+    assert [(source.chain_id, source.stream.label, source.stream.patience.silent_s) for source in found] == [
+        (chain.chain_id, "a.example", 120),
+        (chain.chain_id, "b.example:8546", 120),
     ]

@@ -9,8 +9,10 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.transport import label_of
 from ctrip.context import Context
 from ctrip.database import cursors
 from ctrip.database.models import loops as loop_rows
@@ -21,6 +23,7 @@ from ctrip.domain.payments import Payment, Status, Timing
 from ctrip.domain.transfers import Reason, Source
 from ctrip.services.audit import audit
 from ctrip.services.inflows import check_balances
+from ctrip.services.rereading import rescan_chain
 from tests.between import Answer, between, forward
 from tests.devchain import ETHER, USDC, DevChain
 from tests.world import World
@@ -112,6 +115,18 @@ def url_of(ctx: Context) -> str:
     return next(iter(ctx.clients.values())).chain.rpc_urls[0]
 
 
+def check_while(world: Contracts, something_happens: Callable[[], object]) -> Tick:
+    """Look at the balances; when all is read, and nothing stored yet, something happens."""
+
+    def answer(body: bytes) -> Answer:
+        if b"debug_trace" in body:
+            something_happens()
+        return 200, forward(world.anvil.url, body)
+
+    with between(world.ctx, answer) as ctx:
+        return world.check(ctx)
+
+
 def mismatches(world: World) -> float:
     return REGISTRY.get_sample_value("ctrip_balance_mismatches_total", {"chain": world.chain.name}) or 0
 
@@ -167,6 +182,34 @@ def test_without_traces_the_block_is_still_found(world: Contracts) -> None:
     assert world.events(asked) == ["created", "detected", "confirmed"]
 
 
+def test_coin_of_two_blocks_that_is_seen_at_once_came_by_the_later_one(world: Contracts) -> None:
+    asked = world.ask(2 * ETHER)
+    with refusing(world, *TRACING) as ctx:
+        world.forwarded(asked)
+        world.anvil.mine(2)
+        world.forwarded(asked)
+        block = world.anvil.mine()
+        world.see(2, ctx=ctx)
+    assert [(each.block_number, each.amount) for each in world.transfers(asked)] == [(block, 2 * ETHER)]
+
+
+def test_what_comes_after_an_inflow_that_was_told_too_late_is_not_looked_for_before_that(world: Contracts) -> None:
+    asked = world.ask(2 * ETHER)
+    with refusing(world, *TRACING) as ctx:
+        world.forwarded(asked)
+        world.see(ctx=ctx)
+        world.anvil.mine(3)
+        world.scan()
+        with world.ctx.sessions.begin() as session:  # as if the node had had no older state when it was seen
+            late = cursors.headers(session, world.chain.chain_id)[-2]
+            at = {"block_number": late.number, "block_hash": late.hash, "block_time": late.time}
+            session.execute(sa.update(transfer_rows).values(at))
+        world.forwarded(asked)
+        block = world.anvil.mine()
+        world.see(ctx=ctx)
+    assert [each.block_number for each in world.transfers(asked)] == [late.number, block]
+
+
 def test_a_reorg_that_takes_the_coin_takes_the_credit(world: Contracts) -> None:
     asked = world.ask(ETHER)
     sent = world.forwarded(asked)
@@ -188,9 +231,7 @@ def test_a_transfer_that_turns_up_later_takes_the_place_of_what_was_inferred(wor
     asked = world.ask(3 * ETHER)
     direct = world.anvil.pay(asked.address, ETHER)
     world.forwarded(asked, 2 * ETHER)
-    with world.ctx.sessions() as session:
-        before = cursors.find(session, world.chain.chain_id)
-    assert before is not None
+    before = world.cursor()
     world.anvil.mine()
     world.scan()
     with world.ctx.sessions.begin() as session:  # as if the node had shown the block without that transaction
@@ -254,6 +295,25 @@ def test_coin_that_comes_before_the_deadline_and_is_seen_after_it_is_on_time(wor
     assert [world.payment(each).standing.status for each in (asked, late)] == [Status.CONFIRMED, Status.EXPIRED]
 
 
+def test_where_the_state_of_older_blocks_is_gone_the_newest_is_looked_at(world: Contracts) -> None:
+    asked = world.ask(ETHER, expires_in_s=60)
+    world.forwarded(asked)
+    world.anvil.mine_at(world.anvil.head_time() + 59)
+    world.anvil.mine_at(world.anvil.head_time() + 59)
+    newest: dict[str, str] = world.anvil.call("eth_getBlockByNumber", "latest", False)
+
+    def pruned(body: bytes) -> Answer:
+        is_of_state = b"eth_call" in body or b"eth_getBalance" in body
+        if is_of_state and newest["hash"].encode() not in body:
+            return 200, b'{"jsonrpc": "2.0", "id": 0, "error": {"code": -32000, "message": "missing trie node"}}'
+        return 200, forward(world.anvil.url, body)
+
+    world.scan()
+    with between(world.ctx, pruned) as ctx:
+        world.check(ctx)
+    assert [each.block_number for each in world.transfers(asked)] == [int(newest["number"], 16)]
+
+
 def test_what_came_in_time_during_a_long_outage_is_on_time(world: Contracts) -> None:
     asked, late = world.ask(ETHER, expires_in_s=60), world.ask(ETHER, expires_in_s=60)
     world.check()
@@ -275,17 +335,42 @@ def test_a_run_that_is_overtaken_after_it_read_stores_nothing(world: Contracts) 
     world.anvil.mine()
     world.scan()
 
-    def overtaking(body: bytes) -> Answer:
-        if b"debug_trace" in body:
-            with world.ctx.sessions.begin() as session:
-                session.execute(sa.update(loop_rows).values(fence=loop_rows.c.fence + 1))
-        return 200, forward(world.anvil.url, body)
+    def overtake() -> None:
+        with world.ctx.sessions.begin() as session:
+            session.execute(sa.update(loop_rows).values(fence=loop_rows.c.fence + 1))
 
-    with between(world.ctx, overtaking) as ctx:
-        assert world.check(ctx) == Tick()
+    assert check_while(world, overtake) == Tick()
     assert world.told(asked) == []
     world.check()
     assert len(world.told(asked)) == 1
+
+
+def test_a_block_that_a_reorg_takes_while_balances_are_looked_at_brings_no_inflow(world: Contracts) -> None:
+    asked = world.ask(ETHER)
+    world.forwarded(asked)
+    world.anvil.mine()
+    world.scan()
+
+    def reorg() -> None:
+        world.reorg(1)
+        world.anvil.mine()
+        world.scan()
+
+    check_while(world, reorg)
+    assert world.told(asked) == []
+
+
+def test_a_transfer_that_is_found_while_balances_are_looked_at_is_not_inferred_as_well(world: Contracts) -> None:
+    asked = world.ask(ETHER)
+    direct = world.anvil.pay(asked.address, ETHER)
+    world.anvil.mine()
+    world.scan()
+    at = world.cursor()
+    with world.ctx.sessions.begin() as session:  # as if the node had shown the block without that transaction
+        session.execute(transfer_rows.delete())
+    blocks = {"first": at.start_block + 1, "last": at.read_block}
+    check_while(world, lambda: list(rescan_chain(world.ctx, world.chain.name, **blocks, by="tests")))
+    assert world.told(asked) == [(Source.NATIVE, ETHER, direct)]
 
 
 def lying(world: World, *, instead: Callable[[int], int]) -> Callable[[bytes], Answer]:
@@ -320,7 +405,10 @@ def test_coin_that_one_endpoint_hides_is_credited_where_two_others_show_it(world
     with between(world.ctx, lying(world, instead=lambda _: 0)) as liar:
         world.see(ctx=among(world, world.anvil.url, url_of(liar)))
         assert (world.told(asked), disagreements(world)) == ([], before + 1), "one against one"
-        world.check(among(world, world.anvil.url, url_of(liar), world.anvil.url.replace("127.0.0.1", "localhost")))
+        with capture_logs() as logs:
+            world.check(among(world, world.anvil.url, url_of(liar), world.anvil.url.replace("127.0.0.1", "localhost")))
+    said = [line["endpoint"] for line in logs if line["event"] == "endpoints_disagree"]
+    assert said == [label_of(url_of(liar))], "two against one"
     assert world.events(asked) == ["created", "detected", "confirmed"]
     assert disagreements(world) == before + 2
 
@@ -341,6 +429,88 @@ def test_coin_that_nobody_else_can_bear_out_yet_is_seen_and_not_final(world: Con
     assert world.events(asked) == ["created", "detected", "confirmed"]
 
 
+def stateless(code: int, message: str) -> Callable[[World], Callable[[bytes], Answer]]:
+    """A node that knows all about blocks, and of no balance."""
+    told = msgspec.json.encode({"jsonrpc": "2.0", "id": 0, "error": {"code": code, "message": message}})
+
+    def of(world: World) -> Callable[[bytes], Answer]:
+        def answer(body: bytes) -> Answer:
+            is_of_state = b"eth_getBalance" in body or b"eth_call" in body
+            return 200, told if is_of_state else forward(world.anvil.url, body)
+
+        return answer
+
+    return of
+
+
+NO_METHOD = stateless(-32601, "the method eth_getBalance does not exist/is not available")
+NO_STATE = stateless(-32000, "missing trie node")
+SILENT: dict[str, Callable[[World], Callable[[bytes], Answer]]] = {
+    "does not serve the methods": NO_METHOD,
+    "has not the state": NO_STATE,
+    "serves only who pays": stateless(-32000, "your app is inactive"),
+    "is away": lambda _: lambda _: None,
+    "answers nonsense": lambda _: lambda _: (200, b"{}"),
+}
+
+
+@pytest.mark.parametrize("silent", SILENT.values(), ids=SILENT.keys())
+def test_where_the_first_endpoint_tells_no_balance_the_next_one_is_asked(
+    world: Contracts, silent: Callable[[World], Callable[[bytes], Answer]]
+) -> None:
+    asked = world.ask(ETHER)
+    world.forwarded(asked)
+    with between(world.ctx, silent(world)) as first:
+        world.see(ctx=among(world, url_of(first), world.anvil.url))
+    assert world.events(asked) == ["created", "detected"]
+
+
+def last_tick(world: World) -> object:
+    query = sa.select(loop_rows.c.last_tick_at).where(loop_rows.c.name == f"balances:{world.chain.chain_id}")
+    with world.ctx.sessions() as session:
+        return session.scalar(query)
+
+
+def test_where_nobody_tells_a_balance_the_loop_stalls_and_the_log_says_who_refused_and_why(world: Contracts) -> None:
+    world.ask(ETHER)
+    world.see()
+    before = last_tick(world)
+    with between(world.ctx, NO_METHOD(world)) as first, between(world.ctx, NO_STATE(world)) as second:
+        ctx = among(world, url_of(first), url_of(second))
+        with capture_logs() as lines:
+            world.check(ctx)
+    assert last_tick(world) == before is not None, "LoopStalled rests on that"
+    (error,) = [line["error"] for line in lines if line["event"] == "chain_unreadable"]
+    for told in ("nobody tells balances", "the method eth_getBalance does not exist", "missing trie node"):
+        assert told in error
+
+
+def claim_head(world: World, head_block: int) -> None:
+    """As if a node had told of such a head."""
+    with world.ctx.sessions.begin() as session:
+        session.execute(sa.text("UPDATE chain_cursors SET head_block = :head_block"), {"head_block": head_block})
+
+
+def test_a_head_that_is_not_there_keeps_nobody_from_looking_at_balances(world: Contracts) -> None:
+    asked = world.ask(ETHER)
+    world.forwarded(asked)
+    world.anvil.mine()
+    world.scan()
+    claim_head(world, 10**6)
+    world.check()
+    assert world.events(asked) == ["created", "detected"]
+
+
+def test_far_behind_the_head_a_node_without_old_state_stalls_nothing(world: Contracts) -> None:
+    world.ask(ETHER)
+    world.see()
+    before = last_tick(world)
+    claim_head(world, 10**6)
+    with between(world.ctx, NO_STATE(world)) as ctx:
+        world.check(ctx)
+    assert last_tick(world) != before, "what came meanwhile is found when the head is reached"
+
+
 def test_what_was_inferred_from_a_lie_is_taken_back_when_two_endpoints_deny_it(world: Contracts) -> None:
     asked = world.ask(ETHER)
     is_lying = True
@@ -351,6 +521,8 @@ def test_what_was_inferred_from_a_lie_is_taken_back_when_two_endpoints_deny_it(w
     with between(world.ctx, repenting) as liar, between(world.ctx, lambda _: None) as away:
         world.see(3, ctx=among(world, url_of(liar), url_of(away)))
         assert world.events(asked) == ["created", "detected"], "it is seen, and never final"
+        world.check(among(world, world.anvil.url, url_of(away)))
+        assert world.events(asked) == ["created", "detected"], "one alone that denies it takes nothing back"
         is_lying = False
         world.check(among(world, world.anvil.url, url_of(liar)))
     assert world.events(asked) == ["created", "detected", "reverted"]

@@ -1,17 +1,14 @@
 """A payment read again from its chain: what was missed is stored, what was right stays as it was."""
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from ctrip.context import Context
-from ctrip.database import cursors
-from ctrip.database.engine import Sessions
-from ctrip.database.models import events, payments, transfers
+from ctrip.database.models import payments, transfers
+from ctrip.domain.addresses import NATIVE
 from ctrip.domain.payments import Payment, Status
 from ctrip.domain.transfers import TransferStatus
 from ctrip.services import jobs
@@ -19,6 +16,7 @@ from ctrip.services.audit import audit
 from ctrip.services.rereading import process_payment
 from tests.between import Answer, between, forward
 from tests.devchain import ETHER, USDC, DevChain
+from tests.dying import Killed, dying
 from tests.jobs import BY, due_now, see_through
 from tests.world import World
 
@@ -31,18 +29,6 @@ def world(ctx: Context, anvil: DevChain) -> World:
     return World(ctx, anvil)
 
 
-def confirmed(world: World, *, token: bytes | None, amount: int) -> Payment:
-    asked = world.ask(amount) if token is None else world.ask(amount, token=token)
-    if token is None:
-        world.anvil.pay(asked.address, amount)
-    else:
-        world.anvil.pay_token(token, asked.address, amount)
-    world.anvil.mine(world.chain.confirmations)
-    world.scan()
-    assert world.payment(asked).standing.status is Status.CONFIRMED
-    return asked
-
-
 def ask(world: World, payment: Payment) -> dict[str, object]:
     return jobs.process_payment(world.ctx, payment_id=payment.id, by=BY)
 
@@ -51,46 +37,15 @@ def process(world: World, payment: Payment) -> dict[str, Any]:
     return see_through(world.ctx, ask(world, payment), process_payment)
 
 
-def rows(world: World, payment: Payment) -> list[dict[str, Any]]:
-    """All that is stored of a payment, as it would read after nothing happened."""
-    with world.ctx.sessions() as session:
-        found = [
-            dict(row._mapping)
-            for table, column in (
-                (payments, payments.c.id),
-                (transfers, transfers.c.payment_id),
-                (events, events.c.payment_id),
-            )
-            for row in session.execute(sa.select(table).where(column == payment.id).order_by(table.c.id))
-        ]
-    return found
-
-
 def delete_transfers(world: World, payment: Payment) -> None:
     with world.ctx.sessions.begin() as session:
         session.execute(sa.delete(transfers).where(transfers.c.payment_id == payment.id))
 
 
-class Killed(BaseException):
-    """The process is gone."""
-
-
-def dying(ctx: Context, *, when: Callable[[], bool]) -> Context:
-    """A process that is killed before the first transaction that it would begin when something has come to be so."""
-
-    class Mortal(Sessions):
-        def begin(self) -> Any:
-            if when():
-                raise Killed
-            return super().begin()
-
-    return replace(ctx, sessions=Mortal(**ctx.sessions.kw))
-
-
 @pytest.mark.parametrize("asset", ["coin", "token"])
 def test_a_payment_that_is_right_stays_as_it_is_and_its_evidence_is_told(world: World, usdc: bytes, asset: str) -> None:
-    payment = confirmed(world, token=usdc if asset == "token" else None, amount=5 * USDC)
-    before = rows(world, payment)
+    payment = world.paid(5 * USDC, token=usdc if asset == "token" else NATIVE)
+    before = world.rows()
     for _ in range(2):
         done = process(world, payment)
         assert (done["status"], done["result"]["transfers_stored"], done["result"]["transfers_orphaned"]) == (
@@ -98,7 +53,7 @@ def test_a_payment_that_is_right_stays_as_it_is_and_its_evidence_is_told(world: 
             0,
             0,
         )
-    assert rows(world, payment) == before
+    assert world.rows() == before
     evidence = done["result"]["evidence"]
     assert evidence["payment"]["id"] == payment.id
     assert [transfer["status"] for transfer in evidence["transfers"]] == ["final"]
@@ -110,7 +65,7 @@ def test_a_payment_that_is_right_stays_as_it_is_and_its_evidence_is_told(world: 
 def test_a_transfer_that_was_deleted_by_hand_is_back_and_the_payment_stands_as_before(
     world: World, usdc: bytes, asset: str, age: str
 ) -> None:
-    payment = confirmed(world, token=usdc if asset == "token" else None, amount=5 * USDC)
+    payment = world.paid(5 * USDC, token=usdc if asset == "token" else NATIVE)
     if age == "older than it":
         world.anvil.mine(world.chain.reorg_window + 10)
         world.scan()
@@ -129,7 +84,7 @@ def test_a_transfer_that_was_deleted_by_hand_is_back_and_the_payment_stands_as_b
 def test_a_payment_that_lost_its_money_by_hand_is_confirmed_again(
     world: World, usdc: bytes, with_transfers: bool
 ) -> None:
-    payment = confirmed(world, token=usdc, amount=5 * USDC)
+    payment = world.paid(5 * USDC, token=usdc)
     if with_transfers:
         delete_transfers(world, payment)
     with world.ctx.sessions.begin() as session:
@@ -140,7 +95,7 @@ def test_a_payment_that_lost_its_money_by_hand_is_confirmed_again(
 
 
 def test_a_transfer_that_no_block_holds_is_taken_back(world: World) -> None:
-    payment = confirmed(world, token=None, amount=ETHER)
+    payment = world.paid()
     with world.ctx.sessions.begin() as session:
         (row,) = session.execute(sa.select(transfers).where(transfers.c.payment_id == payment.id)).mappings()
         invented = dict(row) | {"id": "trf_invented", "tx_hash": b"\x01" * 32}
@@ -152,7 +107,7 @@ def test_a_transfer_that_no_block_holds_is_taken_back(world: World) -> None:
 
 
 def test_a_transfer_that_was_orphaned_by_mistake_counts_again(world: World) -> None:
-    payment = confirmed(world, token=None, amount=ETHER)
+    payment = world.paid()
     with world.ctx.sessions.begin() as session:
         session.execute(sa.update(transfers).values(status="orphaned"))
     process(world, payment)
@@ -161,7 +116,7 @@ def test_a_transfer_that_was_orphaned_by_mistake_counts_again(world: World) -> N
 
 
 def test_a_reorg_that_the_listener_has_not_followed_is_left_to_it(world: World) -> None:
-    payment = confirmed(world, token=None, amount=ETHER)
+    payment = world.paid()
     world.reorg(world.chain.confirmations)
     job_id = str(ask(world, payment)["id"])
     assert process_payment(world.ctx, job_id).again_in is not None
@@ -178,12 +133,10 @@ def test_a_reorg_that_the_listener_has_not_followed_is_left_to_it(world: World) 
 
 
 def test_the_result_says_which_blocks_were_read(world: World, usdc: bytes) -> None:
-    payment = confirmed(world, token=usdc, amount=5 * USDC)
+    payment = world.paid(5 * USDC, token=usdc)
     world.anvil.mine(100)
     world.scan()
-    with world.ctx.sessions() as session:
-        cursor = cursors.find(session, world.chain.chain_id)
-    assert cursor is not None
+    cursor = world.cursor()
     last = cursor.read_block
     found = process(world, payment)["result"]
     assert (found["first_block"], found["last_block"]) == (cursor.start_block + 1, last)
@@ -193,14 +146,14 @@ def test_the_result_says_which_blocks_were_read(world: World, usdc: bytes) -> No
 
 def test_blocks_from_before_the_payment_are_not_read(world: World) -> None:
     world.anvil.mine(50, seconds_apart=3600)
-    payment = confirmed(world, token=None, amount=ETHER)
+    payment = world.paid()
     first = process(world, payment)["result"]["first_block"]
     (transfer,) = world.transfers(payment)
     assert transfer.block_number - 1 <= first <= transfer.block_number
 
 
 def test_a_node_that_refuses_wide_spans_is_asked_for_narrower_ones(world: World, usdc: bytes) -> None:
-    payment = confirmed(world, token=usdc, amount=5 * USDC)
+    payment = world.paid(5 * USDC, token=usdc)
     world.anvil.mine(world.chain.reorg_window + 40)
     world.scan()
     delete_transfers(world, payment)
@@ -222,7 +175,7 @@ def test_a_node_that_refuses_wide_spans_is_asked_for_narrower_ones(world: World,
 
 def test_a_run_that_was_killed_goes_on_with_the_span_at_hand_and_stores_once(world: World, monkeypatch) -> None:
     monkeypatch.setattr("ctrip.domain.processing.WHOLE_SPAN", 10)
-    payment = confirmed(world, token=None, amount=ETHER)
+    payment = world.paid()
     world.anvil.mine(30)
     world.scan()
     delete_transfers(world, payment)
@@ -238,7 +191,7 @@ def test_a_run_that_was_killed_goes_on_with_the_span_at_hand_and_stores_once(wor
 
 
 def test_two_at_once_store_once(world: World) -> None:
-    payment = confirmed(world, token=None, amount=ETHER)
+    payment = world.paid()
     delete_transfers(world, payment)
     first, second = ask(world, payment), ask(world, payment)
     stored: list[int] = []
@@ -259,7 +212,7 @@ def test_two_at_once_store_once(world: World) -> None:
 
 
 def test_a_node_that_is_away_is_waited_for(world: World) -> None:
-    payment = confirmed(world, token=None, amount=ETHER)
+    payment = world.paid()
     job_id = str(ask(world, payment)["id"])
     with between(world.ctx, lambda _: None) as ctx:
         assert process_payment(ctx, job_id).again_in is not None

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.context import Context
+from ctrip.database.models import transfers
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.payments import Payment, Status
 from ctrip.services.audit import audit
@@ -67,6 +69,9 @@ def test_a_payment_that_one_node_made_up_is_not_confirmed_and_is_taken_back_with
     anvil.mine(world.chain.confirmations)
     lies.scan()
     assert world.payment(asked).standing.status is Status.DETECTED, "the only witness is away"
+    with ctx.sessions() as session:
+        waits = session.scalars(sa.select(transfers.c.asked_at).where(transfers.c.payment_id == asked.id))
+        assert any(waits), "what is newer is asked for first, from now on"
     lies.let(fault, None, asked)
     lies.scan()
     assert world.payment(asked).standing.status is Status.DETECTED, "one says so, one does not"

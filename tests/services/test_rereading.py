@@ -1,8 +1,8 @@
 """Blocks behind the cursor, on a real dev chain: ranges read again, and what a token that is listed later lacks."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -10,20 +10,21 @@ import sqlalchemy as sa
 from ctrip.blockchain.client import ChainClient
 from ctrip.context import Context
 from ctrip.database import coverage, cursors
+from ctrip.database.models import chain_cursors, transfers
 from ctrip.database.models import coverage as coverage_rows
-from ctrip.database.models import events, payments, transfers
 from ctrip.domain.chains import Token
-from ctrip.domain.payments import Payment, Status
-from ctrip.domain.scanning import BlockRange, Cursor
+from ctrip.domain.loops import Tick
+from ctrip.domain.payments import Status
+from ctrip.domain.scanning import BlockRange
 from ctrip.errors import Conflict, InvalidValue, NotFound
 from ctrip.services import jobs
 from ctrip.services.audit import audit
 from ctrip.services.overview import take
-from ctrip.services.rereading import Rescanned, backfill, rescan_chain, schedule_backfills
+from ctrip.services.rereading import Rescanned, backfill, process_payment, rescan_chain, schedule_backfills
 from ctrip.services.rereading.rescanning import SPAN
 from tests.between import Answer, between, forward
 from tests.devchain import ETHER, USDC, DevChain
-from tests.jobs import see_through
+from tests.jobs import BY, see_through
 from tests.world import World
 
 pytestmark = pytest.mark.infra
@@ -35,51 +36,24 @@ def world(ctx: Context, anvil: DevChain) -> World:
     return World(ctx, anvil)
 
 
-def paid(world: World, *, token: bytes | None = None, amount: int = ETHER) -> Payment:
-    asked = world.ask(amount) if token is None else world.ask(amount, token=token)
-    if token is None:
-        world.anvil.pay(asked.address, amount)
-    else:
-        world.anvil.pay_token(token, asked.address, amount)
-    world.anvil.mine(world.chain.confirmations)
-    world.scan()
-    return asked
-
-
-def cursor(world: World) -> Cursor:
-    with world.ctx.sessions() as session:
-        found = cursors.find(session, world.chain.chain_id)
-    assert found is not None
-    return found
-
-
 def rescan(world: World, first: int | None = None, last: int | None = None, *, ctx: Context | None = None) -> Rescanned:
-    at = cursor(world)
+    at = world.cursor()
     first, last = at.start_block + 1 if first is None else first, at.read_block if last is None else last
     *_, done = rescan_chain(ctx or world.ctx, world.chain.name, first=first, last=last, by="cli:me")
     return done
 
 
-def all_rows(world: World) -> list[dict[str, Any]]:
-    with world.ctx.sessions() as session:
-        return [
-            dict(row._mapping)
-            for table in (payments, transfers, events)
-            for row in session.execute(sa.select(table).order_by(table.c.id))
-        ]
-
-
 def test_a_rescan_stores_what_is_missing_orphans_what_is_not_there_and_leaves_the_rest(
     world: World, usdc: bytes
 ) -> None:
-    coin, token = paid(world), paid(world, token=usdc, amount=5 * USDC)
+    coin, token = world.paid(), world.paid(5 * USDC, token=usdc)
     world.anvil.mine(world.chain.reorg_window + 5)
     world.scan()
-    before = all_rows(world)
+    before = world.rows()
     done = rescan(world)
-    read = cursor(world).read_block - cursor(world).start_block
-    assert done == Rescanned(cursor(world).read_block + 1, blocks=read)
-    assert all_rows(world) == before, "what is right stays as it is"
+    read = world.cursor().read_block - world.cursor().start_block
+    assert done == Rescanned(world.cursor().read_block + 1, blocks=read)
+    assert world.rows() == before, "what is right stays as it is"
 
     with world.ctx.sessions.begin() as session:
         session.execute(sa.delete(transfers).where(transfers.c.payment_id == coin.id))
@@ -91,22 +65,22 @@ def test_a_rescan_stores_what_is_missing_orphans_what_is_not_there_and_leaves_th
     assert (done.transfers_stored, done.transfers_orphaned) == (1, 1)
     world.scan()
     assert audit(world.ctx) == []
-    after = all_rows(world)
+    after = world.rows()
     done = rescan(world)
     assert (done.transfers_stored, done.transfers_orphaned) == (0, 0)
-    assert all_rows(world) == after, "a second call changes nothing"
+    assert world.rows() == after, "a second call changes nothing"
     assert world.payment(coin).standing.status is world.payment(token).standing.status is Status.CONFIRMED
 
 
 def test_a_rescan_that_was_left_off_leaves_consistent_rows_and_a_second_one_goes_on(world: World) -> None:
-    early = paid(world)
+    early = world.paid()
     world.anvil.mine(2 * SPAN)  # so that no span holds both
-    late = paid(world)
+    late = world.paid()
     world.anvil.mine(30)
     world.scan()
     with world.ctx.sessions.begin() as session:
         session.execute(sa.delete(transfers))
-    at = cursor(world)
+    at = world.cursor()
     going = rescan_chain(world.ctx, world.chain.name, first=at.start_block + 1, last=at.read_block, by="cli:me")
     stored = next(going).transfers_stored
     going.close()
@@ -117,12 +91,12 @@ def test_a_rescan_that_was_left_off_leaves_consistent_rows_and_a_second_one_goes
 
 
 def test_a_reorg_that_the_listener_has_not_followed_yet_lets_a_rescan_store_nothing(world: World) -> None:
-    coin = paid(world)
-    before = all_rows(world)
+    coin = world.paid()
+    before = world.rows()
     world.anvil.reorg(world.chain.confirmations)
     with pytest.raises(Exception, match="not the one that the listener read"):
         rescan(world)
-    assert all_rows(world) == before
+    assert world.rows() == before
     world.scan()
     assert rescan(world).transfers_orphaned == 0
     assert world.payment(coin).standing.status is Status.PENDING
@@ -158,12 +132,12 @@ def test_a_node_without_history_is_told_of_before_anything_is_read(world: World)
 
 
 def test_blocks_from_before_the_start_are_read_and_the_chain_begins_there_from_then_on(world: World) -> None:
-    start = cursor(world).start_block
+    start = world.cursor().start_block
     rescan(world, start - 12, start)
-    assert cursor(world).start_block == start - 13
+    assert world.cursor().start_block == start - 13
     assert audit(world.ctx) == []
     rescan(world, start - 20, start - 15)
-    assert cursor(world).start_block == start - 13, "a block between them was not read"
+    assert world.cursor().start_block == start - 13, "a block between them was not read"
 
 
 def listing(world: World, token: bytes | None) -> Context:
@@ -178,7 +152,7 @@ def listing(world: World, token: bytes | None) -> Context:
 def test_what_lies_behind_a_token_that_is_listed_later_is_read_by_its_logs(world: World, usdc: bytes) -> None:
     old, new = listing(world, None), listing(world, usdc)
     world.ctx, world.chain = old, old.settings.chains[0]
-    first = paid(world)
+    first = world.paid()
     world.anvil.pay_token(usdc, first.address, 7 * USDC)
     world.anvil.mine(30)
     world.anvil.pay_token(usdc, first.address, 8 * USDC)
@@ -190,7 +164,7 @@ def test_what_lies_behind_a_token_that_is_listed_later_is_read_by_its_logs(world
     world.ctx, world.chain = new, new.settings.chains[0]
     world.anvil.mine()
     world.scan()
-    unread = cursor(world).read_block - cursor(world).start_block - 1
+    unread = world.cursor().read_block - world.cursor().start_block - 1
     assert take(new).chains[0].unread_blocks == unread
     assert audit(new) == [], "what was not read for it yet is no violation"
     assert schedule_backfills(new) == [world.chain.name]
@@ -212,12 +186,12 @@ def test_what_lies_behind_a_token_that_is_listed_later_is_read_by_its_logs(world
 
 
 def test_blocks_that_coin_lacks_are_read_whole(world: World, usdc: bytes) -> None:
-    coin, token = paid(world), paid(world, token=usdc, amount=USDC)
+    coin, token = world.paid(), world.paid(USDC, token=usdc)
     world.anvil.mine(world.chain.reorg_window + 30)
     world.scan()
     with world.ctx.sessions.begin() as session:
         session.execute(sa.delete(transfers))
-        newest = cursor(world).read_block
+        newest = world.cursor().read_block
         session.execute(sa.delete(coverage_rows).where(coverage_rows.c.last_block < newest))
         session.execute(sa.update(coverage_rows).values(first_block=newest))
     assert schedule_backfills(world.ctx) == [world.chain.name]
@@ -226,6 +200,41 @@ def test_blocks_that_coin_lacks_are_read_whole(world: World, usdc: bytes) -> Non
     assert (done["result"]["transfers_stored"], done["result"]["unread_blocks"]) == (2, 0)
     assert len(world.transfers(coin)) == len(world.transfers(token)) == 1
     with world.ctx.sessions() as session:
-        at = cursor(world)
+        at = world.cursor()
         within = BlockRange(at.start_block + 1, at.read_block)
         assert coverage.gaps(session, at.chain_id, usdc, within) == []
+
+
+def never_read(world: World) -> Context:
+    with world.ctx.sessions.begin() as session:
+        session.execute(sa.delete(chain_cursors))
+    return world.ctx
+
+
+def stopped(world: World) -> Context:
+    with world.ctx.sessions.begin() as session:
+        cursors.stop(session, world.chain.chain_id, "a deep reorg")
+    return world.ctx
+
+
+def switched_off(world: World) -> Context:
+    settings = replace(world.ctx.settings, chains=(replace(world.chain, enabled=False),))
+    return replace(world.ctx, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("rests", "why"),
+    [(never_read, "was never read"), (stopped, "operator looks: a deep reorg"), (switched_off, "anvil is not served")],
+)
+@pytest.mark.parametrize("service", [backfill, process_payment])
+def test_a_job_of_a_chain_that_is_not_read_any_more_fails_and_says_why(
+    world: World, service: Callable[[Context, str], Tick], rests: Callable[[World], Context], why: str
+) -> None:
+    asked = (
+        jobs.backfill(world.ctx, chain=world.chain.name, by=BY)
+        if service is backfill
+        else jobs.process_payment(world.ctx, payment_id=world.ask(ETHER).id, by=BY)
+    )
+    done = see_through(rests(world), asked, service)
+    assert done["status"] == "failed"
+    assert why in done["error"]

@@ -69,9 +69,7 @@ def test_a_chain_is_resumed_below_the_fork_and_money_that_came_back_is_settled_a
 
 
 def test_it_may_be_resumed_before_the_first_block_that_was_read(world: World) -> None:
-    with world.ctx.sessions() as session:
-        first = cursors.find(session, world.chain.chain_id)
-    assert first is not None
+    first = world.cursor()
     asked = world.ask(ETHER, expires_in_s=90_000)
     world.anvil.mine(world.chain.reorg_window + 26)
     world.scan()
@@ -87,9 +85,7 @@ def test_it_may_be_resumed_before_the_first_block_that_was_read(world: World) ->
 def test_a_run_under_way_writes_nothing_after_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.anvil.mine(3)
     chain_id = world.chain.chain_id
-    with world.ctx.sessions() as session:
-        cursor = cursors.find(session, chain_id)
-    assert cursor is not None
+    cursor = world.cursor()
 
     def stopped_and_resumed(*args, **kwargs):
         reading = read_step(*args, **kwargs)
@@ -102,11 +98,10 @@ def test_a_run_under_way_writes_nothing_after_it(world: World, monkeypatch: pyte
     world._due()
     assert scan_chain(world.ctx, chain_id) == Tick()
     with world.ctx.sessions() as session:
-        after = cursors.find(session, chain_id)
         loop = session.execute(
             sa.select(loops.c.lease_until, loops.c.next_run_at <= sa.func.now()).where(loops.c.kind == "listener")
         ).one()
-    assert after is not None and after.read_block == cursor.read_block
+    assert world.cursor().read_block == cursor.read_block
     assert tuple(loop) == (None, True), "the loop is free, and due now"
 
 

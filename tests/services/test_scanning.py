@@ -89,9 +89,7 @@ def test_reading_the_same_blocks_twice_stores_nothing_twice(world: World, usdc: 
     tokens = world.ask(5 * USDC, token=usdc)
     world.anvil.pay_token(usdc, tokens.address, 5 * USDC)
     world.anvil.mine()
-    with world.ctx.sessions() as session:
-        before = cursors.find(session, world.chain.chain_id)
-    assert before is not None
+    before = world.cursor()
     world.scan()
     with world.ctx.sessions.begin() as session:  # as after a restored backup of the cursor alone
         session.execute(

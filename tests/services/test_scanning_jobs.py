@@ -8,7 +8,6 @@ from ctrip.database import cursors
 from ctrip.database import loops as loop_rows
 from ctrip.database.models import loops as loop_table
 from ctrip.domain.payments import Status
-from ctrip.domain.scanning import Cursor
 from ctrip.services import jobs, loops
 from ctrip.services.audit import audit
 from ctrip.services.scanning import scan_now
@@ -25,13 +24,6 @@ def world(ctx: Context, anvil: DevChain) -> World:
     return World(ctx, anvil)
 
 
-def cursor(world: World) -> Cursor:
-    with world.ctx.sessions() as session:
-        found = cursors.find(session, world.chain.chain_id)
-    assert found is not None
-    return found
-
-
 def rest(world: World) -> None:
     """Let no loop be due for an hour: what happens now, happens because somebody asks for it."""
     with world.ctx.sessions.begin() as session:
@@ -44,7 +36,7 @@ def ask(world: World) -> dict[str, object]:
 
 
 def test_a_chain_is_read_to_its_head_now_and_the_job_says_what_was_found(world: World) -> None:
-    asked, before = world.ask(ETHER), cursor(world).read_block
+    asked, before = world.ask(ETHER), world.cursor().read_block
     world.anvil.pay(asked.address, ETHER)
     world.anvil.mine(50)
     rest(world)
@@ -57,7 +49,7 @@ def test_a_chain_is_read_to_its_head_now_and_the_job_says_what_was_found(world: 
         "blocks_read": 50,
         "transfers_found": 1,
     }
-    assert cursor(world).read_block == head
+    assert world.cursor().read_block == head
     assert world.payment(asked).standing.status is Status.CONFIRMED
     assert world.events(asked) == ["created", "detected", "confirmed"]
     assert audit(world.ctx) == []
@@ -119,7 +111,7 @@ def test_a_loop_that_is_paused_after_it_was_asked_for_fails_the_job(world: World
 
 
 def test_a_scan_that_was_killed_between_two_steps_goes_on_where_the_cursor_stands(world: World, monkeypatch) -> None:
-    before = cursor(world).read_block
+    before = world.cursor().read_block
     world.anvil.mine(45)
     rest(world)
     asked = ask(world)
@@ -134,12 +126,12 @@ def test_a_scan_that_was_killed_between_two_steps_goes_on_where_the_cursor_stand
         patched.setattr("ctrip.database.jobs.note", kill)
         with pytest.raises(Killed):
             scan_now(world.ctx, str(asked["id"]))
-    assert cursor(world).read_block == before + 1, "one step was stored: it did not know yet how far the head is"
+    assert world.cursor().read_block == before + 1, "one step was stored: it did not know yet how far the head is"
     due_now(world.ctx)
     rest(world)
     found = see_through(world.ctx, asked, scan_now)["result"]
     assert found["from_block"] == before + 2
-    assert cursor(world).read_block == before + 45
+    assert world.cursor().read_block == before + 45
 
 
 def test_a_silent_node_is_waited_for_and_the_loop_is_free_meanwhile(world: World) -> None:

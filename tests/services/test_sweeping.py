@@ -28,6 +28,7 @@ from ctrip.services.sweeping import sweep_chain
 from ctrip.services.sweeping.planning import plan
 from ctrip.services.sweeping.run import Run
 from ctrip.services.sweeping.signing import sign_sweeps
+from tests.between import Answer, between, forward
 from tests.conftest import GAS_WALLET, MNEMONIC
 from tests.devchain import ETHER, USDC, DevChain
 from tests.waiting import wait_until
@@ -747,6 +748,36 @@ def test_a_nonce_that_another_spent_is_never_guessed_around(robbed_world: World)
     world.live(3)
     assert [(each.held_reason, each.nonce) for each in sweeps_of(world, asked)] == [(HeldReason.FOREIGN_NONCE, 0)]
     assert len(attempts_of(world, asked)) == 1
+
+
+def test_whose_transaction_spent_a_nonce_waits_for_a_node_that_knows_its_state(robbed_world: World) -> None:
+    world = robbed_world
+    asked, other = world.ask(ETHER), world.ask(ETHER)
+    pay(world, asked)
+    killed = run_of(world)
+    plan(killed)
+    sign_sweeps(killed)
+    spend_behind_our_back(world, asked, nonce=0)
+    world.anvil.mine()
+    world.anvil.pay(asked.address, ETHER)
+    world.anvil.pay(other.address, ETHER)
+    world.anvil.mine(3)
+    world.scan()
+
+    def answer(body: bytes) -> Answer:
+        if b"eth_getTransactionCount" in body and b'"latest"' not in body:
+            return 200, b'{"jsonrpc": "2.0", "id": 0, "error": {"code": -32000, "message": "missing trie node"}}'
+        return 200, forward(world.anvil.url, body)
+
+    whole, said = world.ctx, []
+    with between(whole, answer) as world.ctx:
+        for _ in range(4):
+            world.live(1)
+            said.append(sweeps_of(world, asked)[0].held_reason)
+        assert HeldReason.NODE_REFUSES in said and HeldReason.FOREIGN_NONCE not in said
+        assert [each.nonce for each in sweeps_of(world, other)] == [0], "others go on"
+    world.ctx = whole
+    live_until(world, lambda: sweeps_of(world, asked)[0].held_reason is HeldReason.FOREIGN_NONCE)
 
 
 def test_an_empty_gas_wallet_holds_the_top_up_until_it_is_filled(world: World, usdc: bytes) -> None:

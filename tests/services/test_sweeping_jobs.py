@@ -41,17 +41,6 @@ def eager(ctx: Context, anvil: DevChain) -> World:
     return World(ctx, anvil)
 
 
-def paid(world: World, amount: int, *, token: bytes | None = None) -> Payment:
-    asked = world.ask(amount) if token is None else world.ask(amount, token=token)
-    if token is None:
-        world.anvil.pay(asked.address, amount)
-    else:
-        world.anvil.pay_token(token, asked.address, amount)
-    world.anvil.mine(world.chain.confirmations)
-    world.scan()
-    return asked
-
-
 def ask(world: World, payment: Payment, token: str | None = None) -> dict[str, object]:
     address = checksum_address(payment.address)
     return jobs.sweep_address(world.ctx, chain="anvil", address=address, token=token, by=BY)
@@ -74,7 +63,7 @@ def settlement(world: World, payment: Payment) -> Settlement:
 def test_coin_below_the_threshold_is_swept_because_somebody_asks_and_the_job_ends_when_it_is_final(
     world: World,
 ) -> None:
-    payment, bystander = paid(world, ETHER), paid(world, ETHER)
+    payment, bystander = world.paid(ETHER), world.paid(ETHER)
     world.live(3)
     assert settlement(world, payment) is Settlement.BELOW_THRESHOLD
     before = world.treasury()
@@ -95,7 +84,7 @@ def test_coin_below_the_threshold_is_swept_because_somebody_asks_and_the_job_end
 
 
 def test_tokens_get_their_gas_first(world: World, usdc: bytes) -> None:
-    payment = paid(world, 5 * USDC, token=usdc)
+    payment = world.paid(5 * USDC, token=usdc)
     before = world.treasury(usdc)
     done = sweep(world, ask(world, payment, "USDC"))
     assert (done["status"], done["result"]["amount"], done["result"]["token"]) == ("done", "5", "USDC")
@@ -103,7 +92,7 @@ def test_tokens_get_their_gas_first(world: World, usdc: bytes) -> None:
 
 
 def test_progress_tells_the_state_and_the_transaction(world: World) -> None:
-    asked = ask(world, paid(world, ETHER))
+    asked = ask(world, world.paid(ETHER))
     seen: list[dict[str, Any]] = []
 
     def look() -> None:
@@ -118,7 +107,7 @@ def test_progress_tells_the_state_and_the_transaction(world: World) -> None:
 
 
 def test_no_more_than_what_is_final_is_swept(world: World) -> None:
-    payment = paid(world, ETHER)
+    payment = world.paid(ETHER)
     world.anvil.pay(payment.address, ETHER // 2)
     world.anvil.mine()
     world.scan()  # the second one is in a block, but not final
@@ -140,7 +129,7 @@ def test_where_nothing_is_final_the_job_fails_and_says_so(world: World, token: s
 
 
 def test_a_sweep_that_is_under_way_is_waited_for_and_not_doubled(world: World) -> None:
-    payment = paid(world, ETHER)
+    payment = world.paid(ETHER)
     first, second = ask(world, payment), ask(world, payment)
     for asked in (first, second):
         sweep_address(world.ctx, str(asked["id"]))
@@ -154,7 +143,7 @@ def test_a_sweep_that_is_under_way_is_waited_for_and_not_doubled(world: World) -
 def test_a_run_that_was_killed_after_it_planned_goes_on_with_the_same_sweep(
     world: World, monkeypatch, place: str
 ) -> None:
-    payment = paid(world, ETHER)
+    payment = world.paid(ETHER)
     asked, before = ask(world, payment), world.treasury()
 
     class Killed(BaseException):
@@ -175,7 +164,7 @@ def test_a_run_that_was_killed_after_it_planned_goes_on_with_the_same_sweep(
 
 
 def test_a_sweep_that_waits_for_a_human_fails_the_job_with_the_reason(world: World) -> None:
-    payment = paid(world, ETHER)
+    payment = world.paid(ETHER)
     asked = ask(world, payment)
     sweep_address(world.ctx, str(asked["id"]))
     with world.ctx.sessions.begin() as session:
@@ -192,12 +181,12 @@ def test_a_sweep_that_waits_for_a_human_fails_the_job_with_the_reason(world: Wor
 
 
 def test_coin_that_is_worth_less_than_its_gas_fails_the_job_at_once(world: World) -> None:
-    failed = sweep(world, ask(world, paid(world, 1000)))
+    failed = sweep(world, ask(world, world.paid(1000)))
     assert "is held: dust" in failed["error"]
 
 
 def test_a_paused_sweeper_fails_the_job(world: World) -> None:
-    asked = ask(world, paid(world, ETHER))
+    asked = ask(world, world.paid(ETHER))
     loops.pause(world.ctx, f"sweeper:{world.chain.chain_id}", by=BY)
     assert "is paused" in sweep(world, asked)["error"]
     loops.resume(world.ctx, f"sweeper:{world.chain.chain_id}", by=BY)
@@ -215,7 +204,7 @@ def ids(found: dict[str, Any], outcome: str) -> list[str]:
 
 
 def test_a_tick_tells_what_it_planned_sent_saw_mined_and_done(eager: World) -> None:
-    payment = paid(eager, ETHER)
+    payment = eager.paid(ETHER)
     first = tick_now(eager)
     assert [ids(first, name) for name in ("planned", "signed", "sent", "mined", "held")] == [[payment.id]] * 3 + [
         [],
@@ -234,7 +223,7 @@ def test_a_tick_tells_what_it_planned_sent_saw_mined_and_done(eager: World) -> N
 
 
 def test_a_tick_tells_what_is_held(eager: World) -> None:
-    payment = paid(eager, 1000)
+    payment = eager.paid(1000)
     found = tick_now(eager)
     assert ids(found, "held") == [payment.id]
     assert found["result"]["held"][0]["reason"] == "dust"
@@ -243,7 +232,7 @@ def test_a_tick_tells_what_is_held(eager: World) -> None:
 
 @pytest.mark.parametrize("verb", [sweep_now, sweep_address])
 def test_on_a_chain_that_is_stopped_nothing_is_swept(eager: World, verb: Callable[..., Any]) -> None:
-    payment = paid(eager, ETHER)
+    payment = eager.paid(ETHER)
     with eager.ctx.sessions.begin() as session:
         session.execute(sa.text("UPDATE chain_cursors SET stopped_reason = 'a deep reorg'"))
     asked = ask(eager, payment) if verb is sweep_address else jobs.sweep_now(eager.ctx, chain="anvil", by=BY)

@@ -1,6 +1,7 @@
 """The use case of coin that no transaction explains: look at balances, and store as transfers what the rows lack.
 
-    claim the loop · whose balances, after which blocks │ ask one endpoint, no transaction open │ what must they hold?
+    claim the loop · whose balances, after which blocks │ ask one endpoint, or the next where it does not tell, no
+    transaction open │ what must they hold?
     more than that: find the block, trace it, ask another endpoint │ one transaction: hold the fence, lock the
     listener's loop, check again that blocks are canonical and rows as they were; store, assess, release
 
@@ -25,11 +26,13 @@ from ctrip.domain.addresses import checksum_address
 from ctrip.domain.inflows import Place
 from ctrip.domain.loops import LoopKind, Tick, period
 from ctrip.domain.transfers import Transfer
+from ctrip.errors import ChainError, NodeRefused, NodeUnavailable
 from ctrip.log import get_logger
 from ctrip.runs import Run, run_loop
 from ctrip.services.inflows.looking import Look, Seen, found_by, found_in, see, traced
-from ctrip.services.inflows.rounds import next_turn, pace
-from ctrip.services.inflows.witnesses import hear
+from ctrip.services.inflows.rounds import Turn, next_turn, pace
+from ctrip.services.inflows.tokens import confirm_tokens
+from ctrip.services.inflows.witnesses import endpoints_of, hear
 
 MOST_STORED = 500
 """The most inflows of one run; the rounds go on only when all that they found is stored."""
@@ -48,20 +51,45 @@ def check_balances(ctx: Context, chain_id: int) -> Tick:
 
 
 def _check(run: Run) -> timedelta:
-    chain, client = run.chain, run.ctx.clients[run.chain.chain_id].pinned()
+    """Look by the first endpoint that tells. Raises NodeUnavailable where none does."""
+    confirm_tokens(run)
+    chain = run.chain
     with run.ctx.sessions.begin() as session:
         cursor = cursors.find(session, chain.chain_id)
+        if cursor is None or cursor.stopped_reason is not None:
+            return period(LoopKind.BALANCES, chain)
         read = {header.number: header for header in cursors.headers(session, chain.chain_id)}
         rounds = balance_checks.find(session, chain.chain_id)
-        # Far behind the head nodes have no state any more: what came meanwhile is found when the head is reached.
-        if cursor is None or cursor.stopped_reason or cursor.head_block - cursor.read_block > chain.reorg_window:
-            return period(LoopKind.BALANCES, chain)
-        look = Look(run, client, read, block=read[cursor.read_block], final_block=chain.final_block(cursor.read_block))
         doubted = inflows.unverified(session, chain.chain_id, limit=MOST_STORED)
-        turn = next_turn(
-            session, rounds, read=read, block=look.block, final_block=look.final_block, most=most_at_once(client)
-        )
-    seen = see(look, turn.places | dict.fromkeys((transfer.recipient for transfer in doubted), look.block))
+    # The chain's own word may lie further back than the headers that are kept.
+    final_block = max(cursor.final_block(chain.rule), min(read))
+    faults: list[ChainError] = []
+    for first in endpoints_of(run):
+        look = Look(run, first, read, block=read[cursor.read_block], final_block=final_block)
+        turn = _turn(look, rounds)
+        try:
+            seen = see(look, turn.places | dict.fromkeys((transfer.recipient for transfer in doubted), look.block))
+        except ChainError as error:
+            faults.append(error)
+            run.keep_lease()
+        else:
+            return _weigh(look, seen, doubted=doubted, turn=turn, rounds=rounds)
+    if cursor.head_block - cursor.read_block > chain.reorg_window and all(isinstance(f, NodeRefused) for f in faults):
+        # So old a state nodes do not have any more: what came meanwhile is found when the head is reached.
+        return period(LoopKind.BALANCES, chain)
+    raise NodeUnavailable(
+        f"nobody tells balances after block {cursor.read_block}: {'; '.join(f.detail for f in faults)}"
+    )
+
+
+def _turn(look: Look, rounds: Rounds) -> Turn:
+    most = most_at_once(look.first)
+    with look.run.ctx.sessions.begin() as session:
+        return next_turn(session, rounds, read=look.read, block=look.block, final_block=look.final_block, most=most)
+
+
+def _weigh(look: Look, seen: Sequence[Seen], *, doubted: Sequence[Transfer], turn: Turn, rounds: Rounds) -> timedelta:
+    """Ask others for what differs from the rows, and store what stands."""
     more = [each for each in seen if each.surplus > 0]
     refuted = _less(look, [each for each in seen if each.surplus < 0])
     return _store(

@@ -34,7 +34,7 @@ class Seen:
 class Look:
     """One run's look at a chain by one endpoint. `read` are the stored headers by number, `block` the newest one.
 
-    `traces` keeps the hops of the blocks that were traced.
+    `first` keeps the run's lease. `traces` keeps the hops of the blocks that were traced.
     """
 
     run: Run
@@ -62,7 +62,6 @@ def see(look: Look, places: Mapping[bytes, Header]) -> list[Seen]:
                 raise
             at, balances = look.block, balances_at(look.first, addresses, block=look.block)
         told |= {address: (at, balance) for address, balance in zip(addresses, balances, strict=True)}
-        look.run.keep_lease()
     known = known_at(look, {address: at for address, (at, _) in told.items()})
     return [Seen(address, *told[address], known[address]) for address in sorted(known)]
 
@@ -84,7 +83,6 @@ def found_in(look: Look, seen: Seen, *, after: int) -> Seen:
         if middle is not None and holds_it:
             found = middle
         search = search.told(holds_it=holds_it)
-        look.run.keep_lease()
     return found
 
 
@@ -97,7 +95,6 @@ def found_by(look: Look, seen: Seen, deadline: datetime) -> Seen | None:
     header: Header | None = None
     while not search.is_over:
         there = look.first.headers([search.middle]).get(search.middle)
-        look.run.keep_lease()
         if there is None:
             return None
         is_later = there.time > deadline
@@ -113,7 +110,6 @@ def traced(look: Look, found: Iterable[Seen]) -> dict[bytes, tuple[Hop, ...]]:
     for each in found:
         if each.at.number not in look.traces:
             look.traces[each.at.number] = hops_in(look.first, each.at) or []
-            look.run.keep_lease()
         of_block = look.traces[each.at.number]
         hops[each.address] = tuple(explained_by(of_block, recipient=each.address, inflow=each.surplus))
     return hops

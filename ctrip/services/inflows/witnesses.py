@@ -1,14 +1,16 @@
-"""What one endpoint shows of a balance is asked of the others, where a chain has several: one may be wrong, or lie."""
+"""Who is asked for balances. What one endpoint shows is asked of the others, where there are some: it may lie."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 
 from ctrip.blockchain.balances import balances_at
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.fleet import BALANCES
 from ctrip.blockchain.verifying import Word
 from ctrip.domain.addresses import checksum_address
 from ctrip.domain.scanning import Header
 from ctrip.errors import ChainError, NodeUnavailable
+from ctrip.runs import Run
 from ctrip.services.inflows.looking import Look, Seen
 
 
@@ -23,7 +25,7 @@ def hear(look: Look, seen: Collection[Seen]) -> dict[bytes, Word]:
         return {each.address: Word.BORNE_OUT for each in seen}
     words = {each.address: Word.NOT_TOLD for each in seen}
     deniers: dict[bytes, list[ChainClient]] = {each.address: [] for each in seen}
-    for witness in _witnesses(client, look.first):
+    for witness in endpoints_of(look.run, but=look.first):
         for each, balance in _ask(look, witness, [one for one in seen if words[one.address] is not Word.BORNE_OUT]):
             words[each.address] = Word.BORNE_OUT if balance == each.balance else Word.CONTRADICTED
             if balance != each.balance:
@@ -37,15 +39,18 @@ def hear(look: Look, seen: Collection[Seen]) -> dict[bytes, Word]:
     return words
 
 
-def _witnesses(client: ChainClient, first: ChainClient) -> Iterator[ChainClient]:
-    heard = [first.endpoint or ""]
+def endpoints_of(run: Run, *, but: ChainClient | None = None) -> Iterator[ChainClient]:
+    """Yield a client of each endpoint of the chain that may answer, the best one first. They keep the run's lease."""
+    client, heard = run.ctx.clients[run.chain.chain_id].keeping(run.keep_lease), set[str]()
+    if but is not None:
+        heard.add(but.endpoint or "")
     while True:
         try:
-            witness = client.pinned(avoiding=heard)
+            one = client.pinned(avoiding=heard, needs=BALANCES)
         except NodeUnavailable:
             return
-        heard.append(witness.endpoint or "")
-        yield witness
+        heard.add(one.endpoint or "")
+        yield one
 
 
 def _ask(look: Look, witness: ChainClient, seen: Collection[Seen]) -> Iterator[tuple[Seen, int]]:
@@ -57,8 +62,8 @@ def _ask(look: Look, witness: ChainClient, seen: Collection[Seen]) -> Iterator[t
         try:
             balances = balances_at(witness, [each.address for each in there], block=header)
         except ChainError:  # it is away, behind, or has not the state: that is no word against it
+            look.run.keep_lease()
             continue
-        look.run.keep_lease()
         yield from zip(there, balances, strict=True)
 
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 from sqlalchemy.orm import Session
 
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.history import hits_in
+from ctrip.blockchain.history import Hits, hits_in, old_headers
 from ctrip.blockchain.reading import BlocksRead, read_blocks, read_spans
 from ctrip.context import Context
 from ctrip.database import coverage, cursors, jobs, loops, rereading
@@ -24,8 +24,8 @@ from ctrip.domain.chains import Chain
 from ctrip.domain.coverage import union
 from ctrip.domain.jobs import Done, JobKind, Later, Outcome
 from ctrip.domain.loops import LoopKind, Tick
-from ctrip.domain.scanning import BlockRange, Header, split
-from ctrip.errors import BlockVanished, Conflict, NotFound
+from ctrip.domain.scanning import BlockRange, split
+from ctrip.errors import NodeUnavailable
 from ctrip.log import get_logger
 from ctrip.runs import JobRun, run_job
 from ctrip.services.rereading.correcting import Compared, Noted, all_of, issued, put_right
@@ -68,12 +68,13 @@ def _is_wanted(session: Session, chain: Chain) -> bool:
 
 
 def _backfill(job: JobRun) -> Outcome:
-    client = _client(job)
+    chain, _ = job.chain_and_cursor()
+    client = job.ctx.clients[chain.chain_id]
     # What a node kept it waiting for is over when it goes on.
     progress = {name: (job.progress or {}).get(name, 0) for name in _COUNTED}
     while True:
         with job.ctx.sessions.begin() as session:
-            unread = _unread(session, client.chain)
+            unread = _unread(session, chain)
         wanted = next_backfill(unread, most=LOGS_SPAN)
         progress["unread_blocks"] = sum(map(len, union(gap for each in unread.values() for gap in each)))
         if wanted is None or job.claim.is_overdue:
@@ -83,20 +84,6 @@ def _backfill(job: JobRun) -> Outcome:
         _read(job, client, wanted, progress)
         with job.storing() as session:
             job.note(session, progress)
-
-
-def _client(job: JobRun) -> ChainClient:
-    """Return the client of the job's chain. Raises NotFound and Conflict where it cannot be read."""
-    chain = job.ctx.settings.chain(job.params["chain_id"])
-    if chain is None or not chain.enabled:
-        raise NotFound(f"chain {job.params['chain']} is not served any more")
-    with job.ctx.sessions.begin() as session:
-        cursor = cursors.find(session, chain.chain_id)
-    if cursor is None:
-        raise Conflict(f"chain {chain.name} was never read")
-    if cursor.stopped_reason is not None:
-        raise Conflict(f"chain {chain.name} is stopped until an operator looks: {cursor.stopped_reason}")
-    return job.ctx.clients[chain.chain_id]
 
 
 def _unread(session: Session, chain: Chain) -> Mapping[bytes, list[BlockRange]]:
@@ -123,38 +110,43 @@ def _read_whole(job: JobRun, client: ChainClient, blocks: BlockRange, progress: 
 def _read_logs(
     job: JobRun, client: ChainClient, blocks: BlockRange, *, tokens: tuple[bytes, ...], progress: dict[str, int]
 ) -> None:
-    """Read what the logs of tokens lead to: the blocks with hits whole, and those between them count as read."""
+    """Read what the logs of tokens lead to: the blocks with hits whole, and those between them count as read.
+
+    Raises NodeUnavailable where one endpoint alone told of them though the chain has several: what that one found is
+    stored, and nothing counts as read, so that the job begins there again.
+    """
     with job.ctx.sessions.begin() as session:
         recipients = rereading.issued_addresses(session, most=FEW)
     for hits in hits_in(
         client, blocks, tokens=tokens, recipients=recipients, issued=issued(job.ctx), keep_lease=job.keep_lease
     ):
-        edges = _edges(client, hits.blocks)
-        first, parent_hash = hits.blocks.first, edges[0].parent_hash
-        for read in read_blocks(client, hits.numbers, issued=issued(job.ctx), keep_lease=job.keep_lease):
-            last = read.headers[-1]
-            noted = Noted(BlockRange(first, last.number), parent_hash, last.hash, tokens)
-            _put_right(job, client, read, noted=noted, progress=progress)
-            if job.is_turn_over:
-                return
-            first, parent_hash = last.number + 1, last.hash
-        if first <= hits.blocks.last:
-            last = edges[-1]
-            noted = Noted(BlockRange(first, last.number), parent_hash, last.hash, tokens)
-            # Nothing is looked for in it: it only has to be the block that the listener knows.
-            read = BlocksRead((last,), sightings=(), upgrades=(), endpoint=hits.endpoint)
-            _put_right(job, client, read, noted=noted, progress=progress, compared_with=lambda *_: ())
+        _read_hits(job, client, hits, tokens=tokens, progress=progress)
+        if not hits.is_borne_out:
+            where = f"blocks {hits.blocks.first} to {hits.blocks.last} of {client.chain.name}"
+            raise NodeUnavailable(f"{where} were looked through at {hits.endpoint} alone: no other endpoint answers")
         if job.is_turn_over:
             return
 
 
-def _edges(client: ChainClient, blocks: BlockRange) -> list[Header]:
-    """Return the headers of the first and the last of some blocks. Raises BlockVanished."""
-    numbers = sorted({blocks.first, blocks.last})
-    found = client.headers(numbers)
-    if len(found) < len(numbers):
-        raise BlockVanished(f"{client.chain.name} lacks one of the blocks {blocks.first} and {blocks.last}")
-    return [found[number] for number in numbers]
+def _read_hits(
+    job: JobRun, client: ChainClient, hits: Hits, *, tokens: tuple[bytes, ...], progress: dict[str, int]
+) -> None:
+    """Read the blocks with hits, each of which counts as read with those before it; then what follows the last one."""
+    edges = old_headers(client, sorted({hits.blocks.first, hits.blocks.last}), keep_lease=job.keep_lease)
+    first, parent_hash = hits.blocks.first, edges[0].parent_hash
+    for read in read_blocks(client, hits.numbers, issued=issued(job.ctx), keep_lease=job.keep_lease):
+        last = read.headers[-1]
+        noted = Noted(BlockRange(first, last.number), parent_hash, last.hash, tokens)
+        _put_right(job, client, read, noted=noted if hits.is_borne_out else None, progress=progress)
+        if job.is_turn_over:
+            return
+        first, parent_hash = last.number + 1, last.hash
+    if first <= hits.blocks.last and hits.is_borne_out:
+        last = edges[-1]
+        noted = Noted(BlockRange(first, last.number), parent_hash, last.hash, tokens)
+        # Nothing is looked for in it: it only has to be the block that the listener knows.
+        rest = BlocksRead((last,), sightings=(), upgrades=(), endpoint=hits.endpoint)
+        _put_right(job, client, rest, noted=noted, progress=progress, compared_with=lambda *_: ())
 
 
 def _put_right(
@@ -162,12 +154,14 @@ def _put_right(
     client: ChainClient,
     read: BlocksRead,
     *,
-    noted: Noted,
+    noted: Noted | None,
     progress: dict[str, int],
     compared_with: Compared | None = None,
 ) -> None:
-    corrected = put_right(job.ctx, client.chain, read, noted=noted, compared_with=compared_with)
+    corrected = put_right(
+        job.ctx, client.chain, read, noted=noted, compared_with=compared_with, keep_lease=job.keep_lease
+    )
     job.delivery_ids += corrected.delivery_ids
-    progress["blocks_read"] += len(noted.blocks)
+    progress["blocks_read"] += 0 if noted is None else len(noted.blocks)
     progress["transfers_stored"] += len(corrected.found.missing)
     progress["transfers_orphaned"] += len(corrected.found.strangers)

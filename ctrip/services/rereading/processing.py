@@ -16,7 +16,7 @@ from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.history import first_block_since, hits_in
 from ctrip.blockchain.reading import BlocksRead, read_blocks
 from ctrip.context import Context
-from ctrip.database import cursors, evidence, payments, rereading
+from ctrip.database import evidence, payments, rereading
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.chains import Chain
 from ctrip.domain.coverage import SKEW
@@ -27,7 +27,7 @@ from ctrip.domain.payments import Payment
 from ctrip.domain.processing import Course, Difference, course, difference
 from ctrip.domain.scanning import BlockRange, Cursor
 from ctrip.domain.transfers import Transfer
-from ctrip.errors import Conflict, NotFound
+from ctrip.errors import NotFound
 from ctrip.runs import JobRun, run_job
 from ctrip.services.rereading.correcting import put_right
 
@@ -41,7 +41,7 @@ def process_payment(ctx: Context, job_id: str) -> Tick:
 
 
 def _process(job: JobRun) -> Outcome:
-    payment, chain, cursor = _read(job)
+    payment, (chain, cursor) = _payment(job), job.chain_and_cursor()
     client = job.ctx.clients[chain.chain_id]
     if job.progress is None or "next_block" not in job.progress:
         now = _course(client, payment, cursor, keep_lease=job.keep_lease)
@@ -58,21 +58,12 @@ def _process(job: JobRun) -> Outcome:
     return Done(_result(job, payment, now))
 
 
-def _read(job: JobRun) -> tuple[Payment, Chain, Cursor]:
-    """Return the payment and how far its chain was read. Raises NotFound and Conflict where it cannot be read again."""
+def _payment(job: JobRun) -> Payment:
     with job.ctx.sessions.begin() as session:
         payment = payments.find(session, job.params["payment_id"])
-        cursor = None if payment is None else cursors.find(session, payment.chain_id)
     if payment is None:
         raise NotFound(f"there is no payment {job.params['payment_id']}")
-    chain = job.ctx.settings.chain(payment.chain_id)
-    if chain is None or not chain.enabled:
-        raise NotFound(f"chain {payment.chain} is not served any more")
-    if cursor is None:
-        raise Conflict(f"chain {chain.name} was never read")
-    if cursor.stopped_reason is not None:
-        raise Conflict(f"chain {chain.name} is stopped until an operator looks: {cursor.stopped_reason}")
-    return payment, chain, cursor
+    return payment
 
 
 def _course(client: ChainClient, payment: Payment, cursor: Cursor, *, keep_lease: Callable[[], None]) -> Course:
@@ -100,7 +91,7 @@ def _process_span(job: JobRun, client: ChainClient, payment: Payment, now: Cours
         client, wanted, issued=lambda addresses: addresses & {payment.address}, keep_lease=job.keep_lease
     ):
         differs = difference(stored, read.sightings, blocks={header.number for header in read.headers})
-        if differs:
+        if differs or read.failed:
             differs = _correct(job, payment, client.chain, read)
         found = Difference(found.missing + differs.missing, found.strangers + differs.strangers)
     return now.after(span, blocks_read=len(wanted), stored=len(found.missing), orphaned=len(found.strangers))
@@ -126,6 +117,7 @@ def _correct(job: JobRun, payment: Payment, chain: Chain, read: BlocksRead | Non
         read,
         compared_with=lambda session, numbers: _stored(session, payment, chain, numbers=numbers),
         touched=[payment.id],
+        keep_lease=job.keep_lease,
     )
     job.delivery_ids += corrected.delivery_ids
     return corrected.found

@@ -11,10 +11,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.reading import read_spans
+from ctrip.blockchain.reading import of_any, read_spans
 from ctrip.context import Context
 from ctrip.database import audit_log, coverage, cursors, loops, rereading
-from ctrip.domain.coverage import gaps
 from ctrip.domain.loops import LoopKind
 from ctrip.domain.scanning import BlockRange, Cursor, split
 from ctrip.errors import BlockVanished, Conflict, InvalidValue, NodeRefused, NotFound
@@ -53,14 +52,13 @@ def rescan_chain(ctx: Context, name: str, *, first: int, last: int, by: str) -> 
 
 
 def _rescan(ctx: Context, client: ChainClient, wanted: BlockRange) -> Generator[Rescanned]:
-    chain, done, now = client.chain, list[BlockRange](), Rescanned(wanted.first)
+    chain, now = client.chain, Rescanned(wanted.first)
     spans = read_spans(client, split([wanted], most=SPAN), issued=issued(ctx), keep_lease=lambda: None)
     for read in itertools.chain.from_iterable(spans):
         found = put_right(ctx, chain, read, noted=all_of(read)).found
-        done.append(BlockRange(read.headers[0].number, read.headers[-1].number))
-        left = gaps(done, wanted)
+        # The spans come in their order.
         now = Rescanned(
-            next_block=left[0].first if left else wanted.last + 1,
+            next_block=read.headers[-1].number + 1,
             blocks=now.blocks + len(read.headers),
             transfers_stored=now.transfers_stored + len(found.missing),
             transfers_orphaned=now.transfers_orphaned + len(found.strangers),
@@ -91,10 +89,10 @@ def _check_range(client: ChainClient, cursor: Cursor | None, wanted: BlockRange)
 
 def _check_history(client: ChainClient, wanted: BlockRange) -> None:
     try:
-        client.blocks([wanted.first])
+        of_any(client, lambda pinned: pinned.blocks([wanted.first]))
     except (BlockVanished, NodeRefused) as error:
         raise Conflict(
-            f"no endpoint of {client.chain.name} has block {wanted.first} any more ({error.detail}); "
+            f"no endpoint of {client.chain.name} that answers has block {wanted.first} any more ({error.detail}); "
             "list one in rpc_urls that keeps the whole history"
         ) from error
 

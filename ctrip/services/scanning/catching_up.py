@@ -1,74 +1,74 @@
-"""Far behind the head: spans of blocks, several at once, stored when they are done, whatever their order.
+"""Far behind the head: spans of blocks, several read at once, each stored when all before it are.
 
-    cursor ──covered──┐   ┌──covered──┐        ┌──covered──┐                     head - reorg window
-                      └gap┘           └──gap───┘           └────────gap──────────┘
-    the gaps are read; where the covered ranges link to the cursor without a gap, it moves on
+    cursor ─┬─ read ──┬─ in flight ─┬─ read ──┬─ in flight ─┬───────────────── head - reorg window
+            └ stored, when it links └ waits for what is before it
 
-What was read is told by the coverage rows alone, so a run that dies is gone on with by the next.
+Nothing ahead of the cursor is ever in the rows, so a run that dies is gone on with by the next, and a span of another
+fork is never stored.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.forks import check_shared
 from ctrip.blockchain.matching import Issued
-from ctrip.blockchain.reading import BlocksRead, read_spans
-from ctrip.database import coverage, cursors
-from ctrip.domain.coverage import Reach, gaps, reach_of_all, union
-from ctrip.domain.scanning import BlockRange, Cursor, split
-from ctrip.errors import ChainError
+from ctrip.blockchain.reading import BlocksRead, joined, read_spans
+from ctrip.database.cursors import Position
+from ctrip.domain.scanning import BlockRange, Cursor, Header, split
+from ctrip.errors import BlockVanished, ChainError
 from ctrip.runs import Run
-from ctrip.services.scanning.storing import Move, move_cursor, orphan, store_blocks, tell
+from ctrip.services.scanning.storing import Move, move_cursor, store_blocks, store_verdicts, tell
+from ctrip.services.scanning.verifying import verify_due
 
-SPAN = 5
-"""Blocks that are read as one: their answers of a megabyte or two may be in memory IN_FLIGHT times."""
+SPAN = 10
+"""Blocks that are read as one: their answers of some megabytes may be in memory IN_FLIGHT times."""
 TURN = timedelta(seconds=5)
 """How long a run catches up before it ends: a stopping worker waits for it, and other chains need the thread."""
-MOVE_EVERY = timedelta(seconds=2)
-"""The cursor moves less often than spans are stored: assessing a payment once is enough."""
 
 
-def is_far_behind(cursor: Cursor, *, reorg_window: int) -> bool:
+@dataclass(frozen=True)
+class CaughtUp:
+    """How far a turn came: to the block `newest`, `transfers` found, and the head by which it went."""
+
+    cursor: Cursor
+    newest: Header
+    head: Header
+    transfers: int = 0
+
+
+def is_far_behind(cursor: Cursor, *, head_block: int, reorg_window: int) -> bool:
     """True where it pays to read in spans: what they are read from must be too deep for a reorg."""
-    return cursor.head_block - reorg_window - cursor.read_block > 2 * SPAN
+    return head_block - reorg_window - cursor.read_block > 2 * SPAN
 
 
-def catch_up(run: Run, client: ChainClient, cursor: Cursor, *, issued: Issued) -> tuple[Cursor, int] | None:
-    """Read on towards the reorg window for a turn. Returns the cursor as it is then, and how many transfers were found.
+def catch_up(run: Run, client: ChainClient, position: Position, *, issued: Issued) -> CaughtUp | None:
+    """Read on towards the reorg window for a turn.
 
-    Returns None where nothing is left to read and what was read does not follow from the cursor's block: it is
-    forgotten, and a step near the cursor must tell which of the two is gone.
+    The head is asked for anew, for the one that is known may never have been. Returns None where that is not far away,
+    where the chain does not go on from the cursor's block, or has no block after it: then a step must tell what is so.
     """
-    deep = BlockRange(cursor.read_block + 1, cursor.head_block - run.chain.reorg_window)
-    unread = _unread(run, deep)
-    if not unread:
-        moved = _move(run, cursor)
-        if moved.read_block == cursor.read_block:
-            _forget(run)
-            return None
-        return moved, 0
-    until, moved_at, stored = run.ctx.now() + TURN, run.ctx.now(), 0
-    spans = _while(run, until, split(unread, most=SPAN))
+    head, window = client.head(), run.chain.reorg_window
+    run.keep_lease()
+    at = CaughtUp(position.cursor, position.newest, head)
+    if not is_far_behind(at.cursor, head_block=head.number, reorg_window=window):
+        return None
+    wanted = BlockRange(at.newest.number + 1, head.number - window)
+    spans = _while(run, run.ctx.now() + TURN, split([wanted], most=SPAN))
     try:
-        for done in read_spans(client, spans, issued=issued, keep_lease=run.keep_lease):
-            stored += _store(run, done)
-            if run.ctx.now() - moved_at > MOVE_EVERY:
-                cursor, moved_at = _move(run, cursor), run.ctx.now()
-    except ChainError:
-        # One span that nobody tells must not keep the cursor from what lies before it.
-        _move(run, cursor)
-        raise
-    return _move(run, cursor), stored
-
-
-def _unread(run: Run, deep: BlockRange) -> list[BlockRange]:
-    """Return the blocks that were not read for one asset or another."""
-    chain = run.chain
-    with run.ctx.sessions.begin() as session:
-        read = coverage.beyond(
-            session, chain.chain_id, tokens=[token.address for token in chain.tokens], after=deep.first - 1
-        )
-    return union(gap for covered in read.values() for gap in gaps((each.blocks for each in covered), deep))
+        for read in read_spans(client, spans, issued=issued, keep_lease=run.keep_lease):
+            linked = _linked(read, at.newest)
+            at = _store(run, client, at, linked)
+            if len(linked) < len(read):
+                break
+    except ChainError as error:
+        # What came before it is stored, and the next turn meets it again.
+        if at.newest == position.newest and not isinstance(error, BlockVanished):
+            raise
+    if at.newest == position.newest:
+        return None
+    return _verified(run, client, at) if at.transfers or position.has_unverified else at
 
 
 def _while(run: Run, until: datetime, spans: Iterator[BlockRange]) -> Iterator[BlockRange]:
@@ -78,31 +78,36 @@ def _while(run: Run, until: datetime, spans: Iterator[BlockRange]) -> Iterator[B
         yield span
 
 
-def _store(run: Run, done: Sequence[BlocksRead]) -> int:
-    """Store spans, in one transaction. Returns how many transfers were found in them."""
+def _linked(read: Sequence[BlocksRead], newest: Header) -> list[BlocksRead]:
+    """Return these blocks as far as they go on from the `newest` that is stored: endpoints may disagree."""
+    linked, last = list[BlocksRead](), newest
+    for each in read:
+        if each.headers[0].parent_hash != last.hash:
+            break
+        linked.append(each)
+        last = each.headers[-1]
+    return linked
+
+
+def _store(run: Run, client: ChainClient, at: CaughtUp, linked: Sequence[BlocksRead]) -> CaughtUp:
+    """Store blocks, and move the cursor over them, in one transaction."""
+    if not linked:
+        return at
+    newest, whole = linked[-1].headers[-1], joined(linked)
+    check_shared(client, newest, told_by=linked[-1].endpoint)
+    run.keep_lease()
     with run.storing() as session:
-        found = [store_blocks(session, run, blocks) for blocks in done]
-    for blocks, transfers_found in zip(done, found, strict=True):
+        found = [store_blocks(session, run, blocks) for blocks in whole]
+        cursor = move_cursor(session, run, at.cursor, Move(at.newest, newest, at.head.number))
+    for blocks, transfers_found in zip(whole, found, strict=True):
         tell(run, blocks, transfers_found)
-    return sum(map(len, found))
+    return CaughtUp(cursor, newest, at.head, at.transfers + sum(map(len, found)))
 
 
-def _move(run: Run, cursor: Cursor) -> Cursor:
-    """Move the cursor over what was read of every asset, as far as it links."""
-    chain = run.chain
+def _verified(run: Run, client: ChainClient, at: CaughtUp) -> CaughtUp:
+    """Have borne out what is deep enough by now: what was paid long ago need not wait for the whole gap."""
+    verdicts = verify_due(run, client, up_to=at.newest.number, head=at.newest.number)
     with run.storing() as session:
-        covered = coverage.beyond(
-            session, chain.chain_id, tokens=[token.address for token in chain.tokens], after=cursor.read_block
-        )
-        at = reach_of_all(covered.values(), Reach(cursor.read_block, cursor.read_hash))
-        stored = cursors.headers(session, chain.chain_id, numbers=(cursor.read_block, at.number))
-        if at.number == cursor.read_block:
-            return cursor
-        move_cursor(session, run, cursor, Move(stored[0], stored[-1], cursor.head_block))
-        moved = cursors.find(session, chain.chain_id)
-    return moved or cursor
-
-
-def _forget(run: Run) -> None:
-    with run.storing() as session:
-        orphan(session, run, cursors.newest_header(session, run.chain.chain_id))
+        touched = store_verdicts(session, verdicts)
+        move_cursor(session, run, at.cursor, Move(at.newest, at.newest, at.head.number), touched=touched)
+    return at

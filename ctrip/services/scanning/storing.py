@@ -7,13 +7,14 @@ from sqlalchemy.orm import Session
 
 from ctrip import metrics
 from ctrip.blockchain.reading import BlocksRead, Reading
-from ctrip.database import coverage, cursors, deadlines, finality, payments, sweeps, transfers
+from ctrip.database import coverage, cursors, finality, moves, payments, refused_transfers, sweeps, transfers
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.finality import Finality
 from ctrip.domain.scanning import BlockRange, Cursor, Header
 from ctrip.domain.transfers import Transfer
 from ctrip.log import get_logger
 from ctrip.runs import Run
+from ctrip.services.scanning.verifying import Verdicts
 
 DEADLINES_PER_STEP = 1000
 log = get_logger()
@@ -35,6 +36,7 @@ def store_blocks(session: Session, run: Run, blocks: BlocksRead) -> list[Transfe
         return []
     chain, first, last = run.chain, blocks.headers[0], blocks.headers[-1]
     found = transfers.store_sightings(session, chain, blocks.sightings, endpoint=blocks.endpoint, new_id=run.ctx.new_id)
+    refused_transfers.store(session, chain.chain_id, blocks.failed, endpoint=blocks.endpoint)
     cursors.store_headers(session, chain.chain_id, blocks.headers)
     coverage.extend(
         session,
@@ -53,31 +55,42 @@ def orphan(session: Session, run: Run, ancestor: Header) -> set[str]:
     chain_id = run.chain.chain_id
     touched = transfers.orphan_after(session, chain_id, ancestor.number)
     touched |= sweeps.revert_after(session, chain_id, ancestor.number)
+    refused_transfers.drop_after(session, chain_id, ancestor.number)
     cursors.drop_headers_after(session, chain_id, ancestor.number)
     coverage.cut(session, chain_id, after=ancestor)
     return touched
 
 
-def move_cursor(session: Session, run: Run, cursor: Cursor, move: Move, *, touched: Collection[str] = ()) -> None:
-    """Move the cursor on, and let the facts decide for every payment that this touches, those of `touched` too."""
+def store_verdicts(session: Session, verdicts: Verdicts) -> set[str]:
+    """Store what other endpoints said of transfers. Returns the payments of those that are none."""
+    finality.mark_verified(session, verdicts.borne_out)
+    finality.put_back(session, verdicts.not_told)
+    if verdicts.refuted:
+        transfers.orphan(session, [transfer.id for transfer in verdicts.refuted])
+    return {transfer.payment_id for transfer in verdicts.refuted}
+
+
+def move_cursor(session: Session, run: Run, cursor: Cursor, move: Move, *, touched: Collection[str] = ()) -> Cursor:
+    """Move the cursor on, and let the facts decide for every payment that this touches, those of `touched` too.
+
+    Returns the cursor where it stands then.
+    """
     chain, chain_id = run.chain, run.chain.chain_id
-    cursors.drop_headers_below(session, chain_id, move.to.number - chain.reorg_window)
-    cursors.advance(
+    moved = cursors.advance(
         session,
         cursor,
         base=move.base,
         to=move.to,
         head_block=move.head_block,
-        safe=move.tags.get(Finality.SAFE),
-        finalized=move.tags.get(Finality.FINALIZED),
+        window=chain.reorg_window,
+        tags=move.tags,
     )
     passed = BlockRange(move.base.number + 1, move.to.number)
-    concerned = {*touched, *transfers.passed(session, chain_id, passed)}
-    concerned |= finality.settle_finality(session, chain_id)
-    concerned |= deadlines.due(session, chain_id, limit=DEADLINES_PER_STEP)
+    concerned = {*touched, *moves.settle(session, chain_id, passed, most=DEADLINES_PER_STEP)}
     run.delivery_ids += payments.reassess(
         session, concerned, chains=run.ctx.settings.chains_by_id, new_id=run.ctx.new_id
     )
+    return moved
 
 
 def tell(run: Run, blocks: BlocksRead, found: Sequence[Transfer]) -> None:

@@ -4,14 +4,13 @@ from datetime import timedelta
 
 from ctrip import runs
 from ctrip.context import Context
-from ctrip.database import cursors, intents, sweeps
+from ctrip.database import intents, sweeps
 from ctrip.domain.addresses import NATIVE, hex_text, parse_address
 from ctrip.domain.chains import Chain
 from ctrip.domain.jobs import Done, Facts, Failed, Later, Outcome
 from ctrip.domain.loops import LoopKind, Tick
 from ctrip.domain.money import format_amount
 from ctrip.domain.sweeps import Attempt, HeldReason, Intent, IntentState
-from ctrip.errors import Conflict, NotFound
 from ctrip.runs import JobRun, run_job, run_loop_for
 from ctrip.services.sweeping.planning import plan_asked
 from ctrip.services.sweeping.run import Run
@@ -46,7 +45,7 @@ def sweep_address(ctx: Context, job_id: str) -> Tick:
 
 
 def _sweep_chain(job: JobRun) -> Outcome:
-    chain = _readable(job)
+    chain, _ = job.chain_and_cursor()
     told = run_loop_for(job, LoopKind.SWEEPER, chain.chain_id, work=lambda loop: (loop.chain.poll, tick(loop)))
     if told is None:
         return Later(SOON, {})
@@ -58,7 +57,7 @@ def _sweep_chain(job: JobRun) -> Outcome:
 
 
 def _sweep_address(job: JobRun) -> Outcome:
-    chain = _readable(job)
+    chain, _ = job.chain_and_cursor()
     if job.progress is None or "sweep_id" not in job.progress:
         return _begin(job, chain)
     with job.ctx.sessions.begin() as session:
@@ -112,17 +111,3 @@ def _facts(intent: Intent, attempts: list[Attempt], *, chain: Chain) -> Facts:
         "tx_hash": tx_hash and hex_text(tx_hash),
         "block": intent.mined_block,
     }
-
-
-def _readable(job: JobRun) -> Chain:
-    """Return the job's chain. Raises NotFound and Conflict where nothing can be swept on it."""
-    chain = job.ctx.settings.chain(job.params["chain_id"])
-    if chain is None or not chain.enabled:
-        raise NotFound(f"chain {job.params['chain']} is not served any more")
-    with job.ctx.sessions.begin() as session:
-        cursor = cursors.find(session, chain.chain_id)
-    if cursor is None:
-        raise Conflict(f"chain {chain.name} was never read")
-    if cursor.stopped_reason is not None:
-        raise Conflict(f"chain {chain.name} is stopped until an operator looks: {cursor.stopped_reason}")
-    return chain

@@ -197,8 +197,15 @@ def _mark_sent(run: Run, flying: InFlight) -> None:
 def _look_for_another(run: Run, flying: InFlight) -> None:
     """The nonce is spent: by one of our attempts, and its receipt comes, or finally by another, and it never does."""
     intent = flying.intent
-    final_block = run.chain.final_block(run.cursor.read_block)
-    used = run.client.transaction_count(intent.sender, block=max(0, final_block))
+    final_block = run.cursor.final_block(run.chain.rule)
+    if final_block < 0:
+        return
+    try:
+        used = run.client.transaction_count(intent.sender, block=final_block)
+    except NodeRefused as error:
+        # A node that keeps no state of so old a block cannot say whose transaction it was.
+        run.hold(intent, HeldReason.NODE_REFUSES, detail=error.rpc_message)
+        return
     if used > flying.nonce:
         receipts = run.client.receipts([attempt.tx_hash for attempt in flying.attempts])
         if not receipts:

@@ -18,7 +18,7 @@ def plan(run: Run) -> None:
         planned = sweeps.plan(
             session,
             run.chain,
-            read_block=run.cursor.read_block,
+            since_block=_newly_final(run) - 2 * run.chain.reorg_window,
             turn=run.loop.claim.fence,
             new_id=run.ctx.new_id,
         )
@@ -32,6 +32,12 @@ def plan_asked(run: Run, *, address: bytes, token: bytes) -> None:
         planned = sweeps.plan_one(session, run.chain, address=address, token=token, new_id=run.ctx.new_id)
         run.reassess(session, [each.payment_id for each in planned if each.is_held])
     _tell(run, planned)
+
+
+def _newly_final(run: Run) -> int:
+    """Return the block that what becomes final now is near: the chain's own word may be far behind the head."""
+    tagged = [each.number for each in (run.cursor.safe, run.cursor.finalized) if each is not None]
+    return min([run.cursor.read_block, *tagged])
 
 
 def _tell(run: Run, planned: Sequence[Planned]) -> None:

@@ -1,6 +1,6 @@
 """What the steps of one tick share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -86,3 +86,11 @@ class Run:
         metrics.SWEEPS.labels(chain=self.chain.name, outcome=outcome).inc()
         getattr(log, level)(f"{intent.kind}_{outcome}", chain=self.chain.name, **known)
         self.told.append((outcome, {"kind": str(intent.kind)} | known))
+
+
+def stands(read: Mapping[int, bytes], block: int, block_hash: bytes) -> bool:
+    """True where a block is the one that was read at its height, or older than all whose hashes are kept.
+
+    A reorg that takes one of those stops the chain.
+    """
+    return read[block] == block_hash if block in read else block < min(read)

@@ -9,7 +9,7 @@ from ctrip.blockchain.decoding import Receipt
 from ctrip.database import cursors, intents, sweep_queues, sweeps
 from ctrip.domain.addresses import NATIVE, hex_text
 from ctrip.domain.sweeps import Attempt, Intent, IntentKind
-from ctrip.services.sweeping.run import BATCH, Run
+from ctrip.services.sweeping.run import BATCH, Run, stands
 
 
 def settle(run: Run) -> None:
@@ -17,7 +17,7 @@ def settle(run: Run) -> None:
 
     An intent whose block is not the one that the listener read at its height goes back to sent.
     """
-    final_block = run.chain.final_block(run.cursor.read_block)
+    final_block = run.cursor.final_block(run.chain.rule)
     with run.ctx.sessions.begin() as session:
         deep = sweep_queues.mined_until(session, run.chain.chain_id, block=final_block, limit=BATCH)
     if not deep:
@@ -27,7 +27,8 @@ def settle(run: Run) -> None:
     told: list[tuple[str, Intent, Attempt, str | None]] = []
     with run.storing() as session:
         canonical = {header.number: header.hash for header in cursors.headers(session, run.chain.chain_id)}
-        final_block = run.chain.final_block(max(canonical))  # a reorg may have lowered it since
+        cursor = cursors.find(session, run.chain.chain_id)  # a reorg may have lowered it since
+        final_block = -1 if cursor is None else cursor.final_block(run.chain.rule)
         locked = intents.lock(session, [intent.id for intent, _ in deep])
         intents.touch(session, list(locked))
         for seen, attempt in deep:
@@ -48,14 +49,12 @@ def settle(run: Run) -> None:
 
 
 def _stands(intent: Intent, receipt: Receipt | None, canonical: Mapping[int, bytes]) -> bool:
-    """True where the intent's block is the one that was read at its height, or older than all that are kept.
+    """True where the intent's block is canonical by what was read.
 
     A receipt that a node does not have, when the block is the right one, is a node that lags: nothing follows from it.
     """
-    block = intent.mined_block or 0
-    known = canonical.get(block)
-    is_canonical = block < min(canonical) if known is None else known == intent.mined_block_hash
-    return is_canonical and (receipt is None or receipt.block_hash == intent.mined_block_hash)
+    block, block_hash = intent.mined_block or 0, intent.mined_block_hash or b""
+    return stands(canonical, block, block_hash) and (receipt is None or receipt.block_hash == block_hash)
 
 
 def _failure(run: Run, intent: Intent, *, attempt: Attempt, receipt: Receipt) -> str | None:

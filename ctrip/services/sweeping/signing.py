@@ -1,6 +1,6 @@
 """The third step: what can go on is looked up on the chain and decided on; signing it is for `storing` to do."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ctrip.blockchain import erc20
@@ -8,6 +8,7 @@ from ctrip.database import cursors, intents, sweep_queues, sweeps
 from ctrip.database.sweep_queues import Waiting
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.gas import Fees, exact_price_now, gas_limit_for, price_now, raised
+from ctrip.domain.scanning import Cursor
 from ctrip.domain.sweeps import (
     MAX_FAILURES,
     HeldReason,
@@ -19,7 +20,7 @@ from ctrip.domain.sweeps import (
     plan_token_sweep,
 )
 from ctrip.errors import NodeRefused
-from ctrip.services.sweeping.run import BATCH, Run
+from ctrip.services.sweeping.run import BATCH, Run, stands
 from ctrip.services.sweeping.storing import store_signed, store_topup
 
 
@@ -42,6 +43,7 @@ def sign_sweeps(run: Run) -> None:
     with run.ctx.sessions.begin() as session:
         waiting = sweep_queues.signable(session, run.chain.chain_id, limit=BATCH)
         # Read after them: what is final by these rows is in the balance of the final block, never the other way round.
+        cursor = cursors.find(session, run.chain.chain_id) or run.cursor
         read = {header.number: header.hash for header in cursors.headers(session, run.chain.chain_id)}
     if not waiting:
         return
@@ -51,20 +53,21 @@ def sign_sweeps(run: Run) -> None:
     if not ready:
         return
     fees = run.client.fees()
-    for each, found in _look(run, ready, read=read):
+    for each, found in _look(run, ready, cursor=cursor, read=read):
         _take_on(run, each, found=found, decided=_decide(run, each, found=found, fees=fees))
         run.keep_lease()
 
 
-def _look(run: Run, waiting: Sequence[Waiting], *, read: dict[int, bytes]) -> Iterator[tuple[Waiting, Found]]:
+def _look(
+    run: Run, waiting: Sequence[Waiting], *, cursor: Cursor, read: Mapping[int, bytes]
+) -> Iterator[tuple[Waiting, Found]]:
     """Ask the chain about each sweep's address; those are left out whose final block the node sees differently."""
-    tip = max(read, default=0)
     by_block: dict[int, list[Waiting]] = {}
     for each in waiting:
-        by_block.setdefault(run.chain.final_block(tip, max(each.required, run.chain.confirmations)), []).append(each)
-    headers = run.client.headers(block for block in by_block if block in read)
+        by_block.setdefault(cursor.final_block(each.rule.joined(run.chain.rule)), []).append(each)
+    headers = run.client.headers(block for block in by_block if block >= 0)
     for block, header in headers.items():
-        if header.hash != read[block]:
+        if not stands(read, block, header.hash):
             continue  # the node is on another branch than the one that was read: its balances are not what was read
         holders = [(each.intent.address, token) for each in by_block[block] for token in (NATIVE, each.intent.token)]
         final = run.client.balances_told(holders, block=block)
@@ -73,7 +76,7 @@ def _look(run: Run, waiting: Sequence[Waiting], *, read: dict[int, bytes]) -> It
         least = [_least(*pair) for pair in zip(final, latest, strict=True)]
         for coin, tokens, each in zip(least[::2], least[1::2], by_block[block], strict=True):
             if coin is None or tokens is None:
-                run.hold(each.intent, HeldReason.REVERTS, detail="its balance is not told")
+                run.hold(each.intent, HeldReason.REVERTS, detail=f"its balance at block {block} is not told")
                 continue
             used = run.client.transaction_count(each.intent.address)
             yield each, Found(coin=coin, tokens=tokens, final_block=block, final_hash=header.hash, used=used)

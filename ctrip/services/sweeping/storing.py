@@ -9,7 +9,7 @@ from ctrip.domain.ids import Prefix
 from ctrip.domain.sweeps import Attempt, HeldReason, Intent, IntentKind, IntentState, Order, Sign
 from ctrip.errors import SigningRefused
 from ctrip.log import get_logger
-from ctrip.services.sweeping.run import Run
+from ctrip.services.sweeping.run import Run, stands
 
 log = get_logger()
 
@@ -88,7 +88,7 @@ def _check(run: Run, session: Session, waiting: Waiting, *, block: tuple[int, by
     number, block_hash = block
     read = {header.number: header.hash for header in cursors.headers(session, chain_id)}
     again = sweep_queues.signable(session, chain_id, limit=1, intent_id=intent.id)
-    if read.get(number) != block_hash or again != [waiting]:
+    if not stands(read, number, block_hash) or again != [waiting]:
         raise Overtaken
 
 
