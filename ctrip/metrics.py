@@ -10,6 +10,7 @@ outcomes shows all of them from its start, or from the first one on; the outcome
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal, get_args
 
 from prometheus_client import (
     REGISTRY,
@@ -35,7 +36,9 @@ _DETECT_S = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300)
 
 RUN_OUTCOMES = ("success", "retry", "dead", "skipped")
 CLAIM_OUTCOMES = ("won", "lost", "fenced_out")
-DISAGREEMENTS = ("empty_logs", "logs", "receipt", "fork", "head", "tag", "balance")
+Disagreement = Literal["empty_logs", "logs", "receipt", "fork", "head", "tag", "balance"]
+"""What an endpoint said that contradicts itself or another."""
+DISAGREEMENTS: tuple[str, ...] = get_args(Disagreement)
 RPC_OUTCOMES = ("ok", "refused", "limited", "error")
 ATTEMPT_OUTCOMES = ("delivered", "retry", "dead")
 EMAIL_OUTCOMES = ("sent", "retry", "dead", "skipped")

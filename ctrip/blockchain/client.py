@@ -6,13 +6,14 @@ Every method raises NodeUnavailable where no endpoint answered and NodeRefused w
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Literal, Self
+from typing import Self
 
 import msgspec
 
 from ctrip import metrics
 from ctrip.blockchain.decoding import (
     Block,
+    BlockJson,
     HeaderJson,
     LogJson,
     Receipt,
@@ -27,7 +28,8 @@ from ctrip.blockchain.decoding import (
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, UPGRADED_TOPIC, balance_of_call, decimals_call
 from ctrip.blockchain.fleet import READING
 from ctrip.blockchain.ranges import Piece, Question, logs_in
-from ctrip.blockchain.rpc import Call, Reply, RpcPool
+from ctrip.blockchain.rpc import RpcPool
+from ctrip.blockchain.transport import Call, Form, Reply
 from ctrip.domain.addresses import NATIVE, hex_text
 from ctrip.domain.chains import Chain
 from ctrip.domain.finality import Finality
@@ -39,12 +41,12 @@ from ctrip.log import get_logger
 
 FAR = 16
 """An endpoint that told of a head so many blocks beyond one that it lacks is not merely a moment behind itself."""
-Disagreement = Literal["empty_logs", "receipt", "fork", "balance", "head", "logs", "tag"]
-"""What an endpoint said that contradicts itself or another."""
 log = get_logger()
 
 _HEADER = msgspec.json.Decoder(HeaderJson | None)
-_LOGS = msgspec.json.Decoder(list[LogJson])
+_BLOCK = msgspec.json.Decoder(BlockJson | None)
+_BLOCKS = Form(BlockJson | None)
+_LOGS = Form(list[LogJson])
 _RECEIPTS = msgspec.json.Decoder(list[ReceiptJson])
 _RECEIPT = msgspec.json.Decoder(ReceiptJson | None)
 _WATCHED = [hex_text(TRANSFER_TOPIC), hex_text(UPGRADED_TOPIC)]
@@ -83,7 +85,7 @@ class ChainClient:
         one.endpoint = endpoint.label
         return one
 
-    def distrust(self, kind: Disagreement, detail: str) -> None:
+    def distrust(self, kind: metrics.Disagreement, detail: str) -> None:
         """Pass over the endpoint of this pinned client for a while. `detail` is for the operator, and holds no URL."""
         self._pool.distrust()
         self.dispute(kind, detail)
@@ -92,7 +94,7 @@ class ChainClient:
         """Ask others first, for a while, for a method that the endpoint of this pinned client does not serve."""
         self._pool.pass_over(method)
 
-    def dispute(self, kind: Disagreement, detail: str) -> None:
+    def dispute(self, kind: metrics.Disagreement, detail: str) -> None:
         """Say that endpoints tell different stories, and nobody knows yet which of them is right."""
         metrics.CHAIN_DISAGREEMENTS.labels(chain=self.chain.name, kind=kind).inc()
         log.warning("endpoints_disagree", chain=self.chain.name, endpoint=self.endpoint, kind=kind, detail=detail)
@@ -141,7 +143,7 @@ class ChainClient:
     def blocks(self, numbers: Iterable[int]) -> list[Block]:
         """Return whole blocks in the order of `numbers`. Raises BlockVanished where the node lacks one of them."""
         wanted = list(numbers)
-        found = self._pool.read(_whole(wanted), partial(blocks_of, wanted))
+        found = self._pool.read(_whole(wanted), partial(blocks_of, wanted), form=_BLOCKS)
         if len(found) < len(wanted):
             raise BlockVanished(f"{self.chain.name} has no block {wanted[len(found)]}")
         return found
@@ -152,7 +154,9 @@ class ChainClient:
         `numbers` follow each other.
         """
         wanted = list(numbers)
-        return self._pool.read_at_head(_whole(wanted), partial(blocks_of, wanted))
+        return self._pool.read_at_head(
+            _whole(wanted), lambda results: blocks_of(wanted, (decoded(_BLOCK, result) for result in results))
+        )
 
     def logs(self, headers: Sequence[Header], *, tokens: Collection[bytes]) -> list[list[LogJson]]:
         """Return, for each of `headers`, the Transfer and Upgraded logs of `tokens` in its block.
@@ -165,7 +169,7 @@ class ChainClient:
         wanted = {"address": [hex_text(token) for token in tokens], "topics": [_WATCHED]}
         calls: list[Call] = [("eth_getLogs", [{"blockHash": hex_text(header.hash), **wanted}]) for header in headers]
         try:
-            return self._pool.read(calls, lambda results: [decoded(_LOGS, result) for result in results])
+            return self._pool.read(calls, list, form=_LOGS)
         except NodeRefused as error:
             raise BlockVanished(f"{self.chain.name} gave no logs: {error.rpc_message}") from error
 
@@ -245,12 +249,8 @@ class ChainClient:
 
     def fees(self) -> Fees:
         """Return what a transaction costs now. Where the node suggests no tip, the rest of its gas price is one."""
-        calls: list[Call] = [
-            ("eth_getBlockByNumber", ["latest", False]),
-            ("eth_gasPrice", []),
-            ("eth_maxPriorityFeePerGas", []),
-        ]
-        head, price, tip = self._pool.ask(calls)
+        latest: Call = ("eth_getBlockByNumber", ["latest", False])
+        head, price, tip = self._pool.ask([latest, ("eth_gasPrice", []), ("eth_maxPriorityFeePerGas", [])])
         if head.error is not None or price.error is not None:
             raise NodeUnavailable(f"a node of {self.chain.name} does not tell its fees")
         block = decoded(_HEADER, head.result)

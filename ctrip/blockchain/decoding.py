@@ -69,9 +69,6 @@ class ReceiptJson(msgspec.Struct):
     gas_price: str | None = msgspec.field(name="effectiveGasPrice", default=None)
 
 
-_BLOCK = msgspec.json.Decoder(BlockJson | None)
-
-
 @dataclass(frozen=True)
 class Log:
     """A log of a receipt."""
@@ -165,11 +162,10 @@ def numbered(number: int, told: Header) -> Header:
     return told
 
 
-def blocks_of(numbers: Iterable[int], results: Iterable[msgspec.Raw]) -> list[Block]:
+def blocks_of(numbers: Iterable[int], results: Iterable[BlockJson | None]) -> list[Block]:
     """Read the blocks that were told for `numbers`, up to the first that is not there. Raises NodeUnavailable."""
     blocks: list[Block] = []
-    for number, result in zip(numbers, results, strict=True):
-        told = decoded(_BLOCK, result)
+    for number, told in zip(numbers, results, strict=True):
         if told is None:
             break
         header = numbered(number, header_of(told))

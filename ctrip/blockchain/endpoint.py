@@ -11,19 +11,22 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from ctrip import metrics
-from ctrip.blockchain.decoding import HeaderJson, header_of
+from ctrip.blockchain.decoding import HeaderJson, decoded, header_of
 from ctrip.blockchain.learning import Learnt, Refusals
 from ctrip.blockchain.measuring import measure, outcome_of
 from ctrip.blockchain.transport import (
+    RAW,
     TIMEOUT_S,
     BatchRefused,
     Call,
     Clock,
     Fault,
+    Form,
     NotServed,
     RateLimited,
     Reply,
@@ -44,6 +47,8 @@ MAX_REST_S = 30.0
 """How long a failed endpoint is passed over while another one answers: twice as long with each failure in a row."""
 DISTRUST_S = 30.0
 """How long an endpoint that contradicted itself or another is passed over."""
+ARRIVING = 2
+"""Answers of one endpoint that are received and decoded at once: each may be of megabytes. Many more may be awaited."""
 _HEADER = msgspec.json.Decoder(HeaderJson)
 _TOO_MUCH = (Refusal.SIZE, Refusal.BATCH)
 _LATEST: Call = ("eth_getBlockByNumber", ["latest", False])
@@ -83,6 +88,7 @@ class Endpoint:
         self._names = {"chain": chain.name, "endpoint": self.label}
         self._clock = clock
         self._turns = Turns(self.label, clock=clock, pause=pause)
+        self._arriving = threading.Semaphore(ARRIVING)
         self._refusals = Refusals()
         self._lock = threading.Lock()
         self._is_verified = False
@@ -160,12 +166,12 @@ class Endpoint:
         """
         return [reply for told in self._told(calls, manner) for reply in told]
 
-    def results(self, calls: Sequence[Call], manner: Manner = PLAIN) -> list[msgspec.Raw]:
-        """Send calls and return their results, undecoded. Raises NodeRefused at the first error among them.
+    def results(self, calls: Sequence[Call], manner: Manner = PLAIN) -> list[Any]:
+        """Send calls and return their results. Raises NodeRefused at the first error among them.
 
         It is NotServed where another endpoint may serve what this one does not.
         """
-        results: list[msgspec.Raw] = []
+        results: list[Any] = []
         for told in self._told(calls, manner):
             for reply in told:
                 if reply.error is not None:
@@ -184,7 +190,7 @@ class Endpoint:
         asked_at = self._clock()
         newest, *results = self.results([_LATEST, *calls], manner)
         try:
-            header = _header(newest)
+            header = header_of(decoded(_HEADER, newest))
         except NodeUnavailable:
             self.failed()
             raise
@@ -217,7 +223,7 @@ class Endpoint:
         while count < len(calls):
             most = self._turns.most_at_once(self.learnt.limits.batch)
             try:
-                told = self._ask_some(calls[count : count + most])
+                told = self._ask_some(calls[count : count + most], manner.form)
             except RateLimited:
                 # What it has told already would have to be asked for again elsewhere: under a narrow limit for ever.
                 in_a_row += 1
@@ -230,11 +236,11 @@ class Endpoint:
             count, in_a_row = count + len(told), 0
             yield told
 
-    def _ask_some(self, calls: Sequence[Call]) -> list[Reply]:
+    def _ask_some(self, calls: Sequence[Call], form: Form) -> list[Reply]:
         """Return the replies to some of `calls`, the first of them at least: to all where they are not too many."""
         asked = Limits(batch=len(calls), span=0, topics=0)
         try:
-            replies = self._ask_once(calls)
+            replies = self._ask_once(calls, form)
         except BatchRefused as error:
             self.learnt.refused(error.rpc_code, error.rpc_message, asked=asked)
             return []
@@ -250,11 +256,11 @@ class Endpoint:
         self.learnt.accepted(asked=asked)
         return replies
 
-    def _ask_once(self, calls: Sequence[Call]) -> list[Reply]:
+    def _ask_once(self, calls: Sequence[Call], form: Form) -> list[Reply]:
         try:
             if not self._is_verified:
                 self._verify()
-            replies = self._exchange(calls)
+            replies = self._exchange(calls, form)
         except RateLimited:
             raise
         except NodeUnavailable:
@@ -272,11 +278,11 @@ class Endpoint:
             raise NodeUnavailable(f"{self.label} is on chain id {chain_id}, not on {self._chain_id}")
         self._is_verified = True
 
-    def _exchange(self, calls: Sequence[Call]) -> list[Reply]:
+    def _exchange(self, calls: Sequence[Call], form: Form = RAW) -> list[Reply]:
         self._turns.wait(len(calls))
         started, outcome = self._clock(), "error"
         try:
-            replies = exchange(self._url, calls, clock=self._clock)
+            replies = exchange(self._url, calls, form=form, clock=self._clock, arriving=self._arriving)
             outcome = outcome_of(calls, replies)
         except RateLimited as error:
             outcome = "limited"
@@ -289,10 +295,3 @@ class Endpoint:
         finally:
             measure(calls, outcome, **self._names, seconds=self._clock() - started)
         return replies
-
-
-def _header(result: msgspec.Raw) -> Header:
-    try:
-        return header_of(_HEADER.decode(result))
-    except ValueError as error:  # msgspec's errors, and undecodable text; a node that has no head answers null
-        raise NodeUnavailable(f"a head of the wrong form: {error}") from error

@@ -27,7 +27,7 @@ from ctrip.errors import BlockVanished, ChainError, NodeRefused, NodeUnavailable
 BLOCKS_PER_STEP = 20
 IN_FLIGHT = 6
 """How many spans are read at once: enough to hide 50 ms of latency, few enough to hold their answers in memory."""
-AHEAD = 2 * IN_FLIGHT
+AHEAD = 3 * IN_FLIGHT
 """How many spans are read or wait for one before them."""
 
 V = TypeVar("V")
@@ -146,7 +146,8 @@ def read_spans(
                     flying.append(threads.submit(of_any, client, partial(_read_span, client, span, issued)))
                 if not flying:
                     return
-                wait([flying[0]], timeout=1)
+                # Several are stored at once, which costs little more than one, while others are read.
+                wait(islice(flying, IN_FLIGHT), timeout=1)
                 keep_lease()
                 yield from _told(flying)
         finally:

@@ -4,21 +4,19 @@ import copy
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
 from ctrip.blockchain.endpoint import Endpoint
 from ctrip.blockchain.fleet import READING, Fleet
 from ctrip.blockchain.learning import Learnt
-from ctrip.blockchain.transport import TIMEOUT_S, Call, Clock, Fault, NotServed, Reply, label_of, refused
+from ctrip.blockchain.transport import RAW, TIMEOUT_S, Call, Clock, Fault, Form, NotServed, Reply, label_of
 from ctrip.blockchain.turns import Manner
 from ctrip.domain.chains import Chain
 from ctrip.domain.limits import Limits, Refusal, is_its_own
 from ctrip.domain.scanning import Header
 from ctrip.errors import MisconfiguredError, NodeUnavailable
-
-__all__ = ["Call", "Endpoint", "Fault", "Reply", "RpcPool", "refused"]
 
 V = TypeVar("V")
 
@@ -140,14 +138,14 @@ class RpcPool:
             return []
         return self.on_one(lambda endpoint: endpoint.results(calls, self._manner), needs=_methods(calls))
 
-    def read(self, calls: Sequence[Call], reader: Callable[[list[msgspec.Raw]], V]) -> V:
+    def read(self, calls: Sequence[Call], reader: Callable[[list[Any]], V], *, form: Form = RAW) -> V:
         """Send calls and return what `reader` makes of their results; an endpoint whose results it cannot read fails.
 
-        `reader` says so by NodeUnavailable.
+        `reader` says so by NodeUnavailable. It gets the results in a `form`, undecoded unless one is given.
         """
 
         def work(endpoint: Endpoint) -> V:
-            results = endpoint.results(calls, self._manner)
+            results = endpoint.results(calls, replace(self._manner, form=form))
             try:
                 return reader(results)
             except NodeUnavailable:

@@ -5,15 +5,17 @@ A URL may carry a provider's key, so only its host appears in errors and logs.
 
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 import urllib3
 
+from ctrip.blockchain.buffers import Buffers
 from ctrip.domain.limits import Refusal, classify, seconds_to_wait
 from ctrip.errors import NodeRefused, NodeUnavailable
 
@@ -24,7 +26,6 @@ MAX_REPLY_BYTES = 64 * 2**20
 _MAX_ERROR_BYTES = 2**16
 _CHUNK = 2**16
 _GROWTH = 2**18
-_MAX_KEPT_BYTES = 2**22
 _CONNECTIONS = 64
 """Kept open per host; more threads than this at once only dial again."""
 
@@ -41,6 +42,8 @@ _POOL = urllib3.PoolManager(
 _HEADERS = {"Content-Type": "application/json"}
 # What comes from afar is worth unpacking: a block packs to a fifth. From this machine or rack it would only cost CPU.
 _PACKED_HEADERS = _HEADERS | {"Accept-Encoding": "gzip"}
+_BUFFERS = Buffers(most=16)
+_ANY_NUMBER = nullcontext()
 _HIDDEN = re.compile(r"\w+://\S+")
 
 
@@ -64,11 +67,31 @@ class Fault(msgspec.Struct):
 
 
 class Reply(msgspec.Struct):
-    """One reply: `result` is undecoded JSON, `b"null"` included; or `error` is set."""
+    """One reply: `result`, in the form that was asked for, or `error` is set."""
 
     id: int | None = None
-    result: msgspec.Raw = msgspec.Raw(b"null")
+    result: Any = msgspec.UNSET
     error: Fault | None = None
+
+
+class Form:
+    """What all results of a request are: they are decoded in one go with what is around them."""
+
+    def __init__(self, result: Any) -> None:
+        told = msgspec.defstruct("Told", [("result", result | msgspec.UnsetType, msgspec.UNSET)], bases=(Reply,))
+        self._batch = msgspec.json.Decoder(list[told])  # type: ignore[valid-type]
+        self._single = msgspec.json.Decoder(told)
+
+    def decode(self, body: bytes | memoryview) -> list[Reply]:
+        """Decode a whole answer. Raises msgspec.DecodeError."""
+        # A node that dislikes a batch as a whole answers with a single object.
+        is_batch = bytes(memoryview(body)[:_MAX_ERROR_BYTES]).lstrip()[:1] == b"["
+        replies: list[Reply] = self._batch.decode(body) if is_batch else [self._single.decode(body)]  # type: ignore[list-item]
+        return replies
+
+
+RAW = Form(msgspec.Raw)
+"""Results that stay undecoded JSON, `b"null"` included."""
 
 
 class RateLimited(NodeUnavailable):
@@ -94,8 +117,6 @@ class BatchRefused(NodeRefused):
         super().__init__(detail, rpc_code=fault.code, rpc_message=fault.text)
 
 
-_REPLIES = msgspec.json.Decoder(list[Reply])
-_REPLY = msgspec.json.Decoder(Reply)
 _FAULTS = msgspec.json.Decoder(list[Fault] | Fault)
 
 
@@ -110,8 +131,17 @@ def refused(method: str, fault: Fault, *, kind: type[NodeRefused] = NodeRefused)
     return kind(f"{method}: {message}", rpc_code=fault.code, rpc_message=message)
 
 
-def exchange(url: str, calls: Sequence[Call], *, clock: Clock = time.monotonic) -> list[Reply]:
+def exchange(
+    url: str,
+    calls: Sequence[Call],
+    *,
+    form: Form = RAW,
+    clock: Clock = time.monotonic,
+    arriving: AbstractContextManager[object] = _ANY_NUMBER,
+) -> list[Reply]:
     """Send calls as one batch and return their replies in the calls' order; an error of a single call is in its reply.
+
+    The answer is received and decoded inside of `arriving`, which may bound how many are in memory at once.
 
     Raises NodeUnavailable where nothing usable came back, RateLimited where too much was asked of late, TooSlow, and
     BatchRefused where the endpoint refused several calls as a whole.
@@ -124,57 +154,30 @@ def exchange(url: str, calls: Sequence[Call], *, clock: Clock = time.monotonic) 
     body = msgspec.json.encode(requests if len(requests) > 1 else requests[0])
     headers = _PACKED_HEADERS if url.startswith("https:") else _HEADERS
     deadline = clock() + TIMEOUT_S
-    buffer = _BUFFERS.take()
     try:
         with _POOL.request("POST", url, body=body, headers=headers, preload_content=False) as response:
             if response.status >= 300:
                 return _failed(response, count=len(calls), label=label)
-            answer = _read(response, buffer, label=label, clock=clock, deadline=deadline)
+            with arriving:
+                return _answered(response, form, count=len(calls), label=label, clock=clock, deadline=deadline)
     except urllib3.exceptions.HTTPError as error:
         # The exception's own text holds the URL's path, where providers put the key.
         kind = TooSlow if isinstance(error, urllib3.exceptions.TimeoutError) else NodeUnavailable
         raise kind(f"{label} did not answer: {type(error).__name__}") from None
+
+
+def _answered(
+    response: urllib3.BaseHTTPResponse, form: Form, *, count: int, label: str, clock: Clock, deadline: float
+) -> list[Reply]:
+    buffer = _BUFFERS.take()
+    try:
+        answer = _read(response, buffer, label=label, clock=clock, deadline=deadline)
+        if answer is None:
+            too_large = Fault(413, f"response too large: more than {MAX_REPLY_BYTES} bytes")
+            return _refused_all(too_large, count=count, label=label)
+        return _decode(answer, form, count=count, label=label)
     finally:
         _BUFFERS.give(buffer)
-    if answer is None:
-        too_large = Fault(413, f"response too large: more than {MAX_REPLY_BYTES} bytes")
-        return _refused_all(too_large, count=len(calls), label=label)
-    return _decode(answer, count=len(calls), label=label)
-
-
-class _Buffers:
-    """Memory for answers, used again and again: to get megabytes from the system each time costs more than to read.
-
-    What was decoded may still look into a buffer, as every msgspec.Raw does; such a one cannot be resized, and is left
-    alone until nothing does.
-    """
-
-    def __init__(self, *, most: int) -> None:
-        self._kept: deque[bytearray] = deque(maxlen=most)
-
-    def take(self) -> bytearray:
-        """Return a buffer that nothing looks into."""
-        for _ in range(len(self._kept)):
-            try:
-                buffer = self._kept.popleft()
-            except IndexError:  # another thread took the last one
-                break
-            try:
-                buffer.append(0)
-                buffer.pop()
-            except BufferError:
-                self._kept.append(buffer)
-            else:
-                return buffer
-        return bytearray(_CHUNK)
-
-    def give(self, buffer: bytearray) -> None:
-        """Keep a buffer for later, unless one answer has made it larger than most are."""
-        if len(buffer) <= _MAX_KEPT_BYTES:
-            self._kept.append(buffer)
-
-
-_BUFFERS = _Buffers(most=16)
 
 
 def _read(
@@ -213,7 +216,7 @@ def _failed(response: urllib3.BaseHTTPResponse, *, count: int, label: str) -> li
 
 def _fault_in(body: bytes) -> Fault | None:
     try:
-        replies = _REPLIES.decode(body) if body.lstrip()[:1] == b"[" else [_REPLY.decode(body)]
+        replies = RAW.decode(body)
         fault = next((reply.error for reply in replies if reply.error is not None), None)
         faults = _FAULTS.decode(body) if fault is None else fault
     except msgspec.DecodeError:
@@ -239,14 +242,14 @@ def retry_after(value: str | None, *, date: str | None = None) -> float | None:
     return wait_s if wait_s > 0 else None
 
 
-def _decode(body: memoryview, *, count: int, label: str) -> list[Reply]:
+def _decode(body: memoryview, form: Form, *, count: int, label: str) -> list[Reply]:
     try:
-        # A node that dislikes a batch as a whole answers with a single object.
-        is_batch = bytes(body[:_MAX_ERROR_BYTES]).lstrip()[:1] == b"["
-        replies = _REPLIES.decode(body) if is_batch else [_REPLY.decode(body)]
+        replies = form.decode(body)
     except msgspec.DecodeError as error:
-        raise NodeUnavailable(f"{label} answered no JSON-RPC: {error}") from None
+        raise NodeUnavailable(f"{label} answered no JSON-RPC, or another than was asked for: {error}") from None
     _stop_where_limited(replies, label=label)
+    if any(reply.error is None and reply.result is msgspec.UNSET for reply in replies):
+        raise NodeUnavailable(f"{label} answered with neither a result nor an error")
     if count == 1 and len(replies) == 1:
         return replies
     by_id = {reply.id: reply for reply in replies}

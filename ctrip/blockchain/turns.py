@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ctrip.blockchain.budget import Budget
-from ctrip.blockchain.transport import TIMEOUT_S, Clock, RateLimited
+from ctrip.blockchain.transport import RAW, TIMEOUT_S, Clock, Form, RateLimited
 
 PAUSE_S = 1.0
 MOST_GUESSED_S = 30.0
@@ -29,13 +29,14 @@ MOMENT_S = 0.001
 
 @dataclass(frozen=True)
 class Manner:
-    """How an endpoint is asked. `keep_lease` is called after each request, and may raise.
+    """How an endpoint is asked, and in which form it answers. `keep_lease` is called after each request, and may raise.
 
     `is_bound`: nobody else is asked instead, so a short pause of its rate limits is waited for.
     """
 
     keep_lease: Callable[[], None] = lambda: None
     is_bound: bool = False
+    form: Form = RAW
 
 
 PLAIN = Manner()

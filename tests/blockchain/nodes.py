@@ -20,6 +20,7 @@ KEY = "s3cret-key"
 """Stands in every URL, and nowhere else."""
 
 Request = list[dict[str, Any]]
+_PORTS: set[int] = set()
 
 
 class Error(Exception):
@@ -204,11 +205,23 @@ def _serve(node: Node) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: object) -> None:
             """Keep requests out of the output."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _server(Handler)
     server.daemon_threads = True
     node.port = server.server_port
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     return server
+
+
+def _server(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    """A server on a port that none had before: counters tell endpoints apart by theirs."""
+    taken: list[ThreadingHTTPServer] = []
+    while not taken or taken[-1].server_port in _PORTS:
+        taken.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+    *known, fresh = taken
+    for each in known:
+        each.server_close()
+    _PORTS.add(fresh.server_port)
+    return fresh
 
 
 class Clock:

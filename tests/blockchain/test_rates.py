@@ -4,8 +4,7 @@ import pytest
 
 from ctrip.blockchain.budget import Budget
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.rpc import Call
-from ctrip.blockchain.transport import RateLimited
+from ctrip.blockchain.transport import Call, RateLimited
 from ctrip.blockchain.turns import MOST_ALONE_S, MOST_IN_A_ROW, Manner, Turns
 from ctrip.domain.limits import Limits
 from ctrip.errors import ChainError, LostFence

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.fleet import BALANCES, READING
 from ctrip.blockchain.learning import MOST_REFUSED_S, REFUSED_S, Refusals
-from ctrip.blockchain.rpc import Call
+from ctrip.blockchain.transport import Call
 from ctrip.domain.limits import START
 from ctrip.domain.scanning import BlockRange
 from ctrip.errors import ChainError, NodeRefused, NodeUnavailable

@@ -22,7 +22,7 @@ from ctrip.runs import Run
 from ctrip.services.scanning.storing import Move, move_cursor, store_blocks, store_verdicts, tell
 from ctrip.services.scanning.verifying import verify_due
 
-SPAN = 10
+SPAN = 8
 """Blocks that are read as one: their answers of some megabytes may be in memory IN_FLIGHT times."""
 TURN = timedelta(seconds=5)
 """How long a run catches up before it ends: a stopping worker waits for it, and other chains need the thread."""
