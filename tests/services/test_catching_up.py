@@ -209,11 +209,12 @@ class ForksEarly(Fork):
         self._last_shared = 46
 
 
+@pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("leaps", [(100, 1, 1, 1), (3,) * 8], ids=["far behind", "at the head"])
 def test_one_endpoint_of_several_on_a_fork_leads_nobody_away(
-    nodes: Nodes, world_before: WorldBefore, leaps: tuple[int, ...]
+    nodes: Nodes, world_before: WorldBefore, leaps: tuple[int, ...], count: int
 ) -> None:
-    behind = nodes(3)
+    behind = nodes(count)
     world = world_before(behind)
     world.anvil.mine(40)
     world.scan()
@@ -229,27 +230,6 @@ def test_one_endpoint_of_several_on_a_fork_leads_nobody_away(
     assert world.cursor().stopped_reason is None
     assert world.payment(asked).standing.status is Status.CONFIRMED
     assert audit(world.ctx) == []
-
-
-@pytest.mark.parametrize("leaps", [(100, 1, 1, 1), (3,) * 8], ids=["far behind", "at the head"])
-def test_where_one_of_two_is_on_a_fork_nothing_moves_far_until_they_agree(
-    nodes: Nodes, world_before: WorldBefore, leaps: tuple[int, ...]
-) -> None:
-    behind = nodes(2)
-    world = world_before(behind)
-    world.anvil.mine(40)
-    world.scan()
-    asked = world.ask(ETHER)
-    be(behind[0], ForksEarly)
-    for leap in leaps:
-        world.anvil.mine(leap)
-        step(world)
-    behind[0].heal()
-    world.anvil.pay(asked.address, ETHER)
-    world.anvil.mine(4)
-    world.scan()
-    assert world.cursor().stopped_reason is None
-    assert world.payment(asked).standing.status is Status.CONFIRMED
 
 
 def test_a_head_whose_blocks_are_not_told_yet_is_waited_for(nodes: Nodes, world_before: WorldBefore) -> None:
