@@ -19,7 +19,7 @@ from bench.scan_blocks import COIN_AMOUNT, FIRST_BLOCK, USDC_AMOUNT, SyntheticCh
 from bench.scan_bodies import DAI, USDC, USDT, Body, make_bodies
 from bench.scan_node import BODIES, Node, running_node
 from ctrip.database import cursors, loops, schema
-from ctrip.database.engine import make_engine, make_sessions
+from ctrip.database.engine import Sessions, make_engine
 from ctrip.domain.addresses import checksum_address
 from ctrip.domain.loops import LoopKind
 from ctrip.domain.scanning import Header
@@ -205,7 +205,7 @@ def chain_row(name: str, chain_id: int, url: str, *, poll_s: float) -> dict[str,
 
 def start_chains(engine: sa.Engine, chains: Sequence[SyntheticChain]) -> None:
     """Make a listener's loop for each chain, which has read the first block and nothing after it."""
-    with make_sessions(engine).begin() as session:
+    with Sessions(engine).begin() as session:
         for chain in chains:
             loops.ensure(session, kind=LoopKind.LISTENER, chain_id=chain.chain_id, every=timedelta(seconds=1))
             cursors.start(session, chain.chain_id, _header(chain, FIRST_BLOCK))

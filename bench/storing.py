@@ -15,7 +15,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import sqlalchemy as sa
-import sqlalchemy.orm
 import yaml
 
 from ctrip.blockchain.reading import BlocksRead
@@ -77,8 +76,10 @@ def main() -> None:
 def measure(*, payments: int = OPEN_PAYMENTS, hits: int = HITS) -> dict[str, float]:
     """Return the seconds that storing took: of the block with the transfers, and of the one that makes them final."""
     with _database(payments) as ctx:
-        paid = _blocks(_FIRST_BLOCK + 1, _FIRST_BLOCK + 1, hits=hits, apart=payments // hits)
-        empty = _blocks(_FIRST_BLOCK + 2, _FIRST_BLOCK + CONFIRMATIONS)
+        # What a process does once in its life, at the first payment, is no part of this.
+        _timed(ctx, _blocks(_FIRST_BLOCK + 1, _FIRST_BLOCK + 1, hits=1))
+        paid = _blocks(_FIRST_BLOCK + 2, _FIRST_BLOCK + 2, hits=hits, apart=payments // hits)
+        empty = _blocks(_FIRST_BLOCK + 3, _FIRST_BLOCK + 1 + CONFIRMATIONS)
         return {"detected_s": _timed(ctx, paid), "confirmed_s": _timed(ctx, empty)}
 
 
@@ -118,7 +119,7 @@ def _sightings(header: Header, hits: int, *, apart: int) -> Iterator[Sighting]:
             block_number=header.number,
             block_hash=header.hash,
             block_time=header.time,
-            tx_hash=sha256(f"payment {n}".encode()).digest(),
+            tx_hash=sha256(f"payment {n * apart}".encode()).digest(),
             log_index=n,
             token=_TOKEN,
             sender=b"\xaa" * 20,
@@ -147,7 +148,7 @@ def _database(payments: int) -> Iterator[Context]:
             _prepare(url.replace("postgresql://", "postgresql+psycopg2://"), payments)
             ctx = bootstrap(Role.LISTENER, _environment(folder, url))
             yield ctx
-            ctx.sessions.kw["bind"].dispose()
+            ctx.sessions.engine.dispose()
         finally:
             stop(child, program)
 
@@ -163,7 +164,7 @@ def _prepare(url: str, payments: int) -> None:
         "confirmations": CONFIRMATIONS,
         "payments": payments,
     }
-    with sa.orm.Session(engine) as session, session.begin():
+    with engine.begin() as session:
         for statement in _SEED:
             needed = {key: value for key, value in values.items() if f":{key}" in statement}
             session.execute(sa.text(statement), needed)

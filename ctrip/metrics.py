@@ -9,6 +9,7 @@ outcomes shows all of them from its start, or from the first one on; the outcome
 """
 
 import threading
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, get_args
 
@@ -36,7 +37,7 @@ _DETECT_S = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300)
 
 RUN_OUTCOMES = ("success", "retry", "dead", "skipped")
 CLAIM_OUTCOMES = ("won", "lost", "fenced_out")
-Disagreement = Literal["empty_logs", "logs", "receipt", "fork", "head", "tag", "balance"]
+Disagreement = Literal["empty_logs", "logs", "receipt", "fork", "time", "head", "tag", "balance"]
 """What an endpoint said that contradicts itself or another."""
 DISAGREEMENTS: tuple[str, ...] = get_args(Disagreement)
 RPC_OUTCOMES = ("ok", "refused", "limited", "error")
@@ -144,6 +145,12 @@ BUILD_INFO = Gauge(
     "ctrip_build_info", "Always 1; the label says which version runs.", ["version"], multiprocess_mode="max"
 )
 BUILD_INFO.labels(version=__version__).set(1)
+
+
+@cache
+def loop_claims(loop: str) -> dict[str, Counter]:
+    """Return a loop's counters by outcome: all are there from its first claim on, and are looked up once."""
+    return {outcome: LOOP_CLAIMS.labels(loop=loop, outcome=outcome) for outcome in CLAIM_OUTCOMES}
 
 
 def render(registry: CollectorRegistry | None = None) -> bytes:

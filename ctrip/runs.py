@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip import metrics
 from ctrip.context import Context
-from ctrip.database import cursors, jobs, loops
+from ctrip.database import cursors, jobs, loops, transfers
 from ctrip.domain.chains import Chain
 from ctrip.domain.jobs import Done, Facts, Failed, Job, Later, Outcome, overdue
 from ctrip.domain.loops import LoopKind, Tick
@@ -43,19 +43,21 @@ log = get_logger()
 class Run:
     """A claimed run on a chain. `delivery_ids` gathers the webhooks that its transactions made due.
 
-    `job` is the one that asked for this run, whose lease is kept with the loop's.
+    `position` is where reading the chain stood when the loop was claimed; None where it was never read. `job` is the
+    one that asked for this run, whose lease is kept with the loop's.
     """
 
     ctx: Context
     claim: loops.Claim
     chain: Chain
+    position: cursors.Position | None
     claimed_at: datetime
     delivery_ids: list[str] = field(default_factory=list)
     is_released: bool = False
     job: "JobRun | None" = None
 
     @contextmanager
-    def storing(self) -> Iterator[Session]:
+    def storing(self) -> Iterator[Connection]:
         """Open a transaction that writes only while this run still owns the loop. Raises LostFence."""
         with self.ctx.sessions.begin() as session:
             loops.hold(session, self.claim)
@@ -71,10 +73,20 @@ class Run:
             loops.renew(session, self.claim)
         self.claimed_at = self.ctx.now()
 
-    def release(self, session: Session, *, again_in: timedelta) -> None:
+    def release(self, session: Connection, *, again_in: timedelta) -> None:
         """End the run in the transaction that stores its work, instead of in one more."""
         loops.release(session, self.claim, again_in=again_in)
         self.is_released = True
+
+
+def issued(ctx: Context) -> Callable[[set[bytes]], set[bytes]]:
+    """Return what asks Postgres which addresses are ours: one that was stored before it was shown is always seen."""
+
+    def ours(addresses: set[bytes]) -> set[bytes]:
+        with ctx.sessions.begin() as session:
+            return transfers.issued(session, addresses)
+
+    return ours
 
 
 def run_loop(ctx: Context, kind: LoopKind, chain_id: int, *, work: Callable[[Run], timedelta]) -> Tick:
@@ -85,16 +97,16 @@ def run_loop(ctx: Context, kind: LoopKind, chain_id: int, *, work: Callable[[Run
         return Tick()
     with ctx.sessions.begin() as session:
         claim = loops.claim(session, name)
-    for possible in metrics.CLAIM_OUTCOMES:
-        metrics.LOOP_CLAIMS.labels(loop=name, outcome=possible)
-    metrics.LOOP_CLAIMS.labels(loop=name, outcome="lost" if claim is None else "won").inc()
+        position = None if claim is None else cursors.position(session, chain_id)
+    counted = metrics.loop_claims(name)
+    counted["lost" if claim is None else "won"].inc()
     if claim is None:
         return Tick()
-    run = Run(ctx, claim, chain, claimed_at)
+    run = Run(ctx, claim, chain, position, claimed_at)
     try:
         return _work(run, work)
     except LostFence:
-        metrics.LOOP_CLAIMS.labels(loop=name, outcome="fenced_out").inc()
+        counted["fenced_out"].inc()
         log.warning("loop_fenced_out", loop=name, fence=claim.fence)
         return Tick(delivery_ids=tuple(run.delivery_ids))
 
@@ -156,13 +168,13 @@ class JobRun:
         return chain, cursor
 
     @contextmanager
-    def storing(self) -> Iterator[Session]:
+    def storing(self) -> Iterator[Connection]:
         """Open a transaction that writes only while this run still owns the job. Raises LostFence."""
         with self.ctx.sessions.begin() as session:
             jobs.hold(session, self.claim)
             yield session
 
-    def note(self, session: Session, progress: Facts) -> None:
+    def note(self, session: Connection, progress: Facts) -> None:
         """Write down how far the job came, in a transaction of `storing`: the next run begins there."""
         jobs.note(session, self.claim, progress)
         self.progress = progress
@@ -252,7 +264,7 @@ def _outcome(run: JobRun, work: Callable[[JobRun], Outcome]) -> Outcome:
     return overdue() if isinstance(outcome, Later) and run.claim.is_overdue else outcome
 
 
-def _store(session: Session, claim: jobs.Claim, outcome: Outcome) -> None:
+def _store(session: Connection, claim: jobs.Claim, outcome: Outcome) -> None:
     if isinstance(outcome, Later):
         jobs.put_off(session, claim, after=outcome.after, progress=outcome.progress)
     else:

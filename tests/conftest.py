@@ -16,7 +16,7 @@ from redis import Redis
 from ctrip.bootstrap import bootstrap
 from ctrip.context import Context
 from ctrip.database import schema
-from ctrip.database.engine import Sessions, make_engine, make_sessions
+from ctrip.database.engine import Sessions, make_engine
 from ctrip.database.models import merchants, metadata
 from ctrip.domain.addresses import checksum_address
 from ctrip.local import devchain
@@ -90,7 +90,7 @@ def engine(postgres_url: str) -> Iterator[sa.Engine]:
 def sessions(engine: sa.Engine) -> Sessions:
     """A session factory on an emptied database."""
     empty(engine)
-    return make_sessions(engine)
+    return Sessions(engine)
 
 
 def empty(engine: sa.Engine) -> None:
@@ -197,7 +197,7 @@ def whole_context(environment: dict[str, str]) -> Iterator[Context]:
     )
     yield dataclasses.replace(signing, settings=settings, box=posting.box, poster=posting.poster)
     for built in (signing, posting, serving):
-        built.sessions.kw["bind"].dispose()
+        built.sessions.engine.dispose()
 
 
 @pytest.fixture

@@ -21,4 +21,4 @@ def dying(ctx: Context, *, when: Callable[[], bool]) -> Context:
                 raise Killed
             return super().begin()
 
-    return replace(ctx, sessions=Mortal(**ctx.sessions.kw))
+    return replace(ctx, sessions=Mortal(ctx.sessions.engine))

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from eth_utils.crypto import keccak
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import coverage, cursors, finality, payments, transfers
 from ctrip.database.models import merchants, sweep_attempts, sweep_intents
@@ -158,7 +158,7 @@ def header(number: int, fork: str = "", *, parent_fork: str | None = None) -> He
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def store_merchant(session: Session, merchant_id: str = MERCHANT_ID) -> str:
+def store_merchant(session: Connection, merchant_id: str = MERCHANT_ID) -> str:
     """Store a merchant; one that is there stays."""
     known = session.scalar(sa.select(merchants.c.id).where(merchants.c.id == merchant_id))
     if known is None:
@@ -166,7 +166,7 @@ def store_merchant(session: Session, merchant_id: str = MERCHANT_ID) -> str:
     return merchant_id
 
 
-def store_payment(session: Session, *, new_id: Callable[[Prefix], str], **changes: Any) -> Payment:
+def store_payment(session: Connection, *, new_id: Callable[[Prefix], str], **changes: Any) -> Payment:
     """Store a factory payment with its merchant, an address of its own and its first event."""
     index, _ = payments.next_index(session)
     payment_id = new_id(Prefix.PAYMENT)
@@ -177,7 +177,9 @@ def store_payment(session: Session, *, new_id: Callable[[Prefix], str], **change
     return payment
 
 
-def store_transfer(session: Session, payment: Payment, amount: int = 1000, block: int = 10, **changes: Any) -> Transfer:
+def store_transfer(
+    session: Connection, payment: Payment, amount: int = 1000, block: int = 10, **changes: Any
+) -> Transfer:
     """Store a transfer to a payment's address, in its asset unless said otherwise."""
     asset = {"token": payment.token, "symbol": payment.symbol, "decimals": payment.decimals}
     named = {"name": f"{payment.id} {amount} in {block}", "payment_id": payment.id, "recipient": payment.address}
@@ -186,7 +188,7 @@ def store_transfer(session: Session, payment: Payment, amount: int = 1000, block
     return transfer
 
 
-def store_sweep(session: Session, payment: Payment, *, new_id: Callable[[Prefix], str], **changes: Any) -> str:
+def store_sweep(session: Connection, payment: Payment, *, new_id: Callable[[Prefix], str], **changes: Any) -> str:
     """Store a finished sweep of 1,000 base units of a payment's asset to TREASURY, with its signed transaction."""
     intent_id = new_id(Prefix.SWEEP)
     raw = f"raw {intent_id}".encode()
@@ -213,7 +215,9 @@ def store_sweep(session: Session, payment: Payment, *, new_id: Callable[[Prefix]
     return intent_id
 
 
-def read_to(session: Session, number: int, *, chain: Chain | None = None, fork: str = "", after: int = 0) -> set[str]:
+def read_to(
+    session: Connection, number: int, *, chain: Chain | None = None, fork: str = "", after: int = 0
+) -> set[str]:
     """Stand the cursor of a chain at block `number`, as the listener does; blocks above `after` are those of `fork`.
 
     Returns the ids of the payments whose transfers became final by it, or are so no more.

@@ -4,6 +4,7 @@ from typing import Any
 
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
 from ctrip.domain.addresses import hex_text
+from tests.node_bends import Bent
 from tests.node_faults import (
     BatchLimited,
     Broken,
@@ -283,6 +284,7 @@ FAULTS: tuple[type[Fault], ...] = (
     ForeignReceipts,
     EmptyLogs,
     ForgedLogs,
+    Bent,
     ForgedCoin,
     Richer,
     Fork,

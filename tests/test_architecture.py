@@ -169,7 +169,7 @@ def test_only_bootstrap_constructs() -> None:
         "Mailer",
         "SecretsBox",
         "make_engine",
-        "make_sessions",
+        "Sessions",
         "Context",
         "load_settings",
     }
@@ -211,9 +211,7 @@ def test_nothing_is_asked_of_a_network_while_a_transaction_is_open(path: Path) -
     assert dialled_in_a_transaction(path.read_text()) == []
 
 
-@pytest.mark.parametrize(
-    "opened", ["ctx.sessions.begin() as s", "ctx.sessions() as s", "x, ctx.sessions() as s", "run.storing() as s"]
-)
+@pytest.mark.parametrize("opened", ["ctx.sessions.begin() as s", "x, ctx.sessions.begin() as s", "run.storing() as s"])
 def test_every_way_to_open_a_transaction_is_seen(opened: str) -> None:
     assert dialled_in_a_transaction(f"with {opened}:\n    run.client.head()") == [1]
     assert dialled_in_a_transaction(f"with {opened}:\n    client.chain.name") == []

@@ -37,7 +37,7 @@ MAIL = {"SMTP_URL": "smtp://127.0.0.1:1", "MAIL_FROM": "shop@example.com", "OPER
 
 def built(role: Role | str, environment: dict[str, str]) -> Context:
     ctx = bootstrap(role, environment)
-    ctx.sessions.kw["bind"].dispose()
+    ctx.sessions.engine.dispose()
     return ctx
 
 

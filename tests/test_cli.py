@@ -74,6 +74,7 @@ def test_the_module_runs_from_a_checkout() -> None:
         (["keys", "create", "--merchant", "x", "--scope", "admin"], "Invalid value for '--scope'"),
         (["keys", "revoke", "key_nothing"], "ctrip: there is no key 'key_nothing'"),
         (["payments", "show", "pay_nothing"], "ctrip: there is no payment 'pay_nothing'"),
+        (["payments", "show", "pay_\udcff"], "ctrip: the argument 'pay_\\udcff' is not UTF-8"),
         (["merchants", "create", "--name", ""], "ctrip: the name has 1 to 200 printable characters"),
         (["wallet", "advance", "0"], "Invalid value for 'COUNT'"),
         (["sweeps", "resume", "swp_nothing"], "ctrip: no sweep swp_nothing is held"),
@@ -195,7 +196,7 @@ def test_faults_of_nodes_and_tokens_are_told_endpoint_by_endpoint(
     no_token = {"symbol": "NONE", "address": "0x" + "12" * 20, "decimals": 6}
     rows = [
         row | {"rpc_urls": [dead, anvil.url], "tokens": [row["tokens"][0] | {"decimals": 18}, no_token]},
-        row | {"name": "other", "chain_id": 1},
+        row | {"name": "other", "chain_id": 1, "rpc_urls": [anvil.url, f"{anvil.url}/v3/SECRET"]},
         row | {"name": "resting", "chain_id": 5, "enabled": False},
     ]
     path = tmp_path / "chains.yaml"
@@ -210,6 +211,8 @@ def test_faults_of_nodes_and_tokens_are_told_endpoint_by_endpoint(
     assert first["endpoints"][1]["faults"][1].startswith("NONE: its contract does not tell its decimals")
     assert "is on chain id 31337" in second["endpoints"][0]["faults"][0]
     assert second["faults"] == ["no endpoint answers"]
+    host = anvil.url.removeprefix("http://")
+    assert [each["endpoint"] for each in second["endpoints"]] == [host, f"{host}#2"]
     assert third["is_good"]
     table = ctrip("chains", "check")
     assert table.code == 1
@@ -372,7 +375,7 @@ def test_a_held_sweep_is_resumed(ctrip: Tool, ctx: Context) -> None:
         sweep_id = store_sweep(session, payment, new_id=ctx.new_id, **mined, **held)
     ran = ctrip("sweeps", "resume", sweep_id)
     assert (ran.code, ran.out) == (0, f"{sweep_id} goes on at the sweeper's next look\n")
-    with ctx.sessions() as session:
+    with ctx.sessions.begin() as session:
         assert session.scalar(sa.select(sweep_intents.c.state).where(sweep_intents.c.id == sweep_id)) == "planned"
     (deed,) = ctrip("audit-log", "--json").json
     assert (deed["action"], deed["target"]) == ("sweeps.resume", sweep_id)

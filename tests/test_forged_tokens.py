@@ -27,6 +27,10 @@ pytestmark = pytest.mark.infra
 SPAM = 10_000
 AMOUNT = 100 * USDC
 WORD = AMOUNT.to_bytes(32)
+TWO_WORDS = bytes.fromhex(
+    f"36602414603757602060245f37600435337f{TRANSFER_TOPIC.hex()}60205fa3005b5f195f525f1960205260405ff3"
+)
+"""The code of a token that logs every transfer, and answers `balanceOf` with 64 bytes."""
 
 
 class OddToken:
@@ -143,6 +147,21 @@ def test_a_token_that_keeps_a_fee_is_stored_with_what_arrived_and_pays_for_nothi
     assert stored == [(odd.address, anvil.balance(asked.address, odd.address))]
     assert stored == [(odd.address, AMOUNT * 9 // 10)]
     assert audit(world.ctx) == []
+
+
+def test_a_token_that_answers_no_balance_keeps_no_other_from_being_paid_with(
+    ctx: Context, odd: OddToken, anvil: DevChain, usdc: bytes
+) -> None:
+    world = listing(ctx, odd, anvil, fee_on_transfer=True)
+    asked = world.ask(AMOUNT, token=usdc)
+    anvil.set_code(odd.address, TWO_WORDS)
+    odd.pay(asked.address, AMOUNT)
+    anvil.pay_token(usdc, asked.address, AMOUNT)
+    anvil.mine(world.chain.confirmations)
+    world.scan()
+    assert world.payment(asked).standing.status is Status.CONFIRMED
+    stored = {transfer.token: (transfer.amount, transfer.counts) for transfer in world.transfers(asked)}
+    assert stored == {usdc: (AMOUNT, True), odd.address: (AMOUNT, False)}
 
 
 def test_a_transfer_that_returns_false_and_moves_nothing_pays_for_nothing(

@@ -107,6 +107,18 @@ class ThoroughForger(CarelessForger):
     is_thorough = True
 
 
+class SaysFailed(Fault):
+    """Receipts of transactions that failed, with all their logs."""
+
+    def reply(self, method: str, params: list[Any], reply: Json) -> Json:
+        result = reply.get("result")
+        if method == "eth_getTransactionReceipt" and result:
+            return {"result": {**result, "status": "0x0"}}
+        if method == "eth_getBlockReceipts" and result:
+            return {"result": [{**receipt, "status": "0x0"} for receipt in result]}
+        return reply
+
+
 @pytest.fixture
 def nodes(anvil: DevChain) -> Iterator[Nodes]:
     with ExitStack() as stack:
@@ -135,7 +147,9 @@ def disagreements(kind: str) -> float:
     return REGISTRY.get_sample_value("ctrip_chain_disagreements_total", {"chain": "anvil", "kind": kind}) or 0
 
 
-@pytest.mark.parametrize("fault", [HidesLogs, HidesReceipts, Unfiltered, CarelessForger, Removed, ForeignReceipts])
+@pytest.mark.parametrize(
+    "fault", [HidesLogs, HidesReceipts, Unfiltered, CarelessForger, Removed, ForeignReceipts, SaysFailed]
+)
 def test_one_node_alone_that_contradicts_itself_is_not_believed(
     ctx: Context, anvil: DevChain, nodes: Nodes, usdc: bytes, fault: type[Fault]
 ) -> None:
@@ -229,6 +243,25 @@ def test_two_nodes_that_both_hide_a_log_are_not_believed(
     anvil.mine(2)
     world.scan()
     assert world.payment(asked).standing.status is Status.CONFIRMED
+
+
+@pytest.mark.parametrize("is_coin", [True, False])
+def test_what_one_node_says_has_failed_and_another_that_it_moved_is_read_from_that(
+    ctx: Context, anvil: DevChain, nodes: Nodes, usdc: bytes, is_coin: bool
+) -> None:
+    first, second = nodes(2)
+    world = world_behind(ctx, anvil, [first, second])
+    asked = world.ask(ETHER) if is_coin else world.ask(USDC, token=usdc)
+    lie(first, SaysFailed)
+    sent = anvil.pay(asked.address, ETHER) if is_coin else anvil.pay_token(usdc, asked.address, USDC)
+    anvil.mine()
+    world.scan()
+    assert [each.tx_hash for each in world.transfers(asked)] == [sent]
+    first.heal()
+    anvil.mine(2)
+    world.scan()
+    assert world.payment(asked).standing.status is Status.CONFIRMED
+    assert audit(world.ctx) == []
 
 
 def test_a_log_of_a_token_that_nobody_lists_is_no_transfer(

@@ -239,14 +239,14 @@ def _taken(world: World, asked: Payment) -> int:
     here = sa.and_(of.kind == "sweep", of.state == "done", of.address == asked.address)
     spent = of.gas_cost - sa.func.coalesce(of.own_coin, 0) if asked.token == NATIVE else sa.literal(0)
     query = sa.select(sa.func.sum(sa.case((of.token == asked.token, of.amount), else_=0) + spent)).where(here)
-    with world.ctx.sessions() as session:
+    with world.ctx.sessions.begin() as session:
         return int(session.scalar(query) or 0)
 
 
 def _arrived(world: World, token: bytes) -> int:
     of = sweep_intents.c
     query = sa.select(sa.func.sum(of.amount)).where(of.kind == "sweep", of.state == "done", of.token == token)
-    with world.ctx.sessions() as session:
+    with world.ctx.sessions.begin() as session:
         return int(session.scalar(query) or 0)
 
 

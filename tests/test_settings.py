@@ -314,6 +314,12 @@ def test_tiers_are_of_the_units_of_each_asset_unless_a_token_has_its_own(tmp_pat
     assert chain.rule == FinalityRule(Finality.SAFE, 12)
 
 
+def test_one_host_may_stand_in_the_list_with_several_keys(tmp_path: Path) -> None:
+    urls = ("https://node/one", "https://node/two", "http://node/one", "https://node/one?key=1", "https://me@node/one")
+    (chain,) = read_chains(Path(chains_file(tmp_path, rpc_urls=list(urls))))
+    assert chain.rpc_urls == urls
+
+
 def test_one_rpc_url_is_a_list_of_one(tmp_path: Path) -> None:
     (chain,) = read_chains(Path(chains_file(tmp_path, rpc_urls=None, rpc_url="http://node:8545")))
     assert chain.rpc_urls == ("http://node:8545",)
@@ -362,6 +368,8 @@ ROW_FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"rpc_urls": ["https://node:port/SECRET"]}, "chains[0] (ethereum).rpc_urls[0]"),
     ({"rpc_urls": ["https:///SECRET"]}, "chains[0] (ethereum).rpc_urls[0] is no http or https address"),
     ({"rpc_urls": ["https://node", "SECRET"]}, "chains[0] (ethereum).rpc_urls[1] is no http or https address"),
+    ({"rpc_urls": ["https://node/SECRET", "http://b", "https://NODE:443/SECRET"]}, "rpc_urls has one address twice"),
+    ({"ws_urls": ["wss://node", "wss://node/"]}, "ws_urls has one address twice"),
     ({"ws_urls": ["https://node/SECRET"]}, "chains[0] (ethereum).ws_urls[0] is no ws or wss address"),
     ({"native": {"symbol": "ETH"}}, "chains[0] (ethereum).native.decimals is missing; it is the digits"),
     ({"sweep": {}}, "chains[0] (ethereum).sweep.max_fee_gwei is missing; it is the most that a unit of gas may cost"),

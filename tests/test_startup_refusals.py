@@ -115,7 +115,7 @@ def _leave_the_logs_alone() -> Iterator[None]:
 
 def test_with_nothing_wrong_every_role_can_be_built(whole: Environment) -> None:
     for role in Role:
-        bootstrap(role, whole).sessions.kw["bind"].dispose()
+        bootstrap(role, whole).sessions.engine.dispose()
 
 
 # --- the settings ---------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_a_node_that_is_away_keeps_nobody_from_starting(
 ) -> None:
     environment = with_rows(rpc_urls=["http://127.0.0.1:1/v3/SECRET-OF-THE-PROVIDER"])
     for role in (Role.LISTENER, Role.SWEEPER):
-        bootstrap(role, environment).sessions.kw["bind"].dispose()
+        bootstrap(role, environment).sessions.engine.dispose()
     said = capsys.readouterr().err
     assert said.count("node_unreachable_at_start") >= 2
     assert_no_secret(said)
@@ -264,7 +264,7 @@ def test_a_token_that_tells_nothing_at_the_start_is_shown_until_it_does(
     symbol = "GONE" if is_away else "EMPTY"
     token = {"symbol": symbol, "address": checksum_address(symbol.encode().ljust(20, b"\1")), "decimals": 6}
     urls = ["http://127.0.0.1:1"] if is_away else row["rpc_urls"]
-    bootstrap(Role.LISTENER, with_rows(rpc_urls=urls, tokens=[token])).sessions.kw["bind"].dispose()
+    bootstrap(Role.LISTENER, with_rows(rpc_urls=urls, tokens=[token])).sessions.engine.dispose()
     assert REGISTRY.get_sample_value("ctrip_token_unconfirmed", {"chain": "anvil", "token": symbol}) == 1
 
 
@@ -284,10 +284,10 @@ def test_a_chain_that_was_removed_while_it_holds_money(
     for role in SERVERS:
         assert words in refused(role, removed)
     for lawful in (whole, with_rows(enabled=False)):
-        bootstrap(Role.API, lawful).sessions.kw["bind"].dispose()
+        bootstrap(Role.API, lawful).sessions.engine.dispose()
     # The tools are what one finds out with.
     gone = with_rows(name="other", chain_id=31338, rpc_urls=["http://127.0.0.1:1"], tokens=[])
-    bootstrap(Role.CLI, gone).sessions.kw["bind"].dispose()
+    bootstrap(Role.CLI, gone).sessions.engine.dispose()
 
     def sweep(**values: object) -> None:
         with sessions.begin() as session:
@@ -300,7 +300,7 @@ def test_a_chain_that_was_removed_while_it_holds_money(
     sweep(amount=999)
     assert words in refused(Role.API, gone), "a sweep that left something"
     sweep()
-    bootstrap(Role.API, gone).sessions.kw["bind"].dispose()
+    bootstrap(Role.API, gone).sessions.engine.dispose()
     with sessions.begin() as session:
         store_transfer(session, payment, 5, 11, status=TransferStatus.SEEN)
     assert words in refused(Role.API, gone), "money that is not final yet"
@@ -314,14 +314,14 @@ def test_a_removed_chain_whose_only_money_a_reorg_took(
         cursors.start(session, payment.chain_id, header(0))
         store_transfer(session, payment, status=TransferStatus.ORPHANED)
     gone = with_rows(name="other", chain_id=31338, rpc_urls=["http://127.0.0.1:1"], tokens=[])
-    bootstrap(Role.API, gone).sessions.kw["bind"].dispose()
+    bootstrap(Role.API, gone).sessions.engine.dispose()
 
 
 def test_addresses_of_another_wallet_are_told_to_whoever_sweeps(
     whole: Environment, sessions: Sessions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def told() -> bool:
-        bootstrap(Role.SWEEPER, whole).sessions.kw["bind"].dispose()
+        bootstrap(Role.SWEEPER, whole).sessions.engine.dispose()
         return "addresses_of_another_wallet" in capsys.readouterr().err
 
     assert not told()

@@ -145,21 +145,21 @@ class World:
 
     def payment(self, asked: Payment) -> Payment:
         """The payment as it is stored now."""
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             found = payments.find(session, asked.id)
         assert found is not None
         return found
 
     def transfers(self, asked: Payment) -> list[Transfer]:
         """Its canonical transfers."""
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             found = transfers.of_payments(session, [asked.id])[asked.id]
         return [transfer for transfer in found if transfer.status is not TransferStatus.ORPHANED]
 
     def rows(self) -> list[dict[str, Any]]:
         """All that is stored of payments, and of what was read: the same again where nothing came of something."""
         tables = (payment_rows, transfer_rows, event_rows, coverage_rows)
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             return [
                 dict(row)
                 for table in tables
@@ -168,7 +168,7 @@ class World:
 
     def events(self, asked: Payment) -> list[str]:
         """The types of its events, by version, without the subject where that is the payment itself."""
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             found = events.of_payment(session, asked.id, limit=100)
         assert [event.version for event in found] == list(range(1, len(found) + 1)), "versions have gaps"
         assert self.payment(asked).version == len(found)
@@ -177,12 +177,12 @@ class World:
     def deliveries(self, asked: Payment) -> int:
         """How many deliveries it is owed."""
         query = sa.select(sa.func.count()).where(webhook_deliveries.c.payment_id == asked.id)
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             return session.scalar(query) or 0
 
     def cursor(self) -> Cursor:
         """How far the chain was read."""
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             found = cursors.find(session, self.chain.chain_id)
         assert found is not None
         return found

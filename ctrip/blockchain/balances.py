@@ -20,8 +20,9 @@ from enum import IntEnum
 import msgspec
 
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.decoding import decoded, to_bytes, to_int
+from ctrip.blockchain.decoding import to_bytes, to_int
 from ctrip.blockchain.erc20 import address_word
+from ctrip.blockchain.forms import decoded
 from ctrip.blockchain.learning import PATIENCE
 from ctrip.blockchain.transport import Call, Reply, TooSlow, refused
 from ctrip.domain.addresses import hex_text
@@ -110,6 +111,12 @@ def most_at_once(client: ChainClient) -> int:
     if allowed.way is not _Way.SINGLE:
         return min(MOST, MOST_REQUESTS * allowed.most)
     return min(MOST_SINGLE, MOST_REQUESTS * client.limits()[client.endpoint or ""].batch)
+
+
+def calls_for(client: ChainClient, addresses: int) -> int:
+    """Return how many calls so many addresses take, by what is known of the endpoint of a pinned client."""
+    allowed = _allowed(client)
+    return addresses if allowed.way is _Way.SINGLE else -(-addresses // allowed.most)
 
 
 def balances_at(client: ChainClient, addresses: Sequence[bytes], *, block: Header) -> list[int]:

@@ -12,24 +12,26 @@ import msgspec
 
 from ctrip import metrics
 from ctrip.blockchain.decoding import (
+    BLOCKS,
+    HEADERS,
     Block,
-    BlockJson,
     HeaderJson,
     LogJson,
     Receipt,
     ReceiptJson,
     blocks_of,
-    decoded,
     header_of,
-    numbered,
+    headers_of,
     receipt_of,
     to_int,
+    to_word,
 )
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, UPGRADED_TOPIC, balance_of_call, decimals_call
 from ctrip.blockchain.fleet import READING
+from ctrip.blockchain.forms import decoded
 from ctrip.blockchain.ranges import Piece, Question, logs_in
 from ctrip.blockchain.rpc import RpcPool
-from ctrip.blockchain.transport import Call, Form, Reply
+from ctrip.blockchain.transport import TEXTS, Call, Form, Reply
 from ctrip.domain.addresses import NATIVE, hex_text
 from ctrip.domain.chains import Chain
 from ctrip.domain.finality import Finality
@@ -44,11 +46,9 @@ FAR = 16
 log = get_logger()
 
 _HEADER = msgspec.json.Decoder(HeaderJson | None)
-_BLOCK = msgspec.json.Decoder(BlockJson | None)
-_BLOCKS = Form(BlockJson | None)
 _LOGS = Form(list[LogJson])
-_RECEIPTS = msgspec.json.Decoder(list[ReceiptJson])
-_RECEIPT = msgspec.json.Decoder(ReceiptJson | None)
+_RECEIPTS = Form(ReceiptJson | None)
+_BLOCK_RECEIPTS = Form(list[ReceiptJson])
 _WATCHED = [hex_text(TRANSFER_TOPIC), hex_text(UPGRADED_TOPIC)]
 _TEXT = msgspec.json.Decoder(str)
 
@@ -121,10 +121,9 @@ class ChainClient:
 
     def tagged(self, tags: Sequence[Finality]) -> tuple[Header, dict[Finality, Header]]:
         """Return the newest block and, as told just before it, those that the chain calls so: of the tags it knows."""
-        told = self._pool.ask([("eth_getBlockByNumber", [tag, False]) for tag in (*tags, "latest")])
-        *blocks, newest = [None if reply.error is not None else decoded(_HEADER, reply.result) for reply in told]
-        if newest is None:
-            raise NodeUnavailable(f"a node of {self.chain.name} tells no head")
+        calls: list[Call] = [("eth_getBlockByNumber", [tag, False]) for tag in (*tags, "latest")]
+        told = self._pool.ask(calls, form=HEADERS)
+        *blocks, newest = [None if reply.error is not None else reply.result for reply in told]
         return header_of(newest), {
             tag: header_of(block) for tag, block in zip(tags, blocks, strict=True) if block is not None
         }
@@ -133,17 +132,18 @@ class ChainClient:
         """Return the canonical headers by number; numbers beyond the node's head are left out."""
         wanted = list(numbers)
         calls: list[Call] = [("eth_getBlockByNumber", [hex(number), False]) for number in wanted]
+        return self._pool.read(calls, partial(headers_of, wanted), form=HEADERS)
 
-        def read(results: Sequence[msgspec.Raw]) -> dict[int, Header]:
-            blocks = zip(wanted, (decoded(_HEADER, result) for result in results), strict=True)
-            return {number: numbered(number, header_of(block)) for number, block in blocks if block is not None}
-
-        return self._pool.read(calls, read)
+    def head_and_headers(self, numbers: Iterable[int]) -> tuple[Header, dict[int, Header]]:
+        """Return the newest header and, in the same request, the canonical ones of `numbers`, as `headers` does."""
+        wanted = list(numbers)
+        calls: list[Call] = [("eth_getBlockByNumber", [hex(number), False]) for number in wanted]
+        return self._pool.read_at_head(calls, partial(headers_of, wanted))
 
     def blocks(self, numbers: Iterable[int]) -> list[Block]:
         """Return whole blocks in the order of `numbers`. Raises BlockVanished where the node lacks one of them."""
         wanted = list(numbers)
-        found = self._pool.read(_whole(wanted), partial(blocks_of, wanted), form=_BLOCKS)
+        found = self._pool.read(_whole(wanted), partial(blocks_of, wanted), form=BLOCKS)
         if len(found) < len(wanted):
             raise BlockVanished(f"{self.chain.name} has no block {wanted[len(found)]}")
         return found
@@ -154,9 +154,7 @@ class ChainClient:
         `numbers` follow each other.
         """
         wanted = list(numbers)
-        return self._pool.read_at_head(
-            _whole(wanted), lambda results: blocks_of(wanted, (decoded(_BLOCK, result) for result in results))
-        )
+        return self._pool.read_at_head(_whole(wanted), partial(blocks_of, wanted))
 
     def logs(self, headers: Sequence[Header], *, tokens: Collection[bytes]) -> list[list[LogJson]]:
         """Return, for each of `headers`, the Transfer and Upgraded logs of `tokens` in its block.
@@ -210,29 +208,28 @@ class ChainClient:
     def block_receipts(self, block_hash: bytes) -> list[Receipt]:
         """Return all receipts of a block. Raises NodeRefused, also where the node does not know this question."""
         call: Call = ("eth_getBlockReceipts", [hex_text(block_hash)])
-        return self._pool.read([call], lambda results: [receipt_of(each) for each in decoded(_RECEIPTS, results[0])])
+        return self._pool.read([call], lambda told: [receipt_of(each) for each in told[0]], form=_BLOCK_RECEIPTS)
 
     def receipts(self, tx_hashes: Sequence[bytes]) -> dict[bytes, Receipt]:
         """Return the receipts of mined transactions; hashes that the node does not know are left out."""
         calls: list[Call] = [("eth_getTransactionReceipt", [hex_text(tx_hash)]) for tx_hash in tx_hashes]
 
-        def read(results: Sequence[msgspec.Raw]) -> dict[bytes, Receipt]:
-            receipts = (decoded(_RECEIPT, result) for result in results)
-            return {receipt.tx_hash: receipt for receipt in (receipt_of(r) for r in receipts if r is not None)}
+        def read(results: Sequence[ReceiptJson | None]) -> dict[bytes, Receipt]:
+            return {receipt.tx_hash: receipt for receipt in (receipt_of(r) for r in results if r is not None)}
 
-        return self._pool.read(calls, read)
+        return self._pool.read(calls, read, form=_RECEIPTS)
 
     def balances(self, holders: Sequence[tuple[bytes, bytes]], *, block: int | None = None) -> list[int]:
         """Return what each (address, token) holds after `block`, or now. Raises NodeRefused where one is not told."""
         told = self.balances_told(holders, block=block)
         for (address, token), balance in zip(holders, told, strict=True):
             if balance is None:
-                where = f"{hex_text(address)} of {hex_text(token)}"
-                raise NodeRefused(f"no balance of {where}", rpc_code=0, rpc_message="the balance is not told")
+                detail = f"no balance of {hex_text(address)} of {hex_text(token)}"
+                raise NodeRefused(detail, rpc_code=0, rpc_message="the balance is not told")
         return [balance for balance in told if balance is not None]
 
     def balances_told(self, holders: Sequence[tuple[bytes, bytes]], *, block: int | None = None) -> list[int | None]:
-        """Return what each (address, token) holds; None where token or node refuse to say, which stops no other."""
+        """Return what each (address, token) holds; None where token or node do not say, which stops no other."""
         tag = _tag(block)
         calls: list[Call] = [
             ("eth_getBalance", [hex_text(address), tag])
@@ -240,8 +237,9 @@ class ChainClient:
             else ("eth_call", [{"to": hex_text(token), "data": hex_text(balance_of_call(address))}, tag])
             for address, token in holders
         ]
-        replies = self._pool.ask(calls) if calls else []
-        return [None if reply.error else to_int(_quantity(decoded(_TEXT, reply.result))) for reply in replies]
+        replies = self._pool.ask(calls, form=TEXTS) if calls else []
+        told = zip(holders, replies, strict=True)
+        return [None if reply.error else _held(token, reply.result) for (_, token), reply in told]
 
     def transaction_count(self, address: bytes, *, block: int | None = None) -> int:
         """Return the nonce that `address` would use next after `block`, or now by mined blocks alone."""
@@ -269,12 +267,14 @@ class ChainClient:
         self._one("eth_sendRawTransaction", hex_text(raw))
 
     def decimals(self, token: bytes) -> int:
-        """Ask a token for its decimals. Raises NodeRefused where there is no such contract."""
+        """Ask a token for its decimals. Raises NodeRefused where there is no such contract, or it tells none."""
         call = {"to": hex_text(token), "data": hex_text(decimals_call())}
         answer = decoded(_TEXT, self._one("eth_call", call, "latest"))
-        if len(answer) <= 2:
-            raise NodeRefused(f"no contract at {hex_text(token)}", rpc_code=0, rpc_message="empty answer")
-        return to_int(answer)
+        decimals = to_word(answer)
+        if decimals is None:
+            told = "empty answer: there is no contract" if answer == "0x" else "its answer is no number"
+            raise NodeRefused(f"{hex_text(token)} tells no decimals", rpc_code=0, rpc_message=told)
+        return decimals
 
     def ask(self, calls: Sequence[Call]) -> list[Reply]:
         """Send calls that this class has no words for. An error of a single call is in its reply."""
@@ -292,6 +292,6 @@ def _tag(block: int | None) -> str:
     return "latest" if block is None else hex(block)
 
 
-def _quantity(text: str) -> str:
-    # A call to an address without code answers "0x", which is no number.
-    return text if len(text) > 2 else "0x0"
+def _held(token: bytes, text: str) -> int | None:
+    # A call to an address without code answers "0x": nobody holds anything there.
+    return to_int(text) if token == NATIVE else 0 if text == "0x" else to_word(text)

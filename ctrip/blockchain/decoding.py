@@ -3,17 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import cast
 
 import msgspec
 
+from ctrip.blockchain.transport import Form
 from ctrip.domain.scanning import Header
 from ctrip.errors import NodeUnavailable
 
-T = TypeVar("T")
-
-
 HASH_BYTES = 32
+_WORD_BYTES = 32
 _STORED_BITS = 63
 _BLOOM_BITS = 2048
 
@@ -40,9 +39,14 @@ class HeaderJson(msgspec.Struct):
 
 
 class BlockJson(HeaderJson, kw_only=True):
-    """A block with its transactions in full."""
+    """A block with its transactions, or with their hashes where a header alone was asked for."""
 
-    transactions: list[TransactionJson]
+    transactions: list[TransactionJson | str] | None = None
+
+
+HEADERS = Form(HeaderJson | None)
+BLOCKS = Form(BlockJson | None)
+"""Blocks that are there or not, in full or not."""
 
 
 class LogJson(msgspec.Struct, gc=False):
@@ -108,14 +112,6 @@ class Block:
     bloom: int = 0
 
 
-def decoded(decoder: msgspec.json.Decoder[T], result: msgspec.Raw) -> T:
-    """Decode a result. Raises NodeUnavailable where it is of another form."""
-    try:
-        return decoder.decode(result)
-    except ValueError as error:  # msgspec's errors, and undecodable text
-        raise NodeUnavailable(f"an answer of the wrong form: {error}") from error
-
-
 def to_int(quantity: str, *, bits: int = 256) -> int:
     """Read a hex quantity of so many bits at the most.
 
@@ -141,8 +137,19 @@ def to_bytes(text: str, *, size: int | None = None) -> bytes:
     return found
 
 
-def header_of(block: HeaderJson) -> Header:
-    """Take the header from a block. Raises NodeUnavailable."""
+def to_word(answer: str) -> int | None:
+    """Read what a contract answered to a call; None where it is no single word: it may write there what it likes."""
+    try:
+        word = bytes.fromhex(answer[2:])
+    except ValueError:
+        return None
+    return int.from_bytes(word) if len(word) == _WORD_BYTES else None
+
+
+def header_of(block: HeaderJson | None) -> Header:
+    """Take the header from a block that must be there. Raises NodeUnavailable."""
+    if block is None:
+        raise NodeUnavailable("a block that there must be is not told")
     try:
         time = datetime.fromtimestamp(to_int(block.timestamp), UTC)
     except (ValueError, OverflowError, OSError) as error:
@@ -162,6 +169,12 @@ def numbered(number: int, told: Header) -> Header:
     return told
 
 
+def headers_of(numbers: Iterable[int], results: Iterable[HeaderJson | None]) -> dict[int, Header]:
+    """Read the headers that were told for `numbers`, those that are there. Raises NodeUnavailable."""
+    told = zip(numbers, results, strict=True)
+    return {number: numbered(number, header_of(block)) for number, block in told if block is not None}
+
+
 def blocks_of(numbers: Iterable[int], results: Iterable[BlockJson | None]) -> list[Block]:
     """Read the blocks that were told for `numbers`, up to the first that is not there. Raises NodeUnavailable."""
     blocks: list[Block] = []
@@ -169,8 +182,15 @@ def blocks_of(numbers: Iterable[int], results: Iterable[BlockJson | None]) -> li
         if told is None:
             break
         header = numbered(number, header_of(told))
-        blocks.append(Block(header, tuple(told.transactions), to_int(told.logs_bloom or "0x0", bits=_BLOOM_BITS)))
+        bloom = to_int(told.logs_bloom or "0x0", bits=_BLOOM_BITS)
+        blocks.append(Block(header, _whole(told), bloom))
     return blocks
+
+
+def _whole(told: BlockJson) -> tuple[TransactionJson, ...]:
+    if told.transactions is None or str in map(type, told.transactions):
+        raise NodeUnavailable(f"block {told.number[:40]} was given without its transactions")
+    return tuple(cast(list[TransactionJson], told.transactions))
 
 
 def receipt_of(receipt: ReceiptJson) -> Receipt:

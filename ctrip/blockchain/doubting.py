@@ -48,18 +48,24 @@ class Doubt:
     calls: tuple[bytes, ...] = ()
 
 
-def bear_out(pinned: ChainClient, seen: Sequence[Sighting]) -> tuple[list[Sighting], list[Sighting]]:
-    """Return the sightings that their receipts show as well, and those whose transactions failed: no coin moved.
+def bear_out(
+    client: ChainClient, pinned: ChainClient, seen: Sequence[Sighting]
+) -> tuple[list[Sighting], list[Sighting]]:
+    """Return the sightings that their receipts show as well, and those whose transactions failed: nothing moved.
 
-    Raises BlockVanished where the chain moved meanwhile, NodeUnavailable where the endpoint contradicts itself.
+    Raises BlockVanished where the chain moved meanwhile, NodeUnavailable where the endpoint contradicts itself, or
+    another one that says of a failed transaction that it succeeded.
     """
     receipts = _receipts_of(pinned, seen)
     for each in seen:
         receipt = receipts.get(each.tx_hash)
         if receipt is None or receipt.block_hash != each.block_hash or not _shows(receipt, each):
             raise _not_borne_out(pinned, each)
-    moved = [each for each in seen if receipts[each.tx_hash].succeeded]
-    return moved, [] if len(moved) == len(seen) else [each for each in seen if not receipts[each.tx_hash].succeeded]
+    failed = [each for each in seen if not receipts[each.tx_hash].succeeded]
+    if not failed:
+        return list(seen), []
+    _check_failed(client, pinned, failed)
+    return [each for each in seen if receipts[each.tx_hash].succeeded], failed
 
 
 def checked_or_distrusted(
@@ -143,6 +149,30 @@ def _shows(receipt: Receipt, seen: Sighting) -> bool:
     teller = COIN_LOGGER if seen.token == NATIVE else seen.token
     wanted = (teller, topics, seen.amount.to_bytes(32), seen.log_index)
     return any((log.address, log.topics, log.payload, log.log_index) == wanted for log in receipt.logs)
+
+
+def _check_failed(client: ChainClient, pinned: ChainClient, failed: Sequence[Sighting]) -> None:
+    """Ask other endpoints whether transactions failed as well. Raises as `bear_out` does.
+
+    Where nobody else can tell, coin is taken not to have moved: its receipt contradicts nothing, and if that is a lie
+    the money is found by its balance. A failed transaction has no logs, so a token's Transfer contradicts it.
+    """
+    untold = {each.tx_hash: each for each in failed}
+    for other in others(client, pinned):
+        try:
+            told = other.receipts(sorted(untold))
+        except ChainError:
+            continue
+        for tx_hash in untold.keys() & told.keys():
+            if told[tx_hash].block_hash == untold[tx_hash].block_hash:
+                each = untold.pop(tx_hash)
+                if told[tx_hash].succeeded:
+                    raise _not_borne_out(pinned, each)
+        if not untold:
+            return
+    for each in failed:
+        if each.tx_hash in untold and each.log_index != NATIVE_LOG_INDEX:
+            raise _not_borne_out(pinned, each)
 
 
 def _not_borne_out(pinned: ChainClient, seen: Sighting) -> ChainError:

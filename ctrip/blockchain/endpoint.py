@@ -10,17 +10,17 @@ refuses      what it refused for its size is asked again in smaller pieces; a me
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import msgspec
-
 from ctrip import metrics
-from ctrip.blockchain.decoding import HeaderJson, decoded, header_of
+from ctrip.blockchain.decoding import BLOCKS, BlockJson, header_of, to_int
 from ctrip.blockchain.learning import Learnt, Refusals
 from ctrip.blockchain.measuring import measure, outcome_of
 from ctrip.blockchain.transport import (
     RAW,
+    TEXTS,
     TIMEOUT_S,
     BatchRefused,
     Call,
@@ -32,7 +32,6 @@ from ctrip.blockchain.transport import (
     Reply,
     TooSlow,
     exchange,
-    label_of,
     refused,
 )
 from ctrip.blockchain.turns import MOST_IN_A_ROW, PLAIN, SHORT_S, Manner, Turns
@@ -49,7 +48,6 @@ DISTRUST_S = 30.0
 """How long an endpoint that contradicted itself or another is passed over."""
 ARRIVING = 2
 """Answers of one endpoint that are received and decoded at once: each may be of megabytes. Many more may be awaited."""
-_HEADER = msgspec.json.Decoder(HeaderJson)
 _TOO_MUCH = (Refusal.SIZE, Refusal.BATCH)
 _LATEST: Call = ("eth_getBlockByNumber", ["latest", False])
 log = get_logger()
@@ -57,38 +55,43 @@ log = get_logger()
 
 @dataclass(frozen=True)
 class Told:
-    """The newest block that an endpoint told of: it was asked, and had answered, at these moments of the clock."""
+    """The newest block that an endpoint told of: it was asked, and had answered, at these moments of the clock.
+
+    At `grown_at` it was the first time that it told of one so new.
+    """
 
     header: Header
     asked_at: float
     told_at: float
+    grown_at: float
 
 
 class Endpoint:
-    """`label` is its host, which is all that may be shown of it. Threads may share it."""
+    """`label` is all that may be shown of it: its host, and which of several of one host. Threads may share it."""
 
     def __init__(
         self,
         url: str,
         *,
+        label: str,
         chain: Chain,
         learnt: Learnt,
         clock: Clock = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.label = label_of(url)
+        self.label = label
         self.learnt = learnt
         self.head: Told | None = None
         self.behind_with: Told | None = None
         """What it told when it was found to be behind the others."""
         self.latency_s: float | None = None
         """How long it took to tell its head when all endpoints were asked at once."""
-        self._url = url
         self._chain_id = chain.chain_id
         self._names = {"chain": chain.name, "endpoint": self.label}
         self._clock = clock
         self._turns = Turns(self.label, clock=clock, pause=pause)
-        self._arriving = threading.Semaphore(ARRIVING)
+        arriving = threading.Semaphore(ARRIVING)
+        self._send = partial(exchange, url, label=label, clock=clock, arriving=arriving)
         self._refusals = Refusals()
         self._lock = threading.Lock()
         self._is_verified = False
@@ -155,7 +158,9 @@ class Endpoint:
 
     def note_head(self, header: Header, *, asked_at: float) -> None:
         """Remember what it told of its newest block."""
-        self.head = Told(header, asked_at=asked_at, told_at=self._clock())
+        before, now = self.head, self._clock()
+        grown_at = now if before is None or header.number > before.header.number else before.grown_at
+        self.head = Told(header, asked_at=asked_at, told_at=now, grown_at=grown_at)
 
     # --- how it is asked --------------------------------------------------------------------------------------------
 
@@ -185,27 +190,24 @@ class Endpoint:
         """Ask for its newest block. Raises NodeUnavailable, and NodeRefused where it does not tell."""
         return self.newest_with([])[0]
 
-    def newest_with(self, calls: Sequence[Call], manner: Manner = PLAIN) -> tuple[Header, list[msgspec.Raw]]:
-        """Ask for its newest block and, in the same request, for `calls`; raises what `results` does."""
+    def newest_with(self, calls: Sequence[Call], manner: Manner = PLAIN) -> tuple[Header, list[BlockJson | None]]:
+        """Ask for its newest block and, in the same request, for the blocks of `calls`; raises what `results` does."""
         asked_at = self._clock()
-        newest, *results = self.results([_LATEST, *calls], manner)
+        newest, *blocks = self.results([_LATEST, *calls], replace(manner, form=BLOCKS))
         try:
-            header = header_of(decoded(_HEADER, newest))
+            header = header_of(newest)
         except NodeUnavailable:
             self.failed()
             raise
         self.note_head(header, asked_at=asked_at)
-        return header, results
+        return header, blocks
 
     def chain_id(self) -> int:
         """Ask which chain this is. Raises NodeUnavailable."""
-        reply = self._exchange([("eth_chainId", [])])[0]
+        reply = self._exchange([("eth_chainId", [])], TEXTS)[0]
         if reply.error is not None:
             raise NodeUnavailable(f"{self.label} does not tell its chain id: {reply.error.message[:200]}")
-        try:
-            return int(msgspec.json.decode(reply.result, type=str), 16)
-        except ValueError as error:  # msgspec's own errors are ValueErrors too
-            raise NodeUnavailable(f"{self.label} does not tell its chain id") from error
+        return to_int(reply.result)
 
     def failed(self) -> None:
         """Rest: it gave no answer, or one that cannot be read. Failures of one moment count once."""
@@ -282,7 +284,7 @@ class Endpoint:
         self._turns.wait(len(calls))
         started, outcome = self._clock(), "error"
         try:
-            replies = exchange(self._url, calls, form=form, clock=self._clock, arriving=self._arriving)
+            replies = self._send(calls, form=form)
             outcome = outcome_of(calls, replies)
         except RateLimited as error:
             outcome = "limited"

@@ -61,21 +61,24 @@ class Fleet:
         )
 
     def _is_behind(self, endpoint: Endpoint) -> bool:
-        """True where it told its head no earlier than another one a much newer block; so it stays until it tells again.
+        """True where it told its head no earlier than most others a much newer block; so it stays until it tells again.
 
-        What the others tell later says nothing of it.
+        One alone may have made up its block, so the word of one does only where this one's own head stands still. What
+        the others tell later says nothing of it.
         """
         mine = endpoint.head
         if mine is None or mine is endpoint.behind_with:
             return mine is not None
-        others = (other.head for other in self._endpoints if other is not endpoint and not other.is_resting)
-        is_behind = any(
+        others = [other.head for other in self._endpoints if other is not endpoint and not other.is_resting]
+        told = [other for other in others if other is not None]
+        ahead = sum(
             other.header.number - mine.header.number > LAG_BLOCKS
             and (other.header.time - mine.header.time).total_seconds() > LAG_S
             and mine.asked_at + AT_ONCE_S >= other.told_at
-            for other in others
-            if other is not None
+            for other in told
         )
+        is_stuck = mine.told_at - mine.grown_at > self._patience_s
+        is_behind = 2 * ahead > len(told) or (ahead > 0 and is_stuck)
         if is_behind:
             endpoint.behind_with = mine
         return is_behind
@@ -122,12 +125,16 @@ class Fleet:
         with self._lock:
             if best is not None and best.number > self._best:
                 self._note_growth(best, now=now)
-            patience_s = max(STUCK_S, STUCK_INTERVALS * self._interval_s)
-            is_stuck = now - self._grown_at > patience_s
-            if self._surveyed_at is not None and now - self._surveyed_at < (patience_s if is_stuck else SURVEY_EVERY_S):
+            is_stuck = now - self._grown_at > self._patience_s
+            every_s = self._patience_s if is_stuck else SURVEY_EVERY_S
+            if self._surveyed_at is not None and now - self._surveyed_at < every_s:
                 return False
             self._surveyed_at = now
         return True
+
+    @property
+    def _patience_s(self) -> float:
+        return max(STUCK_S, STUCK_INTERVALS * self._interval_s)
 
     def _note_growth(self, best: Header, *, now: float) -> None:
         time_s = best.time.timestamp()

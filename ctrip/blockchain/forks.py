@@ -1,10 +1,16 @@
 """What one endpoint tells of the chain itself is borne out by others: a reorg, and that it is the chain they are on."""
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.others import others
-from ctrip.domain.forks import Verdict, Voice, voice_of, weigh
+from ctrip.domain.forks import Verdict, Voice, voice_of, voice_on, weigh
 from ctrip.domain.scanning import Header
 from ctrip.errors import ChainError, NodeUnavailable
+from ctrip.metrics import Disagreement
 
 
 def check_reorg(
@@ -31,33 +37,89 @@ def check_reorg(
     raise NodeUnavailable(f"{pinned.endpoint} told of {detail}")
 
 
-def check_shared(client: ChainClient, header: Header, *, told_by: str) -> None:
-    """Ask another endpoint whether it has a block, too, that `told_by` told of and that no honest ones differ in.
+def check_shared(
+    client: ChainClient,
+    headers: Sequence[Header],
+    *,
+    told_by: str,
+    young_after: Callable[[], datetime],
+    is_hash_enough: bool = False,
+) -> None:
+    """Ask another endpoint whether it has some blocks, too, that `told_by` told of and that no honest ones differ in.
 
-    Else an endpoint on a fork of its own would lead the listener away, further than any reorg may go back. One that has
-    the block is enough. Raises NodeUnavailable where as many as not have another one: nothing moves then.
+    Else an endpoint on a fork of its own, or one that makes up blocks beyond the head, would lead the listener away,
+    further than any reorg may go back. One that has the blocks is enough. Raises NodeUnavailable where one has others,
+    or has not come so far though it is not behind (see `voice_on`): nothing moves then. A block from after
+    `young_after` is not believed before others have it, for it cannot be told yet that these are behind.
     """
     if len(client.endpoints) == 1:
         return
-    teller = client.pinned(avoiding=set(client.endpoints) - {told_by})
-    denied = 0
+    teller, gone, behind = _alone(client, told_by), 0, 0
     for other in others(client, teller):
         try:
-            voice = voice_of(other.headers([header.number]).get(header.number), lost=header)
+            head, there = other.head_and_headers([header.number for header in headers])
         except ChainError:
             continue
-        if voice is Voice.KEPT:
+        voices = {
+            voice_on(each, there=there.get(each.number), head=head, is_hash_enough=is_hash_enough) for each in headers
+        }
+        if voices == {Voice.KEPT}:
             return
-        denied += voice is Voice.GONE
-    if denied == 0:
-        return
-    detail = f"a block {header.number} that {denied} other endpoint(s) have another one for"
-    if denied > 1:
-        teller.distrust("fork", detail)
-    else:
-        # One against one: nobody knows who is right.
-        teller.dispute("fork", detail)
-    raise NodeUnavailable(f"{told_by} told of {detail}")
+        gone += Voice.GONE in voices
+        behind += Voice.GONE not in voices and head.number < headers[-1].number
+    if behind and headers[-1].time > young_after():
+        raise _refused(teller, headers[-1], kind="fork", against=gone + behind, is_open=gone > 0)
+    if gone:
+        raise _refused(teller, headers[-1], kind="fork", against=gone, is_open=True)
+
+
+def borne_out_time(
+    client: ChainClient, header: Header, *, told_by: str | None, young_after: Callable[[], datetime]
+) -> Header | None:
+    """Return a block with the time that two endpoints tell of it; None while others have not come so far.
+
+    `told_by` told of it just now; None where it was stored, for whoever told of it then may tell something else now.
+    Where no second one tells, what one tells is believed. Raises NodeUnavailable where they differ.
+    """
+    teller, against, behind = None if told_by is None else _alone(client, told_by), 0, False
+    told = Counter([] if teller is None else [header.time])
+    for other in others(client, teller or client) if len(client.endpoints) > 1 else ():
+        try:
+            head, there = other.head_and_headers([header.number])
+        except ChainError:
+            continue
+        at = there.get(header.number)
+        if at is not None and at.hash == header.hash:
+            told[at.time] += 1
+            if told[at.time] > 1:
+                break
+        against += voice_on(header, there=at, head=head, is_hash_enough=True) is Voice.GONE
+        behind = behind or (at is None and head.number < header.number)
+    ((time, votes),) = told.most_common(1) or [(header.time, 0)]
+    is_agreed = votes > 1 or (len(told) < 2 and not against)
+    if not is_agreed or (teller is not None and time != header.time):
+        raise _refused(
+            teller or client, header, kind="time", against=against + told.total() - told[header.time], is_open=True
+        )
+    if votes == 1 and behind and time > young_after():
+        return None
+    return replace(header, time=time)
+
+
+def _alone(client: ChainClient, endpoint: str) -> ChainClient:
+    return client.pinned(avoiding=set(client.endpoints) - {endpoint})
+
+
+def _refused(
+    teller: ChainClient, header: Header, *, kind: Disagreement, against: int, is_open: bool
+) -> NodeUnavailable:
+    """Say what is wrong. One that most deny is passed over; one against one, nobody knows who is right."""
+    detail = f"a block {header.number} that {against} other endpoint(s) have not, or not with its time"
+    if against > 1:
+        teller.distrust(kind, detail)
+    elif is_open:
+        teller.dispute(kind, detail)
+    return NodeUnavailable(f"{teller.endpoint or 'an endpoint'} told of {detail}")
 
 
 def _voices(client: ChainClient, pinned: ChainClient, lost: Header) -> list[Voice]:

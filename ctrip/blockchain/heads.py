@@ -15,6 +15,7 @@ import msgspec
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from ctrip.blockchain.forms import WrongForm, decoded
 from ctrip.blockchain.transport import Fault, label_of
 from ctrip.errors import ChainError, NodeRefused, NodeUnavailable
 from ctrip.log import get_logger
@@ -69,8 +70,8 @@ _SUBSCRIBE = msgspec.json.encode(
 class HeadStream:
     """The heads that one URL tells of, for as long as anybody listens. For one thread."""
 
-    def __init__(self, url: str, *, chain: str, patience: Patience) -> None:
-        self.label = label_of(url)
+    def __init__(self, url: str, *, label: str | None = None, chain: str, patience: Patience) -> None:
+        self.label = label or label_of(url)
         self.chain = chain
         self.patience = patience
         self._url = url
@@ -152,8 +153,8 @@ class HeadStream:
     def _read(self, text: str | bytes) -> _MessageJson | None:
         """Decode a message; None where it is of no known form. Raises NodeRefused where it is a refusal."""
         try:
-            message = _MESSAGE.decode(text)
-        except ValueError:  # msgspec's errors, and undecodable text
+            message = decoded(_MESSAGE, text)
+        except WrongForm:
             if not self._is_told_unreadable:
                 log.info("head_unreadable", chain=self.chain, endpoint=self.label, length=len(text))
             self._is_told_unreadable = True

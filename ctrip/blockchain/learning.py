@@ -14,7 +14,7 @@ MOST_REFUSED_S = 600.0
 
 
 class Learnt:
-    """The limits of one endpoint, or of all that share a host. Threads may share it."""
+    """The limits of one endpoint. Threads may share it."""
 
     def __init__(self) -> None:
         self.limits = START

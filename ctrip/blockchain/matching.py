@@ -51,15 +51,14 @@ def checked(block: Block, logs: Sequence[LogJson], *, tokens: Collection[bytes],
 
     Raises NodeUnavailable where one is of another block or of another contract, or was removed.
     """
-    if any(log.removed for log in logs) or any(
-        to_bytes(told) != block.header.hash for told in {log.block_hash for log in logs}
-    ):
+    hashes = {to_bytes(told) for told in {log.block_hash for log in logs}}
+    if not hashes <= {block.header.hash} or True in {log.removed for log in logs}:
         raise NodeUnavailable(f"a log of another block was given for block {block.header.number}")
     tellers = frozenset(to_bytes(address) for address in {log.address for log in logs})
     if not tellers.issubset(tokens):
         raise NodeUnavailable(f"a log of a contract that was not asked for was given for block {block.header.number}")
     by_index = {log.log_index: log for log in logs}
-    if any(by_index[log.log_index] != log for log in logs):
+    if len(by_index) < len(logs) and any(by_index[log.log_index] != log for log in logs):
         raise NodeUnavailable(f"two logs of block {block.header.number} have one index")
     return BlockLogs(block, tuple(by_index.values()), tellers, logs_coin)
 
@@ -79,6 +78,14 @@ def sightings(of: Sequence[BlockLogs], *, issued: Issued) -> list[Sighting]:
         found += () if each.logs_coin else _coin(each.block, texts)
         found += _tokens(each, texts, recipients)
     return found
+
+
+def is_transfer(log: LogJson) -> bool:
+    """True where a log is a Transfer of a token (ERC-20) by which some amount moved."""
+    if len(log.topics) != _TRANSFER_TOPICS or log.topics[0] != _TRANSFER:
+        return False
+    amount = to_bytes(log.payload)
+    return len(amount) == _WORD and any(amount) and all(word.startswith(_PADDING) for word in log.topics[1:])
 
 
 def upgrades(of: Sequence[BlockLogs]) -> list[Upgrade]:
@@ -134,10 +141,7 @@ def _coin(block: Block, texts: Collection[str]) -> Iterator[Sighting]:
 
 def _tokens(of: BlockLogs, texts: Collection[str], recipients: Mapping[str, bytes]) -> Iterator[Sighting]:
     for log in of.logs:
-        if len(log.topics) != _TRANSFER_TOPICS or log.topics[2] not in texts or log.topics[0] != _TRANSFER:
-            continue
-        amount = to_bytes(log.payload)
-        if len(amount) != _WORD or not any(amount) or not log.topics[1].startswith(_PADDING):
+        if len(log.topics) != _TRANSFER_TOPICS or log.topics[2] not in texts or not is_transfer(log):
             continue
         yield _sighting(
             of.block.header,
@@ -145,7 +149,7 @@ def _tokens(of: BlockLogs, texts: Collection[str], recipients: Mapping[str, byte
             log_index=to_int(log.log_index, bits=31),
             token=NATIVE if to_bytes(log.address) == COIN_LOGGER else to_bytes(log.address),
             parties=(to_bytes(log.topics[1])[-ADDRESS_BYTES:], recipients[log.topics[2]]),
-            amount=int.from_bytes(amount),
+            amount=int.from_bytes(to_bytes(log.payload)),
         )
 
 

@@ -1,6 +1,9 @@
 """What metrics count of each request to an endpoint."""
 
 from collections.abc import Sequence
+from functools import lru_cache
+
+from prometheus_client import Counter, Histogram
 
 from ctrip import metrics
 from ctrip.blockchain.transport import Call, Reply
@@ -23,8 +26,14 @@ def outcome_of(calls: Sequence[Call], replies: Sequence[Reply]) -> str:
 
 def measure(calls: Sequence[Call], outcome: str, *, chain: str, endpoint: str, seconds: float) -> None:
     """Count a request by its first call."""
-    labels = {"chain": chain, "endpoint": endpoint, "method": calls[0][0]}
-    for possible in metrics.RPC_OUTCOMES:
-        metrics.RPC_REQUESTS.labels(**labels, outcome=possible)
-    metrics.RPC_REQUESTS.labels(**labels, outcome=outcome).inc()
-    metrics.RPC_REQUEST_DURATION.labels(**labels).observe(seconds)
+    requests, durations = _series(chain, endpoint, calls[0][0])
+    requests[outcome].inc()
+    durations.observe(seconds)
+
+
+@lru_cache(maxsize=4096)
+def _series(chain: str, endpoint: str, method: str) -> tuple[dict[str, Counter], Histogram]:
+    """Return the series of what is asked again and again: to find one by its labels costs more than to count."""
+    labels = {"chain": chain, "endpoint": endpoint, "method": method}
+    requests = {outcome: metrics.RPC_REQUESTS.labels(**labels, outcome=outcome) for outcome in metrics.RPC_OUTCOMES}
+    return requests, metrics.RPC_REQUEST_DURATION.labels(**labels)

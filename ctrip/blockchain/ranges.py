@@ -10,8 +10,10 @@ from functools import partial
 
 import msgspec
 
+from ctrip.blockchain.decoding import LogJson, to_int
 from ctrip.blockchain.endpoint import Endpoint
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
+from ctrip.blockchain.forms import decoded
 from ctrip.blockchain.rpc import RpcPool
 from ctrip.blockchain.transport import TooSlow
 from ctrip.domain.addresses import hex_text
@@ -23,10 +25,9 @@ MOST_LOGS = 10_000
 """An answer with more logs than this is kept, and fewer blocks are asked for from then on: it takes memory here."""
 
 
-class RangeLogJson(msgspec.Struct, gc=False):
-    """What is looked at of a log in a range: its block is read whole where the log concerns us."""
+class RangeLogJson(LogJson, kw_only=True, gc=False):
+    """A log in a range: its block is read whole where the log concerns us."""
 
-    topics: tuple[str, ...]
     block_number: str = msgspec.field(name="blockNumber")
 
 
@@ -129,11 +130,11 @@ def _filter(blocks: BlockRange, tokens: Sequence[bytes], recipients: Sequence[by
 def _read(endpoint: Endpoint, result: msgspec.Raw, blocks: BlockRange) -> list[RangeLogJson]:
     """Decode logs. Raises NodeUnavailable where they are none, or of blocks that were not asked for."""
     try:
-        logs = _LOGS.decode(result)
-        are_inside = all(blocks.first <= int(log.block_number, 16) <= blocks.last for log in logs)
-    except ValueError as error:  # msgspec's errors, undecodable text, and numbers that are none
+        logs = decoded(_LOGS, result)
+        are_inside = all(blocks.first <= to_int(log.block_number) <= blocks.last for log in logs)
+    except NodeUnavailable as error:
         endpoint.failed()
-        raise NodeUnavailable(f"{endpoint.label} gave logs of the wrong form: {error}") from error
+        raise NodeUnavailable(f"{endpoint.label} gave logs of the wrong form: {error.detail}") from error
     if not are_inside:
         endpoint.failed()
         raise NodeUnavailable(f"{endpoint.label} gave logs of other blocks than {blocks.first} to {blocks.last}")

@@ -55,6 +55,10 @@ class BlocksRead:
         return replace(self, **{name: getattr(self, name) + getattr(later, name) for name in names})
 
 
+Check = Callable[[ChainClient, BlocksRead], None]
+"""Raises a ChainError where what one endpoint told of blocks is not to be believed: then the next one is asked."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """What one step read. `base` is the block it continues: the newest stored one, or the common ancestor.
@@ -120,17 +124,27 @@ def read_step(
 
 
 def read_blocks(
-    client: ChainClient, numbers: Iterable[int], *, issued: Issued, keep_lease: Callable[[], None]
+    client: ChainClient,
+    numbers: Iterable[int],
+    *,
+    issued: Issued,
+    keep_lease: Callable[[], None],
+    check: Check = lambda *_: None,
 ) -> Iterator[BlocksRead]:
     """Read single blocks whole, wherever they stand, BLOCKS_PER_STEP at a time. Raises BlockVanished."""
     client, rest = client.keeping(keep_lease), iter(sorted(numbers))
     while now := list(islice(rest, BLOCKS_PER_STEP)):
-        yield of_any(client, partial(_read_numbers, client, now, issued), keep_lease=keep_lease)
+        yield of_any(client, partial(_read_numbers, client, now, issued, check), keep_lease=keep_lease)
         keep_lease()
 
 
 def read_spans(
-    client: ChainClient, wanted: Iterable[BlockRange], *, issued: Issued, keep_lease: Callable[[], None]
+    client: ChainClient,
+    wanted: Iterable[BlockRange],
+    *,
+    issued: Issued,
+    keep_lease: Callable[[], None],
+    check: Check = lambda *_: None,
 ) -> Iterator[list[BlocksRead]]:
     """Read spans of linked blocks, IN_FLIGHT at once, and return those that are done, in their order.
 
@@ -143,7 +157,7 @@ def read_spans(
         try:
             while True:
                 for span in islice(rest, max(0, client.at_once(AHEAD) - len(flying))):
-                    flying.append(threads.submit(of_any, client, partial(_read_span, client, span, issued)))
+                    flying.append(threads.submit(of_any, client, partial(_read_span, client, span, issued, check)))
                 if not flying:
                     return
                 # Several are stored at once, which costs little more than one, while others are read.
@@ -174,11 +188,15 @@ def _told(flying: deque[Future[BlocksRead]]) -> Iterator[list[BlocksRead]]:
         flying[0].result()
 
 
-def _read_numbers(client: ChainClient, numbers: Sequence[int], issued: Issued, pinned: ChainClient) -> BlocksRead:
-    return _read(client, pinned, pinned.blocks(numbers), issued=issued)
+def _read_numbers(
+    client: ChainClient, numbers: Sequence[int], issued: Issued, check: Check, pinned: ChainClient
+) -> BlocksRead:
+    read = _read(client, pinned, pinned.blocks(numbers), issued=issued)
+    check(pinned, read)
+    return read
 
 
-def _read_span(client: ChainClient, span: BlockRange, issued: Issued, pinned: ChainClient) -> BlocksRead:
+def _read_span(client: ChainClient, span: BlockRange, issued: Issued, check: Check, pinned: ChainClient) -> BlocksRead:
     try:
         blocks = pinned.blocks(span)
     except BlockVanished:
@@ -187,7 +205,9 @@ def _read_span(client: ChainClient, span: BlockRange, issued: Issued, pinned: Ch
     headers = [block.header for block in blocks]
     if not is_linked(headers[1:], parent_hash=headers[0].hash):
         raise BlockVanished(f"{client.chain.name} moved while its blocks from {span.first} were read")
-    return _read(client, pinned, blocks, issued=issued)
+    read = _read(client, pinned, blocks, issued=issued)
+    check(pinned, read)
+    return read
 
 
 def of_any(
@@ -219,7 +239,7 @@ def _read(client: ChainClient, pinned: ChainClient, blocks: Sequence[Block], *, 
     """Ask for the logs of blocks, match them, and bear out what concerns us."""
     headers = [block.header for block in blocks]
     chain = client.chain
-    tokens = [token.address for token in chain.tokens if not token.is_native]
+    tokens = list(chain.contracts)
     if any(chain.logs_coin(header.number) for header in headers):
         tokens.append(COIN_LOGGER)
     logs = pinned.logs(headers, tokens=tokens)
@@ -228,7 +248,7 @@ def _read(client: ChainClient, pinned: ChainClient, blocks: Sequence[Block], *, 
         for block, found in zip(blocks, logs, strict=True)
     ]
     check_empty(client, pinned, whole, tokens=tokens)
-    borne_out, failed = bear_out(pinned, sightings(whole, issued=issued))
+    borne_out, failed = bear_out(client, pinned, sightings(whole, issued=issued))
     return BlocksRead(
         headers=tuple(headers),
         sightings=tuple(as_arrived(pinned, borne_out)),

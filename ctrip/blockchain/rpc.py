@@ -8,10 +8,11 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from ctrip.blockchain.decoding import BlockJson
 from ctrip.blockchain.endpoint import Endpoint
 from ctrip.blockchain.fleet import READING, Fleet
 from ctrip.blockchain.learning import Learnt
-from ctrip.blockchain.transport import RAW, TIMEOUT_S, Call, Clock, Fault, Form, NotServed, Reply, label_of
+from ctrip.blockchain.transport import RAW, TIMEOUT_S, Call, Clock, Fault, Form, NotServed, Reply, labels_of
 from ctrip.blockchain.turns import Manner
 from ctrip.domain.chains import Chain
 from ctrip.domain.limits import Limits, Refusal, is_its_own
@@ -35,11 +36,9 @@ class RpcPool:
     def __init__(
         self, chain: Chain, *, clock: Clock = time.monotonic, pause: Callable[[float], None] = time.sleep
     ) -> None:
-        labels = [label_of(url) for url in chain.rpc_urls]
-        self._learnt = {label: Learnt() for label in labels}
         self.endpoints = tuple(
-            Endpoint(url, chain=chain, learnt=self._learnt[label], clock=clock, pause=pause)
-            for url, label in zip(chain.rpc_urls, labels, strict=True)
+            Endpoint(url, label=label, chain=chain, learnt=Learnt(), clock=clock, pause=pause)
+            for url, label in zip(chain.rpc_urls, labels_of(chain.rpc_urls), strict=True)
         )
         self._pinned_to: Endpoint | None = None
         self._manner = Manner(is_bound=len(self.endpoints) == 1)
@@ -117,11 +116,14 @@ class RpcPool:
         """Ask for the newest block."""
         return self.on_one(lambda endpoint: endpoint.newest_with([], self._manner)[0])
 
-    def ask(self, calls: Sequence[Call]) -> list[Reply]:
-        """Send calls in batches, all to one endpoint; the next one is asked where it fails or does not serve them."""
+    def ask(self, calls: Sequence[Call], *, form: Form = RAW) -> list[Reply]:
+        """Send calls in batches, all to one endpoint; the next one is asked where it fails or does not serve them.
+
+        Their results are in a `form`, undecoded unless one is given.
+        """
 
         def work(endpoint: Endpoint) -> list[Reply]:
-            replies = endpoint.ask(calls, self._manner)
+            replies = endpoint.ask(calls, replace(self._manner, form=form))
             for (method, _), reply in zip(calls, replies, strict=True):
                 if reply.error is not None and _is_elsewhere(method, reply.error.refusal):
                     raise _Lacks(replies, reply.error)
@@ -154,13 +156,13 @@ class RpcPool:
 
         return self.on_one(work, needs=_methods(calls))
 
-    def read_at_head(self, calls: Sequence[Call], reader: Callable[[list[msgspec.Raw]], V]) -> tuple[Header, V]:
-        """Do as `read`, and return the endpoint's newest header with it, which is asked for in the same request."""
+    def read_at_head(self, calls: Sequence[Call], reader: Callable[[list[BlockJson | None]], V]) -> tuple[Header, V]:
+        """Do as `read` for blocks, and return the endpoint's newest header, which is asked for in the same request."""
 
         def work(endpoint: Endpoint) -> tuple[Header, V]:
-            header, results = endpoint.newest_with(calls, self._manner)
+            header, blocks = endpoint.newest_with(calls, self._manner)
             try:
-                return header, reader(results)
+                return header, reader(blocks)
             except NodeUnavailable:
                 endpoint.failed()
                 raise
@@ -175,12 +177,13 @@ class RpcPool:
 
     def limits(self) -> dict[str, Limits]:
         """Return what each endpoint accepts, as far as that was learnt, by label."""
-        return {label: learnt.limits for label, learnt in self._learnt.items()}
+        return {endpoint.label: endpoint.learnt.limits for endpoint in self.endpoints}
 
     def adopt(self, limits: Mapping[str, Limits]) -> None:
         """Start from what was learnt before; labels that are not of this chain are left out."""
-        for label in self._learnt.keys() & limits.keys():
-            self._learnt[label].adopt(limits[label])
+        for endpoint in self.endpoints:
+            if endpoint.label in limits:
+                endpoint.learnt.adopt(limits[endpoint.label])
 
     def verify(self) -> None:
         """Raise MisconfiguredError where a reachable endpoint is on another chain.

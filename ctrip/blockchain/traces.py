@@ -2,16 +2,18 @@
 
 Asked for by `debug_traceBlockByHash` (geth, Erigon, Nethermind, Besu, reth, anvil) or `trace_block` (Erigon,
 Nethermind, reth). Tracing is heavy and often not sold: an endpoint that refuses it, or fails at it, is not asked again
-while the process lives.
+for a while, longer each time.
 """
 
+import time
 from collections.abc import Iterator
 
 import msgspec
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.decoding import to_bytes, to_int
-from ctrip.blockchain.transport import Call
+from ctrip.blockchain.learning import Refusals
+from ctrip.blockchain.transport import Call, Clock
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.inflows import Hop
 from ctrip.domain.scanning import Header
@@ -19,7 +21,7 @@ from ctrip.errors import NodeUnavailable
 
 _MOVING = ("CALL", "CREATE", "CREATE2", "SELFDESTRUCT")
 """The frames that move coin: the value of a DELEGATECALL is its caller's, and a CALLCODE's stays where it is."""
-_NO_TRACES: set[tuple[int, str | None]] = set()
+_REFUSALS: dict[tuple[int, str | None], Refusals] = {}
 
 
 class _Frame(msgspec.Struct):
@@ -67,26 +69,29 @@ _FRAMES = msgspec.json.Decoder(list[_Traced])
 _STEPS = msgspec.json.Decoder(list[_Step])
 
 
-def hops_in(client: ChainClient, block: Header) -> list[Hop] | None:
+def hops_in(client: ChainClient, block: Header, *, clock: Clock = time.monotonic) -> list[Hop] | None:
     """Return every hop of coin below the top of a block's transactions; None where the endpoint does not tell them.
 
     `client` is a pinned one. A frame that failed moved nothing, and nothing below it did.
     """
-    place = (client.chain.chain_id, client.endpoint)
-    if place in _NO_TRACES:
-        return None
+    refusals = _REFUSALS.setdefault((client.chain.chain_id, client.endpoint), Refusals())
     ways: tuple[Call, ...] = (
         ("debug_traceBlockByHash", [hex_text(block.hash), {"tracer": "callTracer"}]),
         ("trace_block", [hex(block.number)]),
     )
+    methods = [method for method, _ in ways]
+    if refusals.has_any(methods, now=clock()):
+        return None
     try:
         for call in ways:
             reply = client.ask([call])[0]
             if reply.error is None:
-                return _hops(call[0], reply.result, block=block)
+                hops = _hops(call[0], reply.result, block=block)
+                refusals.forget(methods)
+                return hops
     except NodeUnavailable:
         pass  # too heavy, or of a form of its own: what was inferred stands
-    _NO_TRACES.add(place)
+    refusals.note(ways[0][0], now=clock())
     return None
 
 

@@ -13,35 +13,25 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-import urllib3
 
+from ctrip.blockchain.answers import Answer, NoAnswer
 from ctrip.blockchain.buffers import Buffers
+from ctrip.blockchain.connections import Connections, Overdue, place_of, system_trust
+from ctrip.blockchain.forms import WrongForm, decoded
 from ctrip.domain.limits import Refusal, classify, seconds_to_wait
 from ctrip.errors import NodeRefused, NodeUnavailable
 
 TIMEOUT_S = 8.0
 """The most that one request may take, however slowly its answer drips."""
-_SILENCE_S = 4.0
 MAX_REPLY_BYTES = 64 * 2**20
 _MAX_ERROR_BYTES = 2**16
-_CHUNK = 2**16
-_GROWTH = 2**18
-_CONNECTIONS = 64
-"""Kept open per host; more threads than this at once only dial again."""
+_MAX_LEADING_BYTES = 2**10
+_KEPT = 128
+"""Connections that are kept open; more threads than this at once only dial again."""
 
 Call = tuple[str, list[object]]
 Clock = Callable[[], float]
-_POOL = urllib3.PoolManager(
-    num_pools=64,
-    maxsize=_CONNECTIONS,
-    block=False,
-    retries=False,
-    timeout=urllib3.Timeout(connect=2.0, read=_SILENCE_S),
-    cert_reqs="CERT_REQUIRED",
-)
-_HEADERS = {"Content-Type": "application/json"}
-# What comes from afar is worth unpacking: a block packs to a fifth. From this machine or rack it would only cost CPU.
-_PACKED_HEADERS = _HEADERS | {"Accept-Encoding": "gzip"}
+_CONNECTIONS = Connections(most=_KEPT, trust=system_trust)
 _BUFFERS = Buffers(most=16)
 _ANY_NUMBER = nullcontext()
 _HIDDEN = re.compile(r"\w+://\S+")
@@ -83,15 +73,17 @@ class Form:
         self._single = msgspec.json.Decoder(told)
 
     def decode(self, body: bytes | memoryview) -> list[Reply]:
-        """Decode a whole answer. Raises msgspec.DecodeError."""
+        """Decode a whole answer. Raises WrongForm."""
         # A node that dislikes a batch as a whole answers with a single object.
-        is_batch = bytes(memoryview(body)[:_MAX_ERROR_BYTES]).lstrip()[:1] == b"["
-        replies: list[Reply] = self._batch.decode(body) if is_batch else [self._single.decode(body)]  # type: ignore[list-item]
+        is_batch = bytes(memoryview(body)[:_MAX_LEADING_BYTES]).lstrip()[:1] == b"["
+        replies: list[Reply] = decoded(self._batch, body) if is_batch else [decoded(self._single, body)]  # type: ignore[list-item]
         return replies
 
 
 RAW = Form(msgspec.Raw)
 """Results that stay undecoded JSON, `b"null"` included."""
+TEXTS = Form(str)
+"""Quantities, and what contracts answer."""
 
 
 class RateLimited(NodeUnavailable):
@@ -125,6 +117,16 @@ def label_of(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
+def labels_of(urls: Sequence[str]) -> list[str]:
+    """Return what may be shown of endpoints that stand beside each other, no two the same: `host`, `host#2`, `host#3`.
+
+    Whoever counts voices goes by these: two keys of one provider, or two chains behind one gateway, are two endpoints.
+    """
+    labels = [label_of(url) for url in urls]
+    before = [labels[:at].count(label) for at, label in enumerate(labels)]
+    return [f"{label}#{count + 1}" if count else label for label, count in zip(labels, before, strict=True)]
+
+
 def refused(method: str, fault: Fault, *, kind: type[NodeRefused] = NodeRefused) -> NodeRefused:
     """Make the error for a call that the node answered with one."""
     message = fault.message[:500]
@@ -136,90 +138,84 @@ def exchange(
     calls: Sequence[Call],
     *,
     form: Form = RAW,
+    label: str | None = None,
     clock: Clock = time.monotonic,
     arriving: AbstractContextManager[object] = _ANY_NUMBER,
 ) -> list[Reply]:
     """Send calls as one batch and return their replies in the calls' order; an error of a single call is in its reply.
 
-    The answer is received and decoded inside of `arriving`, which may bound how many are in memory at once.
+    The answer is received and decoded inside of `arriving`, which may bound how many are in memory at once. `label` is
+    what errors call the endpoint, where its host alone does not tell it from others.
 
     Raises NodeUnavailable where nothing usable came back, RateLimited where too much was asked of late, TooSlow, and
     BatchRefused where the endpoint refused several calls as a whole.
     """
-    label = label_of(url)
     requests = [
         {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         for number, (method, params) in enumerate(calls)
     ]
     body = msgspec.json.encode(requests if len(requests) > 1 else requests[0])
-    headers = _PACKED_HEADERS if url.startswith("https:") else _HEADERS
-    deadline = clock() + TIMEOUT_S
+    deadline, label = clock() + TIMEOUT_S, label or label_of(url)
+
+    def check() -> None:
+        if clock() > deadline:
+            raise Overdue
+
     try:
-        with _POOL.request("POST", url, body=body, headers=headers, preload_content=False) as response:
-            if response.status >= 300:
-                return _failed(response, count=len(calls), label=label)
+        place = place_of(url)
+        with _CONNECTIONS.to(place) as connection:
+            answer = connection.ask(place.head, body, check=check)
+            if answer.status >= 300:
+                return _failed(answer, count=len(calls), label=label)
             with arriving:
-                return _answered(response, form, count=len(calls), label=label, clock=clock, deadline=deadline)
-    except urllib3.exceptions.HTTPError as error:
-        # The exception's own text holds the URL's path, where providers put the key.
-        kind = TooSlow if isinstance(error, urllib3.exceptions.TimeoutError) else NodeUnavailable
-        raise kind(f"{label} did not answer: {type(error).__name__}") from None
+                return _answered(answer, form, count=len(calls), label=label)
+    except TimeoutError as error:
+        raise TooSlow(f"{label} did not answer whole in time: {type(error).__name__}") from None
+    except (OSError, NoAnswer) as error:
+        # The exception's own text may hold the URL's path, where providers put the key.
+        raise NodeUnavailable(f"{label} did not answer: {type(error).__name__}") from None
 
 
-def _answered(
-    response: urllib3.BaseHTTPResponse, form: Form, *, count: int, label: str, clock: Clock, deadline: float
-) -> list[Reply]:
+def _answered(answer: Answer, form: Form, *, count: int, label: str) -> list[Reply]:
     buffer = _BUFFERS.take()
     try:
-        answer = _read(response, buffer, label=label, clock=clock, deadline=deadline)
-        if answer is None:
+        body = answer.body(buffer, most=MAX_REPLY_BYTES)
+        if body is None:
             too_large = Fault(413, f"response too large: more than {MAX_REPLY_BYTES} bytes")
             return _refused_all(too_large, count=count, label=label)
-        return _decode(answer, form, count=count, label=label)
+        return _decode(body, form, count=count, label=label)
     finally:
         _BUFFERS.give(buffer)
 
 
-def _read(
-    response: urllib3.BaseHTTPResponse, buffer: bytearray, *, label: str, clock: Clock, deadline: float
-) -> memoryview | None:
-    """Return the whole body, in `buffer`; None where it is too large, and then the connection is not used again."""
-    end = 0
-    while chunk := response.read1(_CHUNK):
-        begin, end = end, end + len(chunk)
-        if end > MAX_REPLY_BYTES:
-            return None
-        while end > len(buffer):
-            buffer += bytes(_GROWTH)
-        buffer[begin:end] = chunk
-        if clock() > deadline:
-            raise TooSlow(f"{label} did not answer whole within {TIMEOUT_S:.0f} s")
-    response.release_conn()
-    return memoryview(buffer)[:end]
-
-
-def _failed(response: urllib3.BaseHTTPResponse, *, count: int, label: str) -> list[Reply]:
+def _failed(answer: Answer, *, count: int, label: str) -> list[Reply]:
     """Make of an HTTP error what it means: a pause, an answer that came with the wrong status, or a failure."""
-    body = response.read1(_MAX_ERROR_BYTES)
-    fault = _fault_in(body)
+    fault = _fault_in(answer)
     text = "" if fault is None else f": {fault.text[:200]}"
-    told = f"{label} answered HTTP {response.status}{text}"
-    wait_s = retry_after(response.headers.get("Retry-After"), date=response.headers.get("Date"))
-    refusal = fault.refusal if fault is not None else Refusal.SIZE if response.status == 413 else Refusal.OTHER
-    if response.status == 429 or (response.status == 503 and wait_s is not None) or refusal is Refusal.RATE:
+    told = f"{label} answered HTTP {answer.status}{text}"
+    wait_s = retry_after(answer.headers.get("retry-after"), date=answer.headers.get("date"))
+    refusal = fault.refusal if fault is not None else Refusal.SIZE if answer.status == 413 else Refusal.OTHER
+    if answer.status == 429 or (answer.status == 503 and wait_s is not None) or refusal is Refusal.RATE:
         raise RateLimited(told, wait_s=seconds_to_wait(text) if wait_s is None else wait_s)
-    is_about_the_question = fault is not None and 400 <= response.status < 500 and response.status not in (401, 403)
+    is_about_the_question = fault is not None and 400 <= answer.status < 500 and answer.status not in (401, 403)
     if refusal is not Refusal.OTHER or is_about_the_question:
-        return _refused_all(fault or Fault(response.status, "request entity too large"), count=count, label=label)
+        return _refused_all(fault or Fault(answer.status, "request entity too large"), count=count, label=label)
     raise NodeUnavailable(told)
 
 
-def _fault_in(body: bytes) -> Fault | None:
+def _fault_in(answer: Answer) -> Fault | None:
+    try:
+        body = answer.body(bytearray(), most=_MAX_ERROR_BYTES)
+    except (OSError, NoAnswer):
+        # The status says enough: whoever limits the rate may well hang up.
+        return None
+    if body is None:
+        return None
     try:
         replies = RAW.decode(body)
         fault = next((reply.error for reply in replies if reply.error is not None), None)
-        faults = _FAULTS.decode(body) if fault is None else fault
-    except msgspec.DecodeError:
+        faults = decoded(_FAULTS, body) if fault is None else fault
+    except WrongForm:
         return None
     return faults if isinstance(faults, Fault) else next(iter(faults), None)
 
@@ -245,8 +241,8 @@ def retry_after(value: str | None, *, date: str | None = None) -> float | None:
 def _decode(body: memoryview, form: Form, *, count: int, label: str) -> list[Reply]:
     try:
         replies = form.decode(body)
-    except msgspec.DecodeError as error:
-        raise NodeUnavailable(f"{label} answered no JSON-RPC, or another than was asked for: {error}") from None
+    except WrongForm as error:
+        raise NodeUnavailable(f"{label} answered no JSON-RPC, or another than was asked for: {error.detail}") from None
     _stop_where_limited(replies, label=label)
     if any(reply.error is None and reply.result is msgspec.UNSET for reply in replies):
         raise NodeUnavailable(f"{label} answered with neither a result nor an error")

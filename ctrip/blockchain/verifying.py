@@ -1,40 +1,51 @@
 """Before a transfer is final, another endpoint than the one that told of it must bear it out, where the chain has one.
 
-Asked for are the receipt, which says in which block the transaction is, whether it succeeded and what it logged; and
-for coin the transaction itself, which says who got how much. A chain with one endpoint alone is asked once more: that
-catches a node that changed its mind.
+Asked for are the receipt, which says in which block the transaction is, whether it succeeded and what it logged; for
+coin the transaction itself, which says who got how much; and the block, which says when that was. A chain with one
+endpoint alone is asked once more: that catches a node that changed its mind.
 
-the receipt shows it                                          borne out
-the receipt shows something else                              contradicted
-no receipt, and the block does not hold the transaction       contradicted
-no receipt, and the block holds it, or is another, or unknown not told: many nodes keep no old receipts
+the receipt shows it, and the block has the time that was told    borne out
+the receipt shows something else, or the block another time       contradicted
+no receipt, and the block does not hold the transaction           contradicted
+no receipt, and the block holds it; another block there, or none  not told: many nodes keep no old receipts
 
-What was contradicted is refuted when no endpoint's block holds it, that of the one which told of it included.
+How deep it lies is told by two endpoints as well (`depth`): who is behind bears nothing out as yet.
+
+What becomes of the contradicted, all endpoints together say (`recounting`).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
 
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.decoding import Receipt, ReceiptJson, TransactionJson, decoded, receipt_of, to_bytes, to_int
+from ctrip.blockchain.decoding import (
+    HeaderJson,
+    Receipt,
+    ReceiptJson,
+    TransactionJson,
+    header_of,
+    numbered,
+    receipt_of,
+    to_bytes,
+    to_int,
+)
+from ctrip.blockchain.depth import Depth
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
-from ctrip.blockchain.reading import read_blocks
+from ctrip.blockchain.forms import decoded
 from ctrip.blockchain.transport import Call, Reply
 from ctrip.domain.addresses import COIN_LOGGER, NATIVE, hex_text
-from ctrip.domain.processing import difference
 from ctrip.domain.scanning import Header
 from ctrip.domain.transfers import NATIVE_LOG_INDEX, Transfer
-from ctrip.errors import BlockVanished, NodeRefused, NodeUnavailable
+from ctrip.errors import NodeRefused, NodeUnavailable
 
 
-class _BlockJson(msgspec.Struct):
+class _BlockJson(HeaderJson, kw_only=True):
     """A block with the hashes of its transactions."""
 
-    hash: str
     transactions: list[str]
 
 
@@ -53,6 +64,14 @@ class Word(StrEnum):
 
 
 @dataclass(frozen=True)
+class _Block:
+    """What an endpoint has at a number."""
+
+    header: Header
+    transactions: frozenset[bytes]
+
+
+@dataclass(frozen=True)
 class Heard:
     """The ids of transfers that another endpoint bears out, and of those that all who can tell contradict."""
 
@@ -60,49 +79,41 @@ class Heard:
     contradicted: tuple[str, ...] = ()
 
 
-def verify(client: ChainClient, transfers: Sequence[Transfer], *, keep_lease: Callable[[], None]) -> Heard:
+def verify(
+    client: ChainClient,
+    transfers: Sequence[Transfer],
+    *,
+    ours: Sequence[Header],
+    told_by: str | None = None,
+    keep_lease: Callable[[], None],
+) -> Heard:
     """Ask other endpoints for transfers that have a receipt, until one of them bears a transfer out.
 
-    Whoever contradicts what another one bears out is distrusted. Where all that can tell contradict it, nobody knows
-    who is right: that is said, and it may be asked again, as what nobody told of. `keep_lease` is called between
-    requests.
+    `ours` are the newest blocks that were read, oldest first; `told_by` told of the last of them just now. Transfers
+    that are not deep under it are not asked for. Whoever contradicts what another one bears out is distrusted. Where
+    all that can tell contradict it, nobody knows who is right: that is said, and it may be asked again, as what nobody
+    told of. `keep_lease` is called between requests.
     """
-    client = client.keeping(keep_lease)
-    told_by: dict[str | None, list[Transfer]] = defaultdict(list)
+    client, depth = client.keeping(keep_lease), Depth(client, transfers, ours=ours, told_by=told_by)
+    groups: dict[str | None, list[Transfer]] = defaultdict(list)
     for transfer in transfers:
-        told_by[transfer.endpoint].append(transfer)
-    heard = [_hear(_witnesses(client, by), told, keep_lease=keep_lease) for by, told in told_by.items()]
+        if depth.is_known(transfer):
+            groups[transfer.endpoint].append(transfer)
+    shown, contradicted = list[Transfer](), list[Transfer]()
+    for by, told in groups.items():
+        borne_out, denied = _hear(_witnesses(client, by), told, depth=depth, keep_lease=keep_lease)
+        shown += borne_out
+        contradicted += denied
+    depth.ask_for(client, shown, keep_lease=keep_lease)
     return Heard(
-        borne_out=tuple(each for one in heard for each in one.borne_out),
-        contradicted=tuple(each for one in heard for each in one.contradicted),
+        borne_out=tuple(each.id for each in shown if depth.is_shared(each)),
+        contradicted=tuple(each.id for each in contradicted),
     )
 
 
-def refuted(
-    client: ChainClient, contested: Sequence[Transfer], *, keep_lease: Callable[[], None]
-) -> Sequence[Transfer]:
-    """Return the transfers that no endpoint's block holds, that of the one which told of them included.
-
-    An endpoint that has another block there, or none, says nothing. Where only one of several answers, nothing is
-    refuted.
-    """
-    client, recipients, heard = client.keeping(keep_lease), {transfer.recipient for transfer in contested}, 0
-    for endpoint in client.endpoints:
-        if not contested:
-            return []
-        numbers = {transfer.block_number for transfer in contested}
-        try:
-            alone = _alone(client, endpoint)
-            told = list(read_blocks(alone, numbers, issued=recipients.intersection, keep_lease=keep_lease))
-        except (BlockVanished, NodeRefused, NodeUnavailable):
-            contested = [transfer for transfer in contested if transfer.endpoint != endpoint]
-            continue
-        heard += 1
-        hashes = {header.hash for read in told for header in read.headers}
-        sightings = [sighting for read in told for sighting in read.sightings]
-        strangers = difference(contested, sightings, blocks=numbers).strangers
-        contested = [transfer for transfer in strangers if transfer.block_hash in hashes]
-    return contested if heard >= min(2, len(client.endpoints)) else []
+def words_of(witness: ChainClient, transfers: Sequence[Transfer]) -> dict[str, Word]:
+    """Ask one endpoint for all of the transfers in one batch. Returns its word on each by id."""
+    return _ask(witness, transfers)[0]
 
 
 def agreeing(client: ChainClient, headers: Sequence[Header], *, told_by: str, keep_lease: Callable[[], None]) -> int:
@@ -148,16 +159,21 @@ def _witnesses(client: ChainClient, endpoint: str | None) -> Iterator[ChainClien
             return
 
 
-def _hear(witnesses: Iterator[ChainClient], told: Sequence[Transfer], *, keep_lease: Callable[[], None]) -> Heard:
-    open_ones, deniers, borne_out = list(told), defaultdict[str, list[ChainClient]](list), list[str]()
+def _hear(
+    witnesses: Iterator[ChainClient], told: Sequence[Transfer], *, depth: Depth, keep_lease: Callable[[], None]
+) -> tuple[list[Transfer], list[Transfer]]:
+    """Return the transfers that a witness bears out, and those that only contradict it."""
+    open_ones, deniers, borne_out = list(told), defaultdict[str, list[ChainClient]](list), list[Transfer]()
     for witness in witnesses:
-        words = _ask(witness, open_ones)
+        wanted = depth.wanted(open_ones)
+        words, blocks = _ask(witness, open_ones, also=wanted)
+        depth.note(witness.endpoint or "", wanted, blocks)
         keep_lease()
         for transfer in open_ones:
             if words[transfer.id] is Word.CONTRADICTED:
                 deniers[transfer.id].append(witness)
             elif words[transfer.id] is Word.BORNE_OUT:
-                borne_out.append(transfer.id)
+                borne_out.append(transfer)
                 for liar in deniers.pop(transfer.id, []):
                     liar.distrust("receipt", _place(transfer))
         open_ones = [transfer for transfer in open_ones if words[transfer.id] is not Word.BORNE_OUT]
@@ -166,55 +182,81 @@ def _hear(witnesses: Iterator[ChainClient], told: Sequence[Transfer], *, keep_le
     for transfer in open_ones:
         for denier in deniers[transfer.id]:
             denier.dispute("receipt", f"{_place(transfer)}, of which {transfer.endpoint or 'another'} told")
-    return Heard(tuple(borne_out), tuple(transfer.id for transfer in open_ones if deniers[transfer.id]))
+    return borne_out, [transfer for transfer in open_ones if deniers[transfer.id]]
 
 
-def _ask(witness: ChainClient, transfers: Sequence[Transfer]) -> dict[str, Word]:
-    """Ask one endpoint for all of the transfers in one batch. Returns its word on each by id."""
+def _ask(
+    witness: ChainClient, transfers: Sequence[Transfer], *, also: Collection[int] = ()
+) -> tuple[dict[str, Word], dict[int, Header]]:
+    """Ask one endpoint for all of the transfers, and for the blocks of `also`, in one batch.
+
+    Returns its word on each transfer by id, and the blocks that it has.
+    """
     calls: list[Call] = []
     for transfer in transfers:
         calls.append(("eth_getTransactionReceipt", [hex_text(transfer.tx_hash or b"")]))
         if _is_coin(transfer):
             calls.append(("eth_getTransactionByHash", [hex_text(transfer.tx_hash or b"")]))
+    numbers = sorted({*also, *(transfer.block_number for transfer in transfers)})
+    calls += [("eth_getBlockByNumber", [hex(number), False]) for number in numbers]
     try:
-        replies = iter(witness.ask(calls))
-        words = {each.id: _word(each, next(replies), next(replies) if _is_coin(each) else None) for each in transfers}
-        unknown = _of_unknown(witness, [each for each in transfers if words[each.id] is None])
+        replies = witness.ask(calls)
     except (NodeUnavailable, NodeRefused):
-        return dict.fromkeys((transfer.id for transfer in transfers), Word.NOT_TOLD)
-    return {transfer_id: word or unknown[transfer_id] for transfer_id, word in words.items()}
-
-
-def _of_unknown(witness: ChainClient, unknown: Sequence[Transfer]) -> dict[str, Word]:
-    """Tell an endpoint whose block holds no such transaction from one that keeps no receipt, or is behind."""
-    numbers = sorted({transfer.block_number for transfer in unknown})
-    calls: list[Call] = [("eth_getBlockByNumber", [hex(number), False]) for number in numbers]
-    told = [decoded(_BLOCK, reply.result) for reply in (witness.ask(calls) if calls else []) if reply.error is None]
-    held = {to_bytes(block.hash): block.transactions for block in told if block is not None}
-    return {
-        each.id: Word.CONTRADICTED
-        if each.block_hash in held and hex_text(each.tx_hash or b"") not in held[each.block_hash]
-        else Word.NOT_TOLD
-        for each in unknown
+        return dict.fromkeys((transfer.id for transfer in transfers), Word.NOT_TOLD), {}
+    of_blocks = zip(numbers, replies[len(calls) - len(numbers) :], strict=True)
+    blocks = {number: block for number, reply in of_blocks if (block := _block(number, reply)) is not None}
+    rest = iter(replies)
+    words = {
+        each.id: _word(each, next(rest), next(rest) if _is_coin(each) else None, blocks.get(each.block_number))
+        for each in transfers
     }
+    return words, {number: block.header for number, block in blocks.items()}
 
 
-def _word(transfer: Transfer, of_receipt: Reply, of_transaction: Reply | None) -> Word | None:
-    """Return what replies say of one transfer; None where the endpoint does not know its transaction."""
+def _block(number: int, reply: Reply) -> _Block | None:
+    if reply.error is not None:
+        return None
+    try:
+        told = decoded(_BLOCK, reply.result)
+        if told is None:
+            return None
+        transactions = frozenset(to_bytes(tx_hash) for tx_hash in told.transactions)
+        return _Block(numbered(number, header_of(told)), transactions)
+    except NodeUnavailable:
+        return None
+
+
+def _word(transfer: Transfer, of_receipt: Reply, of_transaction: Reply | None, block: _Block | None) -> Word:
+    """Return what replies say of one transfer."""
     if of_receipt.error is not None or (of_transaction is not None and of_transaction.error is not None):
         # What it refuses of one transfer must not keep another from being borne out.
         return Word.NOT_TOLD
     try:
         told = decoded(_RECEIPT, of_receipt.result)
         transaction = None if of_transaction is None else decoded(_TRANSACTION, of_transaction.result)
+        if told is None or (of_transaction is not None and transaction is None):
+            return _word_of_unknown(transfer, block)
+        is_shown = _is_shown(transfer, receipt_of(told), transaction)
     except NodeUnavailable:
         return Word.NOT_TOLD
-    if told is None or (of_transaction is not None and transaction is None):
-        return None
-    receipt = receipt_of(told)
+    if not is_shown:
+        return Word.CONTRADICTED
+    if block is None or block.header.hash != transfer.block_hash:
+        # Its receipt says otherwise: behind one address there may be several nodes, or a reorg goes on.
+        return Word.NOT_TOLD
+    return Word.BORNE_OUT if block.header.time == transfer.block_time else Word.CONTRADICTED
+
+
+def _word_of_unknown(transfer: Transfer, block: _Block | None) -> Word:
+    """Tell an endpoint whose block holds no such transaction from one that keeps no receipt, or is behind."""
+    is_its_block = block is not None and block.header.hash == transfer.block_hash
+    is_lacking = block is not None and transfer.tx_hash not in block.transactions
+    return Word.CONTRADICTED if is_its_block and is_lacking else Word.NOT_TOLD
+
+
+def _is_shown(transfer: Transfer, receipt: Receipt, transaction: TransactionJson | None) -> bool:
     is_there = receipt.succeeded and receipt.block_hash == transfer.block_hash and receipt.tx_hash == transfer.tx_hash
-    holds = _has_log(receipt, transfer) if transaction is None else _is_payment(transaction, transfer)
-    return Word.BORNE_OUT if is_there and holds else Word.CONTRADICTED
+    return is_there and (_has_log(receipt, transfer) if transaction is None else _is_payment(transaction, transfer))
 
 
 def _has_log(receipt: Receipt, transfer: Transfer) -> bool:

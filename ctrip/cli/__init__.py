@@ -6,7 +6,7 @@ from typing import cast
 
 import click
 
-from ctrip.errors import CtripError
+from ctrip.errors import CtripError, InvalidValue
 from ctrip.log import redact
 
 NOUNS = {
@@ -53,6 +53,7 @@ def cli() -> None:
 def main() -> None:
     """Run the tool. What is wrong is one message on stderr and an exit code that is not 0; never a traceback for it."""
     try:
+        _check_text(sys.argv)
         cli.main(prog_name="ctrip", standalone_mode=False)
     except click.ClickException as error:
         error.show()
@@ -63,3 +64,12 @@ def main() -> None:
     except CtripError as error:
         click.echo(f"ctrip: {redact(error.detail)}", err=True)
         sys.exit(1)
+
+
+def _check_text(arguments: list[str]) -> None:
+    """Raise InvalidValue where an argument is no text: nothing that is stored or printed could hold it."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InvalidValue(f"the argument {argument!a} is not UTF-8") from None

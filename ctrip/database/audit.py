@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database.models import deposit_addresses, events, payments, sweep_attempts, sweep_intents, transfers
 from ctrip.database.standings import payment_of
@@ -62,9 +62,9 @@ class Destination:
     intent_id: str
 
 
-def take_snapshot(session: Session) -> None:
+def take_snapshot(session: Connection) -> None:
     """Let all that this transaction reads be of one moment, and let it take its time. Comes first in a transaction."""
-    session.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
+    session.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
     session.execute(sa.text("SET LOCAL statement_timeout = '15min'"))
 
 
@@ -75,7 +75,7 @@ def invariants() -> Iterator[tuple[str, str]]:
         yield name, query.strip().rstrip(";")
 
 
-def broken(session: Session) -> list[Violation]:
+def broken(session: Connection) -> list[Violation]:
     """Return what violates the invariants of invariants.sql, MOST_PER_INVARIANT of each at the most."""
     arrows = [{"before": old, "after": new} for old, targets in TRANSITIONS.items() for new in targets]
     parameters = {"arrows": json.dumps(arrows), "job_died": JOB_DIED}
@@ -87,7 +87,7 @@ def broken(session: Session) -> list[Violation]:
     return found
 
 
-def kept_secrets(session: Session, *, is_phrase: Callable[[str], bool]) -> list[Violation]:
+def kept_secrets(session: Connection, *, is_phrase: Callable[[str], bool]) -> list[Violation]:
     """Return the texts that hold a secret, MOST_PER_INVARIANT at the most.
 
     Postgres cannot know the words of BIP-39: it narrows down, and `is_phrase` says whether a seed phrase is in a text.
@@ -104,13 +104,13 @@ def kept_secrets(session: Session, *, is_phrase: Callable[[str], bool]) -> list[
     return list(islice(found, MOST_PER_INVARIANT))
 
 
-def payments_after(session: Session, payment_id: str, *, limit: int) -> list[Payment]:
+def payments_after(session: Connection, payment_id: str, *, limit: int) -> list[Payment]:
     """Return payments in the order of their ids, those after one."""
     query = sa.select(payments).where(payments.c.id > payment_id).order_by(payments.c.id).limit(limit)
     return [payment_of(row) for row in session.execute(query)]
 
 
-def last_bodies(session: Session, payment_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+def last_bodies(session: Connection, payment_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return what the newest event of each payment told."""
     query = (
         sa.select(events.c.payment_id, events.c.body)
@@ -121,7 +121,7 @@ def last_bodies(session: Session, payment_ids: Sequence[str]) -> dict[str, dict[
     return {row.payment_id: row.body for row in session.execute(query)}
 
 
-def issued_after(session: Session, address: bytes, *, limit: int) -> list[Issued]:
+def issued_after(session: Connection, address: bytes, *, limit: int) -> list[Issued]:
     """Return issued addresses in their order, those after one."""
     of = deposit_addresses.c
     query = sa.select(of.address, of.wallet_fingerprint, of.derivation_index, of.payment_id)
@@ -129,7 +129,7 @@ def issued_after(session: Session, address: bytes, *, limit: int) -> list[Issued
     return [Issued(*row) for row in rows]
 
 
-def signed_after(session: Session, intent_id: str, number: int, *, limit: int) -> list[Signed]:
+def signed_after(session: Connection, intent_id: str, number: int, *, limit: int) -> list[Signed]:
     """Return signed transactions in the order of their intents, those after one."""
     of = sweep_attempts.c
     query = sa.select(of.intent_id, of.number, of.raw, of.tx_hash)
@@ -137,7 +137,7 @@ def signed_after(session: Session, intent_id: str, number: int, *, limit: int) -
     return [Signed(*row) for row in session.execute(query.where(later).order_by(of.intent_id, of.number).limit(limit))]
 
 
-def destinations(session: Session) -> list[Destination]:
+def destinations(session: Connection) -> list[Destination]:
     """Return where sweeps go, by chain and recipient."""
     of = sweep_intents.c
     query = sa.select(of.chain_id, of.recipient, sa.func.count(), sa.func.min(of.id))
@@ -145,7 +145,7 @@ def destinations(session: Session) -> list[Destination]:
     return [Destination(*row) for row in rows]
 
 
-def canonical_transfers(session: Session, chain_id: int, *, first: int, last: int) -> list[Transfer]:
+def canonical_transfers(session: Connection, chain_id: int, *, first: int, last: int) -> list[Transfer]:
     """Return the canonical transfers of the blocks `first` to `last`."""
     query = sa.select(transfers).where(
         transfers.c.chain_id == chain_id,
@@ -155,7 +155,7 @@ def canonical_transfers(session: Session, chain_id: int, *, first: int, last: in
     return [transfer_of(row) for row in session.execute(query)]
 
 
-def paid_addresses_after(session: Session, chain_id: int, address: bytes, *, limit: int) -> list[bytes]:
+def paid_addresses_after(session: Connection, chain_id: int, address: bytes, *, limit: int) -> list[bytes]:
     """Return the addresses that transfers came to, in their order, those after one."""
     of = transfers.c
     query = sa.select(of.recipient).distinct().where(of.chain_id == chain_id, of.recipient > address)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database.models import audit_log
 from ctrip.domain.audit_log import Deed
@@ -11,7 +11,7 @@ from ctrip.domain.ids import Prefix
 
 
 def add(
-    session: Session,
+    session: Connection,
     *,
     by: str,
     action: str,
@@ -26,7 +26,7 @@ def add(
 
 
 def matching(
-    session: Session, *, by: str | None, action: str | None, limit: int, after: str | None = None
+    session: Connection, *, by: str | None, action: str | None, limit: int, after: str | None = None
 ) -> list[Deed]:
     """Return what was done, newest first: by one, and of actions that begin so; what is older than the id `after`."""
     query = sa.select(audit_log)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database.models import balance_checks, deposit_addresses, payments
 from ctrip.domain.payments import Status
@@ -43,38 +43,38 @@ class Watched:
     expires_at: datetime
 
 
-def find(session: Session, chain_id: int) -> Rounds:
+def find(session: Connection, chain_id: int) -> Rounds:
     """Return where the rounds of a chain stand."""
     row = session.execute(sa.select(balance_checks).where(balance_checks.c.chain_id == chain_id)).one_or_none()
     return Rounds() if row is None else Rounds(**{each.name: row._mapping[each.name] for each in fields(Rounds)})
 
 
-def store(session: Session, chain_id: int, rounds: Rounds) -> None:
+def store(session: Connection, chain_id: int, rounds: Rounds) -> None:
     """Write down where the rounds of a chain stand."""
     values = {each.name: getattr(rounds, each.name) for each in fields(Rounds)}
     statement = pg.insert(balance_checks).values(chain_id=chain_id, **values)
     session.execute(statement.on_conflict_do_update(index_elements=["chain_id"], set_=values))
 
 
-def with_deadline(session: Session, *, after: datetime, until: datetime, limit: int) -> list[Watched]:
+def with_deadline(session: Connection, *, after: datetime, until: datetime, limit: int) -> list[Watched]:
     """Return the watched payments whose deadline lies after `after`, not after `until`, earliest first."""
     return _watched(session, payments.c.expires_at > after, payments.c.expires_at <= until, limit=limit)
 
 
-def watched(session: Session, *, since: datetime, after: tuple[datetime, str] | None, limit: int) -> list[Watched]:
+def watched(session: Connection, *, since: datetime, after: tuple[datetime, str] | None, limit: int) -> list[Watched]:
     """Return the watched payments with a deadline later than `since`, by deadline, those after (deadline, id)."""
     place = sa.tuple_(payments.c.expires_at, payments.c.id)
     later = sa.true() if after is None else place > sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
     return _watched(session, payments.c.expires_at > since, later, limit=limit)
 
 
-def addresses_after(session: Session, address: bytes, *, limit: int) -> list[bytes]:
+def addresses_after(session: Connection, address: bytes, *, limit: int) -> list[bytes]:
     """Return issued addresses in their order, those after one."""
     of = deposit_addresses.c.address
     return list(session.scalars(sa.select(of).where(of > address).order_by(of).limit(limit)))
 
 
-def _watched(session: Session, *conditions: sa.ColumnElement[bool], limit: int) -> list[Watched]:
+def _watched(session: Connection, *conditions: sa.ColumnElement[bool], limit: int) -> list[Watched]:
     of = payments.c
     query = sa.select(of.id, of.address, of.expires_at).where(of.status.not_in(PAID), *conditions)
     return [Watched(*row) for row in session.execute(query.order_by(of.expires_at, of.id).limit(limit))]

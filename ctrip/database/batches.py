@@ -1,6 +1,7 @@
 """Batches: a bounded number of rows that a statement shall change, or that it is given."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from types import NoneType
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,22 +47,42 @@ def is_in(column: sa.ColumnElement[Any], values: sa.BindParameter[str]) -> sa.Co
     return column == sa.any_(sa.cast(values, pg.ARRAY(column.type)))
 
 
-def byte_array(values: Iterable[bytes]) -> str:
-    """Write an `array` of bytes alone, in half the time: the scanner looks for thousands of addresses at each block."""
-    return "{" + ",".join([f'"\\\\x{value.hex()}"' for value in values]) + "}"
-
-
 def array(values: Iterable[object]) -> str:
     """Write an array as Postgres reads it: the driver takes each element of a list, ten times as slowly."""
-    return "{" + ",".join([_element(value) for value in values]) + "}"
+    column = list(values)
+    kinds = set(map(type, column))
+    # Nearly every column is of one kind, and then it is written at once, in a fifth of the time.
+    return "{" + (_writer(kinds.pop())(column) if len(kinds) == 1 else _one_by_one(column)) + "}"
 
 
-def _element(value: object) -> str:
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if value is None:
-        return "NULL"
-    if isinstance(value, bytes):
-        return f'"\\\\x{value.hex()}"'
-    # Numbers, truths and moments, as Python writes them.
-    return f'"{value}"'
+def _writer(kind: type) -> Callable[[list[Any]], str]:
+    """Return what writes elements of one kind, with a comma between two."""
+    if issubclass(kind, str):
+        return _texts
+    if kind is bytes:
+        return _bytes
+    return _nulls if kind is NoneType else _plain
+
+
+def _one_by_one(column: list[Any]) -> str:
+    return ",".join([_writer(type(value))([value]) for value in column])
+
+
+def _texts(column: list[str]) -> str:
+    written = '","'.join(column)
+    if "\\" in written or written.count('"') > 2 * (len(column) - 1):
+        written = '","'.join([text.replace("\\", "\\\\").replace('"', '\\"') for text in column])
+    return f'"{written}"'
+
+
+def _bytes(column: list[bytes]) -> str:
+    return '"\\\\x' + '","\\\\x'.join([value.hex() for value in column]) + '"'
+
+
+def _nulls(column: list[None]) -> str:
+    return ",".join(["NULL"] * len(column))
+
+
+def _plain(column: list[object]) -> str:
+    """Write numbers, truths and moments, as Python does."""
+    return '"' + '","'.join(map(str, column)) + '"'

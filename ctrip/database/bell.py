@@ -20,7 +20,7 @@ class Bell:
     def __init__(self, sessions: Sessions) -> None:
         """Connect and listen. Raises Unavailable."""
         with sessions.begin() as session:
-            self._pooled = session.connection().engine.raw_connection()
+            self._pooled = session.engine.raw_connection()
         self._connection = cast("connection", self._pooled.driver_connection)
         # Out of the pool: this connection lives as long as the bell.
         self._pooled.detach()

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database.models import chain_cursors, coverage
-from ctrip.database.prepared import prepared
+from ctrip.database.prepared import Prepared
 from ctrip.domain import coverage as rules
 from ctrip.domain.coverage import SEPARATOR, Covered
 from ctrip.domain.scanning import BlockRange, Header
@@ -24,7 +24,7 @@ _of = coverage.c
 
 
 def extend(
-    session: Session,
+    session: Connection,
     chain_id: int,
     *,
     tokens: Collection[bytes],
@@ -46,17 +46,17 @@ def extend(
         "newest": last_hash,
         "told_by": endpoint,
     }
-    session.execute(_EXTEND, told)
+    _EXTEND.run(session, told)
 
 
-def cut(session: Session, chain_id: int, *, after: Header) -> None:
+def cut(session: Connection, chain_id: int, *, after: Header) -> None:
     """Forget the blocks after `after`, which a reorg took."""
     above = sa.and_(_of.chain_id == chain_id, _of.last_block > after.number)
     session.execute(sa.delete(coverage).where(above, _of.first_block > after.number))
     session.execute(sa.update(coverage).where(above).values(last_block=after.number, last_hash=after.hash))
 
 
-def gaps(session: Session, chain_id: int, token: bytes, within: BlockRange) -> list[BlockRange]:
+def gaps(session: Connection, chain_id: int, token: bytes, within: BlockRange) -> list[BlockRange]:
     """Return the blocks of `within` that were never read for this asset, oldest first."""
     query = sa.select(_of.first_block, _of.last_block).where(
         _of.chain_id == chain_id,
@@ -67,7 +67,7 @@ def gaps(session: Session, chain_id: int, token: bytes, within: BlockRange) -> l
     return rules.gaps((BlockRange(*row) for row in session.execute(query)), within)
 
 
-def beyond(session: Session, chain_id: int, *, tokens: Collection[bytes], after: int) -> dict[bytes, list[Covered]]:
+def beyond(session: Connection, chain_id: int, *, tokens: Collection[bytes], after: int) -> dict[bytes, list[Covered]]:
     """Return, for each of `tokens`, the ranges that reach beyond block `after`, oldest first."""
     found: dict[bytes, list[Covered]] = {token: [] for token in tokens}
     query = sa.select(coverage).where(_of.chain_id == chain_id, _of.token.in_(tokens), _of.last_block > after)
@@ -76,7 +76,7 @@ def beyond(session: Session, chain_id: int, *, tokens: Collection[bytes], after:
     return found
 
 
-def unread(session: Session, chain_id: int, *, tokens: Collection[bytes]) -> dict[bytes, list[BlockRange]]:
+def unread(session: Connection, chain_id: int, *, tokens: Collection[bytes]) -> dict[bytes, list[BlockRange]]:
     """Return, for each of `tokens`, the blocks from the chain's start up to its cursor that were never read for it."""
     of = chain_cursors.c
     cursor = session.execute(sa.select(of.start_block, of.read_block).where(of.chain_id == chain_id)).one_or_none()
@@ -87,13 +87,13 @@ def unread(session: Session, chain_id: int, *, tokens: Collection[bytes]) -> dic
     return {token: rules.gaps((each.blocks for each in covered), within) for token, covered in read.items()}
 
 
-def find(session: Session, chain_id: int, token: bytes) -> list[Covered]:
+def find(session: Connection, chain_id: int, token: bytes) -> list[Covered]:
     """Return the ranges that were read for an asset, oldest block first."""
     query = sa.select(coverage).where(_of.chain_id == chain_id, _of.token == token)
     return [_covered(row) for row in session.execute(query.order_by(_of.first_block, _of.id))]
 
 
-def ends(session: Session, chain_id: int, *, upto: int, most: int) -> list[tuple[int, bytes]]:
+def ends(session: Connection, chain_id: int, *, upto: int, most: int) -> list[tuple[int, bytes]]:
     """Return the last blocks of ranges up to block `upto`, by number and hash: of the newest ranges and the oldest."""
     query = sa.select(_of.last_block, _of.last_hash).where(_of.chain_id == chain_id, _of.last_block <= upto).distinct()
     newest = query.order_by(_of.last_block.desc()).limit(most // 2).subquery()
@@ -102,7 +102,7 @@ def ends(session: Session, chain_id: int, *, upto: int, most: int) -> list[tuple
     return [(row.last_block, row.last_hash) for row in rows]
 
 
-def join(session: Session, chain_id: int, *, upto: int, limit: int) -> int:
+def join(session: Connection, chain_id: int, *, upto: int, limit: int) -> int:
     """Make one row of rows that follow one another, up to block `upto` and `limit` at once. Returns how many went.
 
     Those of several endpoints are joined when they are old; the row names them all then.
@@ -221,4 +221,4 @@ def _values(covered: Covered) -> dict[str, Any]:
     }
 
 
-_EXTEND = prepared(_extend())
+_EXTEND = Prepared(_extend())

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database.batches import Given
-from ctrip.database.models import chain_cursors, chain_headers, transfers
-from ctrip.database.prepared import prepared
+from ctrip.database.models import chain_cursors, chain_headers, payments, transfers
+from ctrip.database.prepared import Prepared
 from ctrip.domain.finality import Finality
 from ctrip.domain.scanning import Cursor, Header, Tagged, tagged_after
+from ctrip.domain.standings import Status
 from ctrip.domain.transfers import TransferStatus
 
 _OF_CHAIN: sa.BindParameter[int] = sa.bindparam("of_chain")
@@ -22,7 +24,7 @@ _FIND = sa.select(chain_cursors).where(chain_cursors.c.chain_id == _OF_CHAIN)
 _NEW = Given(
     "new", *(sa.column(name, chain_headers.c[name].type) for name in ("number", "hash", "parent_hash", "time"))
 )
-_STORE_HEADERS = prepared(
+_STORE_HEADERS = Prepared(
     pg.insert(chain_headers)
     .from_select(list(chain_headers.c), sa.select(sa.cast(_OF_CHAIN, sa.BigInteger), *_NEW.c))
     .on_conflict_do_nothing()
@@ -33,35 +35,44 @@ _STORE_HEADERS = prepared(
 class Position:
     """Where a chain's listener stands: its cursor, and the header of the block that this is on.
 
-    `has_unverified` where a transfer waits for another endpoint's word.
+    `has_unverified` where a transfer waits for another endpoint's word. `latest_time` is that of all stored headers,
+    and `deadline` the earliest one of a pending payment.
     """
 
     cursor: Cursor
     newest: Header
     has_unverified: bool
+    latest_time: datetime
+    deadline: datetime | None
 
 
-def find(session: Session, chain_id: int) -> Cursor | None:
+def find(session: Connection, chain_id: int) -> Cursor | None:
     """Return a chain's cursor; None where it was never read."""
     row = session.execute(_FIND, {"of_chain": chain_id}).one_or_none()
     return None if row is None else _cursor(row)
 
 
-def position(session: Session, chain_id: int) -> Position | None:
+def position(session: Connection, chain_id: int) -> Position | None:
     """Return where the listener of a chain stands; None where the chain was never read."""
-    row = session.execute(_POSITION, {"of_chain": chain_id}).one_or_none()
+    row = _POSITION.execute(session, {"of_chain": chain_id}).one_or_none()
     if row is None:
         return None
     newest = Header(row.read_block, row.read_hash, row.parent_hash, row.time)
-    return Position(_cursor(row), newest, has_unverified=row.has_unverified)
+    return Position(
+        _cursor(row),
+        newest,
+        has_unverified=row.has_unverified,
+        latest_time=row.latest_time,
+        deadline=row.deadline,
+    )
 
 
-def find_all(session: Session) -> dict[int, Cursor]:
+def find_all(session: Connection) -> dict[int, Cursor]:
     """Return every cursor by chain id."""
     return {row.chain_id: _cursor(row) for row in session.execute(sa.select(chain_cursors))}
 
 
-def start(session: Session, chain_id: int, header: Header, *, head_block: int | None = None) -> None:
+def start(session: Connection, chain_id: int, header: Header, *, head_block: int | None = None) -> None:
     """Begin a chain at `header`, whose block and all before it are not read. Does nothing where it has begun.
 
     `head_block` is the newest block that the node told of, where that is another.
@@ -78,7 +89,7 @@ def start(session: Session, chain_id: int, header: Header, *, head_block: int | 
 
 
 def advance(
-    session: Session,
+    session: Connection,
     cursor: Cursor,
     *,
     base: Header,
@@ -104,8 +115,7 @@ def advance(
         "head_block": head_block,
         **tag_values(safe=safe, finalized=finalized),
     }
-    moved = session.execute(_ADVANCE, new)
-    if moved.rowcount != 1:  # type: ignore[attr-defined]
+    if _ADVANCE.scalar(session, new) is None:
         raise RuntimeError(f"the cursor of chain {cursor.chain_id} moved under a fenced transaction")
     return replace(
         cursor,
@@ -118,25 +128,32 @@ def advance(
     )
 
 
-def stop(session: Session, chain_id: int, reason: str) -> None:
+def stop(session: Connection, chain_id: int, reason: str) -> None:
     """Note why a chain is not read any more until an operator has looked."""
     session.execute(sa.update(chain_cursors).where(chain_cursors.c.chain_id == chain_id).values(stopped_reason=reason))
 
 
-def headers(session: Session, chain_id: int) -> list[Header]:
+def headers(session: Connection, chain_id: int) -> list[Header]:
     """Return the stored headers of a chain, oldest first: they end at the block that the cursor is on."""
     of = chain_headers.c
     rows = session.execute(sa.select(chain_headers).where(of.chain_id == chain_id).order_by(of.number))
     return [Header(row.number, row.hash, row.parent_hash, row.time) for row in rows]
 
 
-def store_headers(session: Session, chain_id: int, new: Sequence[Header]) -> None:
+def store_headers(session: Connection, chain_id: int, new: Sequence[Header]) -> None:
     """Store headers; one that stands at its number already must have been dropped before."""
     rows = _NEW.rows((header.number, header.hash, header.parent_hash, header.time) for header in new)
-    session.execute(_STORE_HEADERS, {"of_chain": chain_id, **rows})
+    _STORE_HEADERS.run(session, {"of_chain": chain_id, **rows})
 
 
-def drop_headers_after(session: Session, chain_id: int, number: int) -> None:
+def correct_time(session: Connection, chain_id: int, header: Header) -> None:
+    """Give a stored header the time that is borne out: the one who told of it told another one."""
+    of = chain_headers.c
+    this = (of.chain_id == chain_id, of.number == header.number, of.hash == header.hash)
+    session.execute(sa.update(chain_headers).where(*this).values(time=header.time))
+
+
+def drop_headers_after(session: Connection, chain_id: int, number: int) -> None:
     """Forget the headers above `number`: a reorg took them."""
     session.execute(
         sa.delete(chain_headers).where(chain_headers.c.chain_id == chain_id, chain_headers.c.number > number)
@@ -160,8 +177,20 @@ def _position() -> sa.Select[Any]:
     newest = sa.and_(
         chain_headers.c.chain_id == chain_cursors.c.chain_id, chain_headers.c.number == chain_cursors.c.read_block
     )
+    every = chain_headers.alias("every")
+    latest = sa.select(sa.func.max(every.c.time)).where(every.c.chain_id == _OF_CHAIN).scalar_subquery()
+    # Written out, for the index is of two statuses alone, and no plan for any status could go by it.
+    is_pending = payments.c.status == sa.literal_column(f"'{Status.PENDING}'")
+    first = sa.select(sa.func.min(payments.c.expires_at)).where(payments.c.chain_id == _OF_CHAIN, is_pending)
     return (
-        sa.select(chain_cursors, chain_headers.c.parent_hash, chain_headers.c.time, unverified.label("has_unverified"))
+        sa.select(
+            chain_cursors,
+            chain_headers.c.parent_hash,
+            chain_headers.c.time,
+            unverified.label("has_unverified"),
+            latest.label("latest_time"),
+            first.scalar_subquery().label("deadline"),
+        )
         .join(chain_headers, newest)
         .where(chain_cursors.c.chain_id == _OF_CHAIN)
     )
@@ -180,6 +209,7 @@ def _advance() -> sa.Update:
             start_block=sa.func.least(chain_cursors.c.start_block, sa.bindparam("base")),
             updated_at=sa.func.now(),
         )
+        .returning(chain_cursors.c.chain_id)
         .add_cte(below.cte("dropped"))
     )
 
@@ -197,4 +227,4 @@ def _cursor(row: sa.Row[Any]) -> Cursor:
     )
 
 
-_POSITION, _ADVANCE = prepared(_position()), prepared(_advance())
+_POSITION, _ADVANCE = Prepared(_position()), Prepared(_advance())

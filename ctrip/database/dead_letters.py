@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database import work
 from ctrip.database.batches import batch
@@ -26,7 +26,7 @@ from ctrip.domain.dead_letters import (
 from ctrip.log import redact
 
 
-def add(session: Session, letter: DeadLetter, *, letter_id: str) -> DeadLetter | None:
+def add(session: Connection, letter: DeadLetter, *, letter_id: str) -> DeadLetter | None:
     """Store a letter under this id, its secrets struck out.
 
     Returns the letter as it is stored; None where the same death is stored already.
@@ -40,13 +40,13 @@ def add(session: Session, letter: DeadLetter, *, letter_id: str) -> DeadLetter |
     return None if session.scalar(statement.returning(dead_letters.c.id)) is None else stored
 
 
-def find(session: Session, letter_id: str) -> DeadLetter | None:
+def find(session: Connection, letter_id: str) -> DeadLetter | None:
     """Return one letter."""
     row = session.execute(sa.select(dead_letters).where(dead_letters.c.id == letter_id)).one_or_none()
     return None if row is None else _letter(row)
 
 
-def matching(session: Session, wanted: Filter, *, limit: int, after: str | None = None) -> list[DeadLetter]:
+def matching(session: Connection, wanted: Filter, *, limit: int, after: str | None = None) -> list[DeadLetter]:
     """Return letters, newest first, those older than the id `after` where one is given."""
     query = sa.select(dead_letters).where(*_conditions(wanted))
     if after is not None:
@@ -54,7 +54,7 @@ def matching(session: Session, wanted: Filter, *, limit: int, after: str | None 
     return [_letter(row) for row in session.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))]
 
 
-def count(session: Session, wanted: Filter) -> tuple[int, int]:
+def count(session: Connection, wanted: Filter) -> tuple[int, int]:
     """Count the letters that a bulk action on this filter concerns; and those of them that nobody can read."""
     of = dead_letters.c
     unreadable = sa.func.count().filter(of.reason == Reason.UNDECODABLE)
@@ -63,7 +63,7 @@ def count(session: Session, wanted: Filter) -> tuple[int, int]:
     return row[0], row[1]
 
 
-def request_replay(session: Session, wanted: Filter, *, after: str, limit: int) -> list[str]:
+def request_replay(session: Connection, wanted: Filter, *, after: str, limit: int) -> list[str]:
     """Mark up to `limit` readable letters for replay, oldest first, from the id `after` on, and ring.
 
     Returns their ids; none is marked twice.
@@ -73,7 +73,7 @@ def request_replay(session: Session, wanted: Filter, *, after: str, limit: int) 
     return marked
 
 
-def purge(session: Session, wanted: Filter, *, after: str, limit: int) -> list[str]:
+def purge(session: Connection, wanted: Filter, *, after: str, limit: int) -> list[str]:
     """Close up to `limit` letters whose replay nobody asked for, oldest first, from the id `after` on.
 
     Returns their ids; none is purged twice.
@@ -81,7 +81,7 @@ def purge(session: Session, wanted: Filter, *, after: str, limit: int) -> list[s
     return _close(session, wanted, {"purged_at": sa.func.now()}, after=after, limit=limit, readable=False)
 
 
-def take_requested(session: Session, *, limit: int) -> list[DeadLetter]:
+def take_requested(session: Connection, *, limit: int) -> list[DeadLetter]:
     """Close up to `limit` letters whose replay was asked for and return them: whoever gets a letter sends it."""
     query = sa.select(dead_letters.c.id).where(dead_letters.c.replay_requested_at.is_not(None), _is_state(State.OPEN))
     taken = batch(query.order_by(dead_letters.c.id), of=dead_letters, limit=limit)
@@ -94,14 +94,14 @@ def take_requested(session: Session, *, limit: int) -> list[DeadLetter]:
     return [_letter(row) for row in rows]
 
 
-def give_back(session: Session, letter_ids: Collection[str]) -> None:
+def give_back(session: Connection, letter_ids: Collection[str]) -> None:
     """Undo `take_requested` for letters that could not be sent."""
     of = dead_letters.c
     values = {"replayed_at": None, "replays": of.replays - 1}
     session.execute(sa.update(dead_letters).where(of.id.in_(letter_ids), _is_state(State.REPLAYED)).values(values))
 
 
-def close_rows(session: Session, row_ids: Collection[str]) -> None:
+def close_rows(session: Connection, row_ids: Collection[str]) -> None:
     """Close the open letters of work rows that are made due again without them: they count as replayed."""
     of = dead_letters.c
     values = {
@@ -112,14 +112,14 @@ def close_rows(session: Session, row_ids: Collection[str]) -> None:
     session.execute(sa.update(dead_letters).where(of.row_id.in_(row_ids), _is_state(State.OPEN)).values(values))
 
 
-def count_open(session: Session) -> dict[tuple[str, str], int]:
+def count_open(session: Connection) -> dict[tuple[str, str], int]:
     """Count the open letters by (queue, actor)."""
     of = dead_letters.c
     query = sa.select(of.queue, of.actor, sa.func.count().label("n")).where(_is_state(State.OPEN))
     return {(row.queue, row.actor): row.n for row in session.execute(query.group_by(of.queue, of.actor))}
 
 
-def forget(session: Session, *, older_than: timedelta, limit: int) -> Forgotten:
+def forget(session: Connection, *, older_than: timedelta, limit: int) -> Forgotten:
     """Delete up to `limit` letters that died longer ago than that, the oldest first, whatever became of them.
 
     `before` is a whole second, so that it can be told as it is.
@@ -134,7 +134,7 @@ def forget(session: Session, *, older_than: timedelta, limit: int) -> Forgotten:
 
 
 def _close(
-    session: Session, wanted: Filter, change: dict[str, Any], *, after: str, limit: int, readable: bool
+    session: Connection, wanted: Filter, change: dict[str, Any], *, after: str, limit: int, readable: bool
 ) -> list[str]:
     conditions = [*_conditions(wanted), *_is_untouched(), dead_letters.c.id > after]
     if readable:

@@ -3,13 +3,15 @@
 A payment's final block is the newest that is final by its own rule.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
-from ctrip.database.models import chain_cursors, chain_headers, payments
+from ctrip.database.batches import is_among
+from ctrip.database.models import chain_cursors, chain_headers, deposit_addresses, payments
 from ctrip.domain.finality import Finality
 from ctrip.domain.payments import Status
 
@@ -25,10 +27,10 @@ def final_time() -> sa.ScalarSelect[datetime]:
     is_deep = sa.and_(header.c.chain_id == chain.c.chain_id, header.c.number == deep)
     time = sa.case(
         # Where the chain gave no word there is no time: NULL is not above anything.
-        (rule == Finality.SAFE, sa.case((chain.c.safe_block > deep, header.c.time), else_=chain.c.safe_time)),
+        (rule == Finality.SAFE, _earlier(chain.c.safe_block > deep, header.c.time, chain.c.safe_time)),
         (
             rule == Finality.FINALIZED,
-            sa.case((chain.c.finalized_block > deep, header.c.time), else_=chain.c.finalized_time),
+            _earlier(chain.c.finalized_block > deep, header.c.time, chain.c.finalized_time),
         ),
         else_=header.c.time,
     )
@@ -36,9 +38,53 @@ def final_time() -> sa.ScalarSelect[datetime]:
     return query.where(chain.c.chain_id == payments.c.chain_id).scalar_subquery()
 
 
-def final_time_of(session: Session, payment_id: str) -> datetime | None:
+def _earlier(
+    is_beyond: sa.ColumnElement[bool], deep: sa.ColumnElement[datetime], tagged: sa.ColumnElement[datetime]
+) -> sa.ColumnElement[datetime]:
+    # The header's time may be one endpoint's word; no block is later than one that follows it.
+    return sa.case((is_beyond, sa.func.least(deep, tagged)), else_=tagged)
+
+
+def final_time_of(session: Connection, payment_id: str) -> datetime | None:
     """Return the time of a payment's final block; None where it was not read."""
     return session.scalar(sa.select(final_time()).where(payments.c.id == payment_id))
+
+
+def in_reach(session: Connection, chain_id: int, *, before: datetime) -> tuple[datetime, int] | None:
+    """Return the earliest deadline before a moment, and the fewest confirmations that it may wait for.
+
+    It is that of pending payments which wait for confirmations alone: a block that the chain itself calls final is
+    borne out with its time. None where no deadline is near.
+    """
+    of = payments.c
+    query = sa.select(sa.func.min(of.expires_at).label("deadline"), sa.func.min(of.required).label("required")).where(
+        of.chain_id == chain_id,
+        of.status == Status.PENDING,
+        of.expires_at < before,
+        of.finality == Finality.CONFIRMATIONS,
+    )
+    row = session.execute(query).one()
+    return None if row.deadline is None else (row.deadline, row.required)
+
+
+def of_addresses(
+    session: Connection, chain_id: int, addresses: Collection[bytes], *, before: datetime
+) -> dict[bytes, datetime]:
+    """Return, by address, the deadlines of pending payments of a chain that lie before a moment."""
+    of, at = payments.c, deposit_addresses.c
+    if not addresses:
+        return {}
+    query = (
+        sa.select(at.address, of.expires_at)
+        .join(payments, of.id == at.payment_id)
+        .where(
+            is_among(at.address, addresses),
+            of.chain_id == chain_id,
+            of.status == Status.PENDING,
+            of.expires_at < before,
+        )
+    )
+    return {address: expires_at for address, expires_at in session.execute(query)}
 
 
 def _passed() -> sa.Select[Any]:

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database import work
 from ctrip.database.batches import Given, batch
@@ -62,7 +62,7 @@ class Claim:
 
 
 def add(
-    session: Session,
+    session: Connection,
     *,
     kind: EmailKind,
     content: Content,
@@ -79,7 +79,7 @@ def add(
     return next(iter(_add(session, [_pending(new_id, kind=kind, content=content, recipient=recipient) | about])), None)
 
 
-def owe_confirmed(session: Session, confirmed: Sequence[Payment], *, new_id: NewId) -> None:
+def owe_confirmed(session: Connection, confirmed: Sequence[Payment], *, new_id: NewId) -> None:
     """Write to the buyer and to the merchant of payments that are confirmed, each where there is an address, once."""
     if not confirmed:
         return
@@ -100,7 +100,7 @@ def owe_confirmed(session: Session, confirmed: Sequence[Payment], *, new_id: New
     _add(session, owed)
 
 
-def claim(session: Session, email_id: str) -> Claim | None:
+def claim(session: Connection, email_id: str) -> Claim | None:
     """Claim a pending e-mail that is due and not leased; None where it is not, and then the caller must die."""
     row = session.execute(
         sa.update(emails)
@@ -111,7 +111,7 @@ def claim(session: Session, email_id: str) -> Claim | None:
     return None if row is None else Claim(_email(row), row.fence, row.attempts - row.attempts_before_schedule + 1)
 
 
-def hold(session: Session, claim: Claim) -> datetime:
+def hold(session: Connection, claim: Claim) -> datetime:
     """Lock the claimed row for this transaction and return the database's time. Raises LostFence."""
     query = sa.select(sa.func.clock_timestamp()).where(_of.id == claim.email.id, _of.fence == claim.fence)
     held_at: datetime | None = session.scalar(query.with_for_update())
@@ -121,7 +121,7 @@ def hold(session: Session, claim: Claim) -> datetime:
 
 
 def record(
-    session: Session,
+    session: Connection,
     claim: Claim,
     *,
     status: EmailStatus,
@@ -143,14 +143,14 @@ def record(
     )
 
 
-def release(session: Session, claim: Claim) -> None:
+def release(session: Connection, claim: Claim) -> None:
     """Give a claim back without an attempt, so that the next run need not wait for the lease to end."""
     session.execute(
         sa.update(emails).where(_of.id == claim.email.id, _of.fence == claim.fence).values(lease_until=None)
     )
 
 
-def may_digest(session: Session, *, gap: timedelta) -> bool:
+def may_digest(session: Connection, *, gap: timedelta) -> bool:
     """Say whether this transaction may store a digest: no other one is about to, and none was stored for a while."""
     if not session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_DIGEST_LOCK))):
         return False
@@ -158,7 +158,7 @@ def may_digest(session: Session, *, gap: timedelta) -> bool:
     return session.scalar(recent.limit(1)) is None
 
 
-def take_untold(session: Session, *, limit: int) -> tuple[list[Mourned], int]:
+def take_untold(session: Connection, *, limit: int) -> tuple[list[Mourned], int]:
     """Lock up to `limit` dead letters that no digest told of, the newest first, and count those that are left.
 
     Those of the e-mail queue are left out: they tell that e-mails do not arrive. So are those that were purged.
@@ -175,7 +175,7 @@ def take_untold(session: Session, *, limit: int) -> tuple[list[Mourned], int]:
     return taken, untold - len(taken)
 
 
-def add_digest(session: Session, mourned: list[Mourned], *, content: Content, new_id: NewId) -> str | None:
+def add_digest(session: Connection, mourned: list[Mourned], *, content: Content, new_id: NewId) -> str | None:
     """Store an e-mail to the operator, as `add` does, and that it tells of these letters. Returns its id."""
     email_id = add(session, kind=EmailKind.DEAD_LETTERS, content=content, recipient=None, new_id=new_id)
     ids = [each.id for each in mourned]
@@ -183,7 +183,7 @@ def add_digest(session: Session, mourned: list[Mourned], *, content: Content, ne
     return email_id
 
 
-def forget(session: Session, *, older_than: timedelta, limit: int) -> int:
+def forget(session: Connection, *, older_than: timedelta, limit: int) -> int:
     """Delete up to `limit` e-mails that are over and of which no dead letter speaks. Returns how many."""
     letter = dead_letters.c
     query = (
@@ -223,7 +223,7 @@ def _pending(new_id: NewId, *, kind: EmailKind, content: Content, recipient: str
     }
 
 
-def _add(session: Session, owed: Sequence[dict[str, Any]]) -> list[str]:
+def _add(session: Connection, owed: Sequence[dict[str, Any]]) -> list[str]:
     """Store e-mails that are due now, and ring. Returns the ids of those that were not stored before."""
     if not owed:
         return []

@@ -1,15 +1,14 @@
 """The engine and the session factory."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg2
-from sqlalchemy import Engine, create_engine, event, exc
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy import Connection, Engine, create_engine, event, exc
 
-from ctrip.database.prepared import prepare_marked
 from ctrip.errors import Unavailable
 
 IDLE_S = 1.0
@@ -18,23 +17,29 @@ IDLE_S = 1.0
 POOL_SIZE = 16
 """Connections of a process, as many as its threads. One beyond the pool would be made anew for each transaction."""
 
+_AFTER_COMMIT: WeakKeyDictionary[Connection, list[Callable[[], None]]] = WeakKeyDictionary()
 _BEYOND_LIMITS = "54"
 """The class of SQLSTATEs for rows and statements that are too large: trying them again would help nobody."""
 
 
-class Sessions(sessionmaker[Session]):
+class Sessions:
     """The factory behind `with ctx.sessions.begin() as session:`, the one way in which a service reaches Postgres."""
 
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
     @contextmanager
-    def begin(self) -> Iterator[Session]:
+    def begin(self) -> Iterator[Connection]:
         """Open a transaction that commits at the end of the block, or is rolled back by what leaves it.
 
         Raises Unavailable where Postgres is away, too busy, or ended the connection: nothing is known to be stored.
         What Postgres can never store is no such case, whatever psycopg2 calls it.
         """
         try:
-            with super().begin() as session:
+            with self.engine.begin() as session:
                 yield session
+            for act in _AFTER_COMMIT.pop(session, ()):
+                act()
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
             if _is_beyond_limits(error):
                 raise
@@ -43,6 +48,11 @@ class Sessions(sessionmaker[Session]):
             if not error.connection_invalidated:
                 raise
             raise Unavailable("the database ended the connection") from error
+
+
+def after_commit(session: Connection, act: Callable[[], None]) -> None:
+    """Have something done when a transaction of `Sessions.begin` is committed, and never where it is not."""
+    _AFTER_COMMIT.setdefault(session, []).append(act)
 
 
 def _is_beyond_limits(error: exc.SQLAlchemyError) -> bool:
@@ -68,15 +78,9 @@ def make_engine(database_url: str, *, process: str, pool_size: int = POOL_SIZE) 
             " -c idle_in_transaction_session_timeout=60000",
         },
     )
-    prepare_marked(engine)
     event.listen(engine, "checkin", _note_idle)
     event.listen(engine, "checkout", _ask_idle)
     return engine
-
-
-def make_sessions(engine: Engine) -> Sessions:
-    """Build the factory behind `with ctx.sessions.begin() as session:`."""
-    return Sessions(engine, expire_on_commit=False)
 
 
 def _note_idle(_: Any, record: Any) -> None:

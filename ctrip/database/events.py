@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session
 
 from ctrip.database import emails, webhooks
 from ctrip.database.batches import Given
 from ctrip.database.models import events
+from ctrip.database.prepared import Prepared
 from ctrip.database.webhooks import Owed
 from ctrip.domain.emails import TOLD
 from ctrip.domain.events import Event, EventType
@@ -20,7 +21,7 @@ from ctrip.domain.payments import Payment
 
 _TOLD = ("id", "merchant_id", "payment_id", "version", "type", "body")
 _told = Given("told", *(events.c[name] for name in _TOLD))
-_TELL = sa.insert(events).from_select(_TOLD, sa.select(*_told.c))
+_TELL = Prepared(sa.insert(events).from_select(_TOLD, sa.select(*_told.c)))
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class News:
     body: dict[str, object]
 
 
-def append(session: Session, news: Sequence[News], *, new_id: Callable[[Prefix], str]) -> list[str]:
+def append(session: Connection, news: Sequence[News], *, new_id: Callable[[Prefix], str]) -> list[str]:
     """Store events, with a delivery of each to every destination that it is owed to.
 
     Returns the ids of the deliveries, all due now. The caller's transaction decides whether any of it happened.
@@ -59,12 +60,12 @@ def append(session: Session, news: Sequence[News], *, new_id: Callable[[Prefix],
         for each, told in zip(owed, news, strict=True)
     ]
     if rows:
-        session.execute(_TELL, _told.rows(rows))
+        _TELL.run(session, _told.rows(rows))
     emails.owe_confirmed(session, [each.payment for each in news if each.event_type in TOLD], new_id=new_id)
     return webhooks.owe(session, owed, new_id=new_id)
 
 
-def append_test(session: Session, merchant_id: str, *, new_id: Callable[[Prefix], str]) -> str:
+def append_test(session: Connection, merchant_id: str, *, new_id: Callable[[Prefix], str]) -> str:
     """Store an event that tells of nothing, owed to nobody yet. Returns its id."""
     event_id = new_id(Prefix.EVENT)
     values = {"id": event_id, "merchant_id": merchant_id, "type": EventType.WEBHOOK_TEST, "body": {}}
@@ -72,7 +73,7 @@ def append_test(session: Session, merchant_id: str, *, new_id: Callable[[Prefix]
     return event_id
 
 
-def of_payment(session: Session, payment_id: str, *, limit: int, after: str | None = None) -> list[Event]:
+def of_payment(session: Connection, payment_id: str, *, limit: int, after: str | None = None) -> list[Event]:
     """Return a payment's events, oldest first, those after the id `after` where one is given.
 
     The version orders them: ids that were made in the same millisecond sort by chance.
@@ -84,14 +85,14 @@ def of_payment(session: Session, payment_id: str, *, limit: int, after: str | No
     return [_event(row) for row in session.execute(query.order_by(events.c.version).limit(limit))]
 
 
-def newest_of_each_type(session: Session, payment_id: str) -> dict[str, str]:
+def newest_of_each_type(session: Connection, payment_id: str) -> dict[str, str]:
     """Return the id of a payment's newest event of each type that it has."""
     of = events.c
     query = sa.select(of.type, of.id).where(of.payment_id == payment_id).ext(distinct_on(of.type))
     return {row.type: row.id for row in session.execute(query.order_by(of.type, of.version.desc()))}
 
 
-def of_merchant(session: Session, merchant_id: str, *, limit: int, after: str | None = None) -> list[Event]:
+def of_merchant(session: Connection, merchant_id: str, *, limit: int, after: str | None = None) -> list[Event]:
     """Return a merchant's events, newest first, those older than the id `after` where one is given."""
     query = sa.select(events).where(events.c.merchant_id == merchant_id)
     if after is not None:
@@ -99,7 +100,7 @@ def of_merchant(session: Session, merchant_id: str, *, limit: int, after: str | 
     return [_event(row) for row in session.execute(query.order_by(events.c.id.desc()).limit(limit))]
 
 
-def find(session: Session, event_id: str) -> Event | None:
+def find(session: Connection, event_id: str) -> Event | None:
     """Return one event."""
     row = session.execute(sa.select(events).where(events.c.id == event_id)).one_or_none()
     return None if row is None else _event(row)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import (
     coverage,
@@ -21,12 +21,13 @@ from ctrip.domain.evidence import Evidence
 from ctrip.errors import NotFound
 
 
-def gather(session: Session, payment_id: str, *, chains: Sequence[Chain], most: int) -> Evidence:
+def gather(session: Connection, payment_id: str, *, chains: Sequence[Chain], most: int) -> Evidence:
     """Return a payment and everything around it, at most `most` of a kind. Raises NotFound."""
     payment = payments.find(session, payment_id)
     if payment is None:
         raise NotFound(f"there is no payment {payment_id[:60]!r}")
     read = cursors.find_all(session)
+    arrived, count = transfers.most_telling(session, payment, limit=most)
     covered = coverage.find(session, payment.chain_id, payment.token)
     unread = coverage.unread(session, payment.chain_id, tokens=[payment.token])[payment.token]
     return Evidence(
@@ -35,7 +36,8 @@ def gather(session: Session, payment_id: str, *, chains: Sequence[Chain], most: 
         cursors=read,
         assets={(chain.chain_id, token.address): token for chain in chains for token in chain.tokens},
         final_block_time=deadlines.final_time_of(session, payment_id),
-        transfers=tuple(transfers.page(session, payment_id, limit=most)),
+        transfers=tuple(arrived),
+        left_out=count - len(arrived),
         refused=tuple(refused_transfers.to(session, payment.address, limit=most)),
         events=tuple(events.of_payment(session, payment_id, limit=most)),
         deliveries=tuple(

@@ -1,10 +1,11 @@
 """Finality: which transfers are deep enough, called final by the chain where their rule asks for it, and verified."""
 
 from collections.abc import Collection
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database.models import chain_cursors, transfers
 from ctrip.database.transfers import transfer_of
@@ -13,10 +14,15 @@ from ctrip.domain.transfers import Source, Transfer, TransferStatus
 
 _LONGEST_WINDOW = 4096
 """No chain's reorg window is longer: what stands deeper than this stays final."""
+_AT_EACH_BLOCK = timedelta(minutes=1)
+_SHARE = 20
+_LONGEST_PAUSE = timedelta(minutes=5)
+"""What is younger than the first is asked for at each block. Then the pause grows with the time that it has waited, of
+which it is a twentieth, up to the longest: half a minute after ten minutes, and no call for each block for ever."""
 _of = transfers.c
 
 
-def settle_finality(session: Session, chain_id: int) -> set[str]:
+def settle_finality(session: Connection, chain_id: int) -> set[str]:
     """Mark as final what is so by its rule where the cursor stands, and as seen what no longer is.
 
     Returns the ids of the payments that this touched.
@@ -24,11 +30,12 @@ def settle_finality(session: Session, chain_id: int) -> set[str]:
     return set(session.scalars(SETTLE, {"of_chain": chain_id}))
 
 
-def to_verify(session: Session, chain_id: int, *, up_to: int, head: int, limit: int) -> list[Transfer]:
+def to_verify(session: Connection, chain_id: int, *, up_to: int, head: int, limit: int) -> list[Transfer]:
     """Return transfers of blocks up to `up_to` that have their confirmations at block `head` and must be borne out.
 
     First come those that were never asked for, the oldest of them first, then those that were not for the longest: what
-    nobody can tell of keeps nothing else waiting.
+    nobody can tell of keeps nothing else waiting. It is asked for ever less often, or many such would be asked for at
+    each block.
 
     Coin that a contract sent is left out: no receipt tells of it, and its balance is read again instead.
     """
@@ -36,12 +43,13 @@ def to_verify(session: Session, chain_id: int, *, up_to: int, head: int, limit: 
         sa.select(transfers)
         .where(_of.chain_id == chain_id, _of.status == TransferStatus.SEEN, ~_of.is_verified)
         .where(_of.block_number <= up_to, _of.block_number <= head - _of.required + 1, _of.source != Source.INTERNAL)
+        .where(_is_its_turn())
     )
     turn = (_of.asked_at.asc().nulls_first(), _of.block_number, _of.id)
     return [transfer_of(row) for row in session.execute(query.order_by(*turn).limit(limit))]
 
 
-def count_unverified(session: Session) -> dict[int, int]:
+def count_unverified(session: Connection) -> dict[int, int]:
     """Count, by chain id, the transfers that have their confirmations where the cursor stands, and only wait.
 
     They wait for another endpoint's word; coin that a contract sent does so too.
@@ -55,16 +63,23 @@ def count_unverified(session: Session) -> dict[int, int]:
     return {chain_id: count for chain_id, count in session.execute(query)}
 
 
-def mark_verified(session: Session, transfer_ids: Collection[str]) -> None:
+def mark_verified(session: Connection, transfer_ids: Collection[str]) -> None:
     """Note that transfers were borne out. `settle_finality` then says what follows."""
     if transfer_ids:
         session.execute(sa.update(transfers).where(_of.id.in_(transfer_ids)).values(is_verified=True))
 
 
-def put_back(session: Session, transfer_ids: Collection[str]) -> None:
-    """Note that nobody told of transfers: their turn to be verified comes after that of all others."""
+def put_back(session: Connection, transfer_ids: Collection[str]) -> None:
+    """Note that nobody told of transfers: their turn to be verified comes after that of all others, and later."""
     if transfer_ids:
         session.execute(sa.update(transfers).where(_of.id.in_(transfer_ids)).values(asked_at=sa.func.now()))
+
+
+def _is_its_turn() -> sa.ColumnElement[bool]:
+    # Where the clock was set back, it was asked for in the future: that must not be waited for.
+    rests_s = sa.func.abs(sa.extract("epoch", sa.func.now() - _of.asked_at))
+    has_waited_s = sa.extract("epoch", _of.asked_at - _of.created_at - _AT_EACH_BLOCK)
+    return sa.or_(_of.asked_at.is_(None), rests_s >= _LONGEST_PAUSE.total_seconds(), rests_s * _SHARE >= has_waited_s)
 
 
 def _settle() -> sa.CompoundSelect[Any]:

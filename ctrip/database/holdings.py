@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database.batches import is_among
 from ctrip.database.intents import OVER
@@ -29,7 +29,7 @@ class Holding:
     amount: int
 
 
-def holdings(session: Session, chain_id: int, places: Collection[Place]) -> list[Holding]:
+def holdings(session: Connection, chain_id: int, places: Collection[Place]) -> list[Holding]:
     """Return what addresses must hold after a block, by token. Nothing is said where the rows know of nothing.
 
     A sweep that is mined, and not yet judged, counts as one that moved its amount.
@@ -56,21 +56,21 @@ def holdings(session: Session, chain_id: int, places: Collection[Place]) -> list
     return [Holding(row[0], row[1], int(row[2])) for row in rows]
 
 
-def coin_at(session: Session, chain_id: int, places: Collection[Place]) -> dict[bytes, int]:
+def coin_at(session: Connection, chain_id: int, places: Collection[Place]) -> dict[bytes, int]:
     """Return the wei that each address must hold. One whose money is in motion is left out: it cannot be said."""
     known = {each.address: each.amount for each in holdings(session, chain_id, places) if each.token == NATIVE}
     moving = in_motion(session, chain_id, [place.address for place in places])
     return {address: known.get(address, 0) for address, _ in places if address not in moving}
 
 
-def in_motion(session: Session, chain_id: int, addresses: Sequence[bytes]) -> set[bytes]:
+def in_motion(session: Connection, chain_id: int, addresses: Sequence[bytes]) -> set[bytes]:
     """Return the addresses with a transaction of ours, from them or to them, that is signed and not yet judged."""
     here = is_among(_of.address, addresses)
     query = sa.select(_of.address).where(_of.chain_id == chain_id, here, _IS_SIGNED, _of.state.not_in(OVER))
     return set(session.scalars(query))
 
 
-def untouched(session: Session, chain_id: int, addresses: Sequence[bytes]) -> set[bytes]:
+def untouched(session: Connection, chain_id: int, addresses: Sequence[bytes]) -> set[bytes]:
     """Return the addresses that no transaction of ours was ever signed for."""
     here = is_among(_of.address, addresses)
     touched = session.scalars(sa.select(_of.address).where(_of.chain_id == chain_id, here, _IS_SIGNED))

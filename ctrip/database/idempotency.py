@@ -4,8 +4,8 @@ import hashlib
 from datetime import datetime
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database.batches import batch
 from ctrip.database.models import idempotency_keys as keys
@@ -13,7 +13,7 @@ from ctrip.domain.idempotency import KEPT_FOR, Answer, Once
 from ctrip.errors import IdempotencyInFlight, IdempotencyMismatch
 
 
-def claim(session: Session, merchant_id: str, once: Once, *, now: datetime) -> Answer | None:
+def claim(session: Connection, merchant_id: str, once: Once, *, now: datetime) -> Answer | None:
     """Return the answer that this key got before; None where the key is free, and this transaction's alone.
 
     Raises IdempotencyInFlight while another transaction holds the key, IdempotencyMismatch where it came with another
@@ -39,14 +39,14 @@ def claim(session: Session, merchant_id: str, once: Once, *, now: datetime) -> A
     return Answer(status=row.status, body=row.response, is_replay=True)
 
 
-def store(session: Session, merchant_id: str, once: Once, *, answer: Answer, now: datetime) -> None:
+def store(session: Connection, merchant_id: str, once: Once, *, answer: Answer, now: datetime) -> None:
     """Keep the answer of a claimed key; one that is out of date gives way."""
     values = {"request_hash": once.body_hash, "status": answer.status, "response": answer.body, "created_at": now}
     statement = pg.insert(keys).values(merchant_id=merchant_id, route=once.route, key=once.key, **values)
     session.execute(statement.on_conflict_do_update(index_elements=["merchant_id", "route", "key"], set_=values))
 
 
-def forget(session: Session, *, before: datetime, limit: int) -> int:
+def forget(session: Connection, *, before: datetime, limit: int) -> int:
     """Delete up to `limit` keys that were stored before `before`. Returns how many."""
     query = sa.select(keys.c.merchant_id, keys.c.route, keys.c.key).where(keys.c.created_at < before)
     old = batch(query, of=keys, limit=limit)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import transfers as stored
 from ctrip.database.models import transfers
@@ -35,7 +35,7 @@ class Inflow:
 
 
 def store(
-    session: Session, chain: Chain, inflows: Sequence[Inflow], *, new_id: Callable[[Prefix], str]
+    session: Connection, chain: Chain, inflows: Sequence[Inflow], *, new_id: Callable[[Prefix], str]
 ) -> list[Transfer]:
     """Store inflows of canonical blocks as transfers. Returns these."""
     owned = stored.owners(session, [inflow.address for inflow in inflows])
@@ -56,7 +56,7 @@ def store(
     return made
 
 
-def newest_inferred(session: Session, chain_id: int, addresses: Sequence[bytes]) -> dict[bytes, int]:
+def newest_inferred(session: Connection, chain_id: int, addresses: Sequence[bytes]) -> dict[bytes, int]:
     """Return the block of the newest inferred transfer of each address that has one."""
     query = sa.select(_of.recipient, sa.func.max(_of.block_number)).where(
         _of.chain_id == chain_id, _of.recipient.in_(addresses), _of.token == NATIVE, _IS_INFERRED
@@ -64,13 +64,14 @@ def newest_inferred(session: Session, chain_id: int, addresses: Sequence[bytes])
     return {address: block for address, block in session.execute(query.group_by(_of.recipient))}
 
 
-def unverified(session: Session, chain_id: int, *, limit: int) -> list[Transfer]:
-    """Return internal transfers that no other endpoint has borne out yet, oldest first."""
+def unverified(session: Connection, chain_id: int, *, head: int, limit: int) -> list[Transfer]:
+    """Return internal transfers that are deep at block `head`, and nobody has borne out as yet, oldest first."""
     query = sa.select(transfers).where(
         _of.chain_id == chain_id,
         _of.status == TransferStatus.SEEN,
         _of.source == Source.INTERNAL,
         ~_of.is_verified,
+        _of.block_number <= head - _of.required + 1,
     )
     return [stored.transfer_of(row) for row in session.execute(query.order_by(_of.block_number, _of.id).limit(limit))]
 

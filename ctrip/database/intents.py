@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database.models import sweep_attempts, sweep_intents
 from ctrip.domain.gas import Price
@@ -33,19 +33,19 @@ UNMINED: dict[str, Any] = {
 _FIELDS = tuple(Intent.__dataclass_fields__)
 
 
-def lock(session: Session, intent_ids: Iterable[str]) -> dict[str, Intent]:
+def lock(session: Connection, intent_ids: Iterable[str]) -> dict[str, Intent]:
     """Return intents locked for this transaction, in the order of their ids so that two lockers never deadlock."""
     query = sa.select(sweep_intents).where(sweep_intents.c.id.in_(list(intent_ids)))
     rows = session.execute(query.order_by(sweep_intents.c.id).with_for_update())
     return {row.id: read_intent(row) for row in rows}
 
 
-def touch(session: Session, intent_ids: Sequence[str]) -> None:
+def touch(session: Connection, intent_ids: Sequence[str]) -> None:
     """Note that intents were looked at now: the others come first at the next look."""
     session.execute(sa.update(sweep_intents).where(sweep_intents.c.id.in_(intent_ids)).values(looked_at=sa.func.now()))
 
 
-def find(session: Session, intent_id: str) -> tuple[Intent, list[Attempt]]:
+def find(session: Connection, intent_id: str) -> tuple[Intent, list[Attempt]]:
     """Return an intent and its attempts, oldest first. Raises NotFound."""
     row = session.execute(sa.select(sweep_intents).where(sweep_intents.c.id == intent_id)).one_or_none()
     if row is None:
@@ -53,14 +53,14 @@ def find(session: Session, intent_id: str) -> tuple[Intent, list[Attempt]]:
     return read_intent(row), attempts_of(session, [intent_id]).get(intent_id, [])
 
 
-def count_open(session: Session, chain_id: int) -> dict[str, int]:
+def count_open(session: Connection, chain_id: int) -> dict[str, int]:
     """Count the intents of a chain that are not over, by state."""
     of = sweep_intents.c
     query = sa.select(of.state, sa.func.count()).where(of.chain_id == chain_id, of.state.not_in(OVER))
     return {state: count for state, count in session.execute(query.group_by(of.state).order_by(of.state))}
 
 
-def spends(session: Session, chain_id: int, sender: bytes) -> bool:
+def spends(session: Connection, chain_id: int, sender: bytes) -> bool:
     """True while a nonce that a sender signed with is not known to be spent."""
     of = sweep_intents.c
     unspent = sa.exists().where(
@@ -69,7 +69,7 @@ def spends(session: Session, chain_id: int, sender: bytes) -> bool:
     return bool(session.scalar(sa.select(unspent)))
 
 
-def add_topup(session: Session, intent: Intent, *, new_id: str, sender: bytes, amount: int) -> bool:
+def add_topup(session: Connection, intent: Intent, *, new_id: str, sender: bytes, amount: int) -> bool:
     """Plan a top-up of `amount` wei for a sweep. False where one is planned there already."""
     statement = pg.insert(sweep_intents).values(
         id=new_id,
@@ -88,7 +88,7 @@ def add_topup(session: Session, intent: Intent, *, new_id: str, sender: bytes, a
     return added is not None
 
 
-def drop_idle_topups(session: Session, chain_id: int) -> None:
+def drop_idle_topups(session: Connection, chain_id: int) -> None:
     """Forget the top-ups that were never signed and whose sweep needs them no more."""
     i, of = sweep_intents, sweep_intents.alias()
     landed = sa.exists().where(of.c.id == i.c.for_intent_id, of.c.state.in_((IntentState.MINED, *OVER)))
@@ -97,7 +97,7 @@ def drop_idle_topups(session: Session, chain_id: int) -> None:
     )
 
 
-def add_attempt(session: Session, intent: Intent, attempt: Attempt, *, nonce: int, recipient: bytes) -> None:
+def add_attempt(session: Connection, intent: Intent, attempt: Attempt, *, nonce: int, recipient: bytes) -> None:
     """Store a signed transaction, and the nonce that it uses. From here on its bytes may be broadcast."""
     session.execute(
         sa.insert(sweep_attempts).values(
@@ -125,7 +125,7 @@ def add_attempt(session: Session, intent: Intent, attempt: Attempt, *, nonce: in
     )
 
 
-def mark_sent(session: Session, intent: Intent, *, read_block: int) -> bool:
+def mark_sent(session: Connection, intent: Intent, *, read_block: int) -> bool:
     """Note that the newest attempt was broadcast. False where the intent is no longer as it was."""
     is_new = sa.or_(sweep_intents.c.state != IntentState.SENT, sweep_intents.c.sent_at.is_(None))
     return _step(
@@ -140,18 +140,18 @@ def mark_sent(session: Session, intent: Intent, *, read_block: int) -> bool:
     )
 
 
-def hold(session: Session, intent: Intent, reason: HeldReason, *, detail: str | None = None) -> bool:
+def hold(session: Connection, intent: Intent, reason: HeldReason, *, detail: str | None = None) -> bool:
     """Note why an intent does not go on. False where the intent is no longer as it was."""
     return _step(session, intent, {"state": IntentState.HELD, "held_reason": reason, "failure": detail})
 
 
-def release(session: Session, intent: Intent) -> bool:
+def release(session: Connection, intent: Intent) -> bool:
     """Let an unsigned intent go on. False where the intent is no longer as it was."""
     return _step(session, intent, {"state": IntentState.PLANNED, "held_reason": None, "failure": None})
 
 
 def mark_mined(
-    session: Session, intent: Intent, *, attempt: Attempt, block: int, block_hash: bytes, gas_cost: int
+    session: Connection, intent: Intent, *, attempt: Attempt, block: int, block_hash: bytes, gas_cost: int
 ) -> bool:
     """Note the block that an attempt stands in, and the wei it spent. False where the intent is no longer as it was."""
     return _step(
@@ -169,18 +169,18 @@ def mark_mined(
     )
 
 
-def unmine(session: Session, intent: Intent) -> bool:
+def unmine(session: Connection, intent: Intent) -> bool:
     """Take back that an intent is mined: its block is not canonical. False where it is no longer as it was."""
     return _step(session, intent, UNMINED)
 
 
-def finish(session: Session, intent: Intent, *, failure: str | None, own_coin: int) -> bool:
+def finish(session: Connection, intent: Intent, *, failure: str | None, own_coin: int) -> bool:
     """Close a mined intent whose block is final: done, or failed for the reason `failure`."""
     state = IntentState.DONE if failure is None else IntentState.FAILED
     return _step(session, intent, {"state": state, "failure": failure, "own_coin": own_coin})
 
 
-def attempts_of(session: Session, intent_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+def attempts_of(session: Connection, intent_ids: Sequence[str]) -> dict[str, list[Attempt]]:
     """Return the attempts of intents, oldest first; an intent that was never signed is left out."""
     query = sa.select(sweep_attempts).where(sweep_attempts.c.intent_id.in_(intent_ids))
     found: dict[str, list[Attempt]] = {}
@@ -213,7 +213,7 @@ def read_intent(row: sa.Row[Any]) -> Intent:
     return Intent(**values)
 
 
-def _step(session: Session, intent: Intent, values: Mapping[str, Any]) -> bool:
+def _step(session: Connection, intent: Intent, values: Mapping[str, Any]) -> bool:
     """Move an intent along, if it still stands where it was seen: the listener may have taken its block meanwhile."""
     of = sweep_intents.c
     moved = session.scalar(

@@ -3,11 +3,11 @@
 -- `:job_died` what stands in a job that ended by an exception.
 -- That of secrets is kept_texts.sql.
 
--- invariant: 1 transfer_is_canonical_once
+-- invariant: 1 transfer_is_final_once
 SELECT array_agg(id ORDER BY id) AS ids,
-       format('transfer %s of 0x%s is canonical in %s blocks', log_index, encode(tx_hash, 'hex'), count(*)) AS sentence
+       format('transfer %s of 0x%s is final in %s blocks', log_index, encode(tx_hash, 'hex'), count(*)) AS sentence
 FROM transfers
-WHERE status <> 'orphaned' AND tx_hash IS NOT NULL
+WHERE status = 'final' AND tx_hash IS NOT NULL
 GROUP BY chain_id, tx_hash, log_index
 HAVING count(*) > 1;
 
@@ -43,20 +43,20 @@ WHERE t.status <> 'orphaned'
 -- invariant: 1 received_is_the_sum_of_the_transfers
 SELECT ARRAY[p.id] AS ids,
        format('payment %s says it received %s; its transfers are %s',
-              p.id, p.received, coalesce(sum(t.amount), 0)) AS sentence
+              p.id, p.received, least(coalesce(sum(t.amount), 0), 2::numeric ^ 256 - 1)) AS sentence
 FROM payments p
 LEFT JOIN transfers t ON t.payment_id = p.id AND t.status <> 'orphaned' AND (t.counts OR t.reason = 'after_completion')
 GROUP BY p.id
-HAVING p.received <> coalesce(sum(t.amount), 0);
+HAVING p.received <> least(coalesce(sum(t.amount), 0), 2::numeric ^ 256 - 1);
 
 -- invariant: 1 confirmed_is_the_sum_of_the_final_transfers
 SELECT ARRAY[p.id] AS ids,
        format('payment %s says %s is confirmed; its final transfers are %s',
-              p.id, p.confirmed, coalesce(sum(t.amount), 0)) AS sentence
+              p.id, p.confirmed, least(coalesce(sum(t.amount), 0), 2::numeric ^ 256 - 1)) AS sentence
 FROM payments p
 LEFT JOIN transfers t ON t.payment_id = p.id AND t.status = 'final' AND (t.counts OR t.reason = 'after_completion')
 GROUP BY p.id
-HAVING p.confirmed <> coalesce(sum(t.amount), 0);
+HAVING p.confirmed <> least(coalesce(sum(t.amount), 0), 2::numeric ^ 256 - 1);
 
 -- invariant: 2 versions_have_no_gaps
 SELECT ARRAY[p.id] AS ids,

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import work
 from ctrip.database.batches import batch
@@ -52,7 +52,7 @@ class Claim:
     is_overdue: bool
 
 
-def add(session: Session, kind: JobKind, *, params: Facts, by: str, new_id: Callable[[Prefix], str]) -> Job:
+def add(session: Connection, kind: JobKind, *, params: Facts, by: str, new_id: Callable[[Prefix], str]) -> Job:
     """Store a job that is due at once, and ring for it. Raises Conflict where MOST_OPEN of its kind are open."""
     session.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADDING)))
     is_open = sa.select(sa.func.count()).select_from(jobs).where(_of.kind == kind, _of.next_attempt_at.is_not(None))
@@ -74,7 +74,7 @@ def add(session: Session, kind: JobKind, *, params: Facts, by: str, new_id: Call
     return _job(row)
 
 
-def claim(session: Session, job_id: str) -> Claim | None:
+def claim(session: Connection, job_id: str) -> Claim | None:
     """Claim an open job that is due and not leased; None where it is not, and then the caller must die.
 
     On each chain one job of a kind is at work at a time: were there more, a node that hangs would take all threads of
@@ -100,31 +100,31 @@ def claim(session: Session, job_id: str) -> Claim | None:
     return None if row is None else Claim(_job(row), row.fence, row.is_overdue)
 
 
-def hold(session: Session, claim: Claim) -> None:
+def hold(session: Connection, claim: Claim) -> None:
     """Lock the claimed row for this transaction. Raises LostFence where it was claimed again, or ended."""
     query = sa.select(_of.id).where(_mine(claim), _of.next_attempt_at.is_not(None)).with_for_update()
     if session.scalar(query) is None:
         raise LostFence(f"job {claim.job.id} is no longer the run's with fence {claim.fence}")
 
 
-def renew(session: Session, claim: Claim) -> None:
+def renew(session: Connection, claim: Claim) -> None:
     """Lengthen the lease between two steps. Raises LostFence."""
     hold(session, claim)
     _set(session, claim, {"lease_until": sa.func.clock_timestamp() + LEASE})
 
 
-def note(session: Session, claim: Claim, progress: Facts) -> None:
+def note(session: Connection, claim: Claim, progress: Facts) -> None:
     """Store how far the job came. The caller holds it."""
     _set(session, claim, {"progress": dict(progress)})
 
 
-def put_off(session: Session, claim: Claim, *, after: timedelta, progress: Facts) -> None:
+def put_off(session: Connection, claim: Claim, *, after: timedelta, progress: Facts) -> None:
     """End this run; the job is due again after a while. The caller holds it."""
     due = {"next_attempt_at": sa.func.clock_timestamp() + after, "lease_until": None}
     _set(session, claim, due | {"progress": dict(progress)})
 
 
-def end(session: Session, claim: Claim, outcome: Done | Failed) -> None:
+def end(session: Connection, claim: Claim, outcome: Done | Failed) -> None:
     """Store what came of the job. The caller holds it."""
     is_done = isinstance(outcome, Done)
     came = (
@@ -134,25 +134,25 @@ def end(session: Session, claim: Claim, outcome: Done | Failed) -> None:
     _set(session, claim, {"status": JobStatus.DONE if is_done else JobStatus.FAILED} | over | came)
 
 
-def release(session: Session, claim: Claim) -> None:
+def release(session: Connection, claim: Claim) -> None:
     """Give a claim back, so that the next run need not wait for the lease to end."""
     _set(session, claim, {"lease_until": None})
 
 
-def find(session: Session, job_id: str) -> Job | None:
+def find(session: Connection, job_id: str) -> Job | None:
     """Return a job."""
     row = session.execute(sa.select(jobs).where(_of.id == job_id)).one_or_none()
     return None if row is None else _job(row)
 
 
-def is_open(session: Session, kind: JobKind, *, chain_id: int) -> bool:
+def is_open(session: Connection, kind: JobKind, *, chain_id: int) -> bool:
     """Return whether a job of this kind waits or runs for a chain."""
     its = sa.and_(_of.kind == kind, _of.next_attempt_at.is_not(None), _chain_id(jobs) == str(chain_id))
     return bool(session.scalar(sa.select(sa.exists().where(its))))
 
 
 def matching(
-    session: Session, *, kind: str | None, status: str | None, limit: int, after: str | None = None
+    session: Connection, *, kind: str | None, status: str | None, limit: int, after: str | None = None
 ) -> list[Job]:
     """Return jobs, newest first, those older than the id `after` where one is given."""
     query = sa.select(jobs)
@@ -165,7 +165,7 @@ def matching(
     return [_job(row) for row in session.execute(query.order_by(_of.id.desc()).limit(limit))]
 
 
-def forget(session: Session, *, older_than: timedelta, limit: int) -> int:
+def forget(session: Connection, *, older_than: timedelta, limit: int) -> int:
     """Delete up to `limit` jobs that ended so long ago and of which no dead letter speaks. Returns how many."""
     has_letter = sa.exists().where(dead_letters.c.row_id == _of.id)
     query = sa.select(_of.id).where(_of.ended_at < sa.func.now() - older_than, ~has_letter).order_by(_of.ended_at)
@@ -194,7 +194,7 @@ def _mine(claim: Claim) -> sa.ColumnElement[bool]:
     return sa.and_(_of.id == claim.job.id, _of.fence == claim.fence)
 
 
-def _set(session: Session, claim: Claim, values: Mapping[str, Any]) -> None:
+def _set(session: Connection, claim: Claim, values: Mapping[str, Any]) -> None:
     session.execute(sa.update(jobs).where(_mine(claim)).values(**values))
 
 

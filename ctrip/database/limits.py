@@ -3,20 +3,20 @@
 from collections.abc import Mapping
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database.models import rpc_limits
 from ctrip.domain.limits import Limits
 
 
-def find(session: Session, chain_id: int) -> dict[str, Limits]:
+def find(session: Connection, chain_id: int) -> dict[str, Limits]:
     """Return what was stored for a chain's endpoints, by label."""
     rows = session.execute(sa.select(rpc_limits).where(rpc_limits.c.chain_id == chain_id))
     return {row.endpoint: Limits(batch=row.batch, span=row.span, topics=row.topics) for row in rows}
 
 
-def store(session: Session, chain_id: int, limits: Mapping[str, Limits]) -> None:
+def store(session: Connection, chain_id: int, limits: Mapping[str, Limits]) -> None:
     """Keep the limits of some endpoints; a row is written only where it changes, those of others stay."""
     if not limits:
         return

@@ -12,29 +12,30 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
-from ctrip.database.leases import EARLY, is_unleased
+from ctrip.database.leases import EARLY, ODD, is_unleased
 from ctrip.database.models import loops
-from ctrip.database.prepared import prepared
+from ctrip.database.prepared import Prepared
 from ctrip.errors import LostFence, NotFound
 
 LEASE = timedelta(seconds=20)
 """Longer than a request to a node may take, twice over: it is renewed after each."""
 
 
+_IS_ODD = loops.c.next_run_at > sa.func.now() + ODD + loops.c.every_ms * sa.literal_column("interval '1 ms'")
 _NAMED = loops.c.name == sa.bindparam("of_name")
 # What every run of a loop asks is built once: to build it anew costs as much as to ask.
 _FENCED = sa.and_(_NAMED, loops.c.fence == sa.bindparam("of_fence"))
-_CLAIM = prepared(
+_CLAIM = Prepared(
     sa.update(loops)
-    .where(_NAMED, loops.c.enabled, loops.c.next_run_at <= sa.func.now() + EARLY, is_unleased(loops))
+    .where(_NAMED, loops.c.enabled, sa.or_(loops.c.next_run_at <= sa.func.now() + EARLY, _IS_ODD), is_unleased(loops))
     .values(fence=loops.c.fence + 1, lease_until=sa.func.now() + LEASE)
     .returning(loops.c.fence)
 )
-_HOLD = prepared(sa.select(loops.c.name).where(_FENCED).with_for_update())
-_RELEASE = prepared(
+_HOLD = Prepared(sa.select(loops.c.name).where(_FENCED).with_for_update())
+_RELEASE = Prepared(
     sa.update(loops)
     .where(_FENCED)
     .values(
@@ -70,19 +71,19 @@ class Claim:
     fence: int
 
 
-def claim(session: Session, name: str) -> Claim | None:
+def claim(session: Connection, name: str) -> Claim | None:
     """Claim a loop that is due and not leased; None where it is not, and then the caller must die."""
-    fence = session.scalar(_CLAIM, {"of_name": name})
+    fence = _CLAIM.scalar(session, {"of_name": name})
     return None if fence is None else Claim(name, fence)
 
 
-def hold(session: Session, claim: Claim) -> None:
+def hold(session: Connection, claim: Claim) -> None:
     """Lock the loop's row for this transaction. Raises LostFence where another run has claimed it since."""
-    if session.scalar(_HOLD, {"of_name": claim.name, "of_fence": claim.fence}) is None:
+    if _HOLD.scalar(session, {"of_name": claim.name, "of_fence": claim.fence}) is None:
         raise LostFence(f"loop {claim.name} was claimed again after fence {claim.fence}")
 
 
-def lock(session: Session, name: str) -> None:
+def lock(session: Connection, name: str) -> None:
     """Lock a loop's row for this transaction without a claim: whoever holds one waits, and none is taken meanwhile.
 
     For what must not be stored while a run of the loop stores. Raises NotFound where there is no such loop.
@@ -92,7 +93,7 @@ def lock(session: Session, name: str) -> None:
         raise NotFound(f"there is no loop {name}: no scheduler has served its chain yet")
 
 
-def renew(session: Session, claim: Claim) -> None:
+def renew(session: Connection, claim: Claim) -> None:
     """Lengthen the lease between two steps. Raises LostFence."""
     hold(session, claim)
     session.execute(
@@ -100,16 +101,16 @@ def renew(session: Session, claim: Claim) -> None:
     )
 
 
-def release(session: Session, claim: Claim, *, again_in: timedelta, has_ticked: bool = True) -> None:
+def release(session: Connection, claim: Claim, *, again_in: timedelta, has_ticked: bool = True) -> None:
     """End the run, in the transaction that stored its work: the loop is due again after `again_in`.
 
     Where nothing could be done, `has_ticked` is False: `last_tick_at` stands still, for operators to see.
     """
     told = {"of_name": claim.name, "of_fence": claim.fence, "again_in": again_in, "has_ticked": has_ticked}
-    session.execute(_RELEASE, told)
+    _RELEASE.run(session, told)
 
 
-def bring_forward(session: Session, name: str, *, to: datetime | None = None) -> Loop | None:
+def bring_forward(session: Connection, name: str, *, to: datetime | None = None) -> Loop | None:
     """Make a loop due at `to`, now unless given, or earlier where it is. Returns the row as it was, locked."""
     row = session.execute(sa.select(loops).where(loops.c.name == name).with_for_update()).one_or_none()
     if row is None:
@@ -119,14 +120,14 @@ def bring_forward(session: Session, name: str, *, to: datetime | None = None) ->
     return _loop(row)
 
 
-def set_enabled(session: Session, name: str, *, enabled: bool) -> Loop | None:
+def set_enabled(session: Connection, name: str, *, enabled: bool) -> Loop | None:
     """Let a loop run, or not. Returns its row; None where there is no such loop."""
     change = sa.update(loops).where(loops.c.name == name).values(enabled=enabled)
     row = session.execute(change.returning(loops)).one_or_none()
     return None if row is None else _loop(row)
 
 
-def make_overdue(session: Session, name: str, *, by: timedelta) -> Loop | None:
+def make_overdue(session: Connection, name: str, *, by: timedelta) -> Loop | None:
     """Make a loop so overdue, and never kicked, that the watchdog sends its message at its next look. Returns its row.
 
     A paused loop stays as it is.
@@ -140,7 +141,7 @@ def make_overdue(session: Session, name: str, *, by: timedelta) -> Loop | None:
     return None if row is None else _loop(row)
 
 
-def wake(session: Session, name: str) -> bool:
+def wake(session: Connection, name: str) -> bool:
     """Make a loop due now. False, at once, where it is paused, or where somebody is at it or has locked its row."""
     free = sa.select(loops.c.name).where(loops.c.name == name, loops.c.enabled, is_unleased(loops))
     due = sa.update(loops).where(loops.c.name.in_(free.with_for_update(skip_locked=True)))
@@ -150,13 +151,13 @@ def wake(session: Session, name: str) -> bool:
     return woken is not None
 
 
-def find(session: Session, name: str) -> Loop | None:
+def find(session: Connection, name: str) -> Loop | None:
     """Return a loop's row."""
     row = session.execute(sa.select(loops).where(loops.c.name == name)).one_or_none()
     return None if row is None else _loop(row)
 
 
-def ensure(session: Session, *, kind: str, chain_id: int, every: timedelta) -> None:
+def ensure(session: Connection, *, kind: str, chain_id: int, every: timedelta) -> None:
     """Make a loop exist with this period. Any number of schedulers may do it at once."""
     name = loop_name(kind, chain_id)
     every_ms = int(every.total_seconds() * 1000)
@@ -169,7 +170,7 @@ def ensure(session: Session, *, kind: str, chain_id: int, every: timedelta) -> N
 
 
 def kick_overdue(
-    session: Session, *, chain_ids: Collection[int], grace: timedelta, again_after: timedelta
+    session: Connection, *, chain_ids: Collection[int], grace: timedelta, again_after: timedelta
 ) -> list[Loop]:
     """Return the loops of these chains whose message must have been lost.
 
@@ -180,9 +181,13 @@ def kick_overdue(
         .where(
             loops.c.enabled,
             loops.c.chain_id.in_(chain_ids),
-            loops.c.next_run_at < sa.func.now() - grace,
+            sa.or_(loops.c.next_run_at < sa.func.now() - grace, _IS_ODD),
             is_unleased(loops),
-            sa.or_(loops.c.kicked_at.is_(None), loops.c.kicked_at < sa.func.now() - again_after),
+            sa.or_(
+                loops.c.kicked_at.is_(None),
+                loops.c.kicked_at < sa.func.now() - again_after,
+                loops.c.kicked_at > sa.func.now() + ODD,
+            ),
         )
         .values(kicked_at=sa.func.now())
         .returning(loops)
@@ -190,7 +195,7 @@ def kick_overdue(
     return [_loop(row) for row in rows]
 
 
-def find_all(session: Session) -> list[Loop]:
+def find_all(session: Connection) -> list[Loop]:
     """Return every loop by name."""
     return [_loop(row) for row in session.execute(sa.select(loops).order_by(loops.c.name))]
 

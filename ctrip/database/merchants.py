@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database.models import api_keys, merchants
 from ctrip.domain.merchants import ApiKey, Scope
@@ -21,7 +21,7 @@ class Credential:
 
 
 def add(
-    session: Session, merchant_id: str, *, name: str, email: str | None, tolerance_bps: int, webhook_secret: bytes
+    session: Connection, merchant_id: str, *, name: str, email: str | None, tolerance_bps: int, webhook_secret: bytes
 ) -> None:
     """Store a merchant. `webhook_secret` is encrypted."""
     session.execute(
@@ -31,18 +31,18 @@ def add(
     )
 
 
-def exists(session: Session, merchant_id: str) -> bool:
+def exists(session: Connection, merchant_id: str) -> bool:
     """True where there is such a merchant."""
     return session.scalar(sa.select(merchants.c.id).where(merchants.c.id == merchant_id)) is not None
 
 
-def tolerance_bps(session: Session, merchant_id: str) -> int:
+def tolerance_bps(session: Connection, merchant_id: str) -> int:
     """Return by how many basis points this merchant's payments may fall short."""
     found: int = session.execute(sa.select(merchants.c.tolerance_bps).where(merchants.c.id == merchant_id)).scalar_one()
     return found
 
 
-def add_key(session: Session, key: ApiKey, *, public_id: str, secret_hash: bytes) -> None:
+def add_key(session: Connection, key: ApiKey, *, public_id: str, secret_hash: bytes) -> None:
     """Store a key: of its secret, the hash alone."""
     session.execute(
         sa.insert(api_keys).values(
@@ -57,7 +57,7 @@ def add_key(session: Session, key: ApiKey, *, public_id: str, secret_hash: bytes
     )
 
 
-def find_credential(session: Session, public_id: str) -> Credential | None:
+def find_credential(session: Connection, public_id: str) -> Credential | None:
     """Look a key up by the part of it that is no secret."""
     of = api_keys.c
     query = sa.select(
@@ -71,12 +71,12 @@ def find_credential(session: Session, public_id: str) -> Credential | None:
     return None if row is None else Credential(_key(row), row.secret_hash, row.is_expired, row.is_unused)
 
 
-def note_use(session: Session, key_id: str) -> None:
+def note_use(session: Connection, key_id: str) -> None:
     """Write down that a key was used just now."""
     session.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=sa.func.now()))
 
 
-def keys(session: Session, *, merchant_id: str | None, limit: int, after: str | None) -> list[ApiKey]:
+def keys(session: Connection, *, merchant_id: str | None, limit: int, after: str | None) -> list[ApiKey]:
     """Return keys, newest first, one merchant's where one is given, those older than the id `after` likewise."""
     query = sa.select(api_keys)
     if merchant_id is not None:
@@ -86,13 +86,13 @@ def keys(session: Session, *, merchant_id: str | None, limit: int, after: str | 
     return [_key(row) for row in session.execute(query.order_by(api_keys.c.id.desc()).limit(limit))]
 
 
-def find_key(session: Session, key_id: str) -> ApiKey | None:
+def find_key(session: Connection, key_id: str) -> ApiKey | None:
     """Return one key."""
     row = session.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
     return None if row is None else _key(row)
 
 
-def revoke_key(session: Session, key_id: str) -> bool:
+def revoke_key(session: Connection, key_id: str) -> bool:
     """End a key. Returns False where there is no such key, or it was revoked before: the first time stays."""
     is_live = sa.and_(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
     revoked = sa.update(api_keys).where(is_live).values(revoked_at=sa.func.now()).returning(api_keys.c.id)

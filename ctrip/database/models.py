@@ -165,16 +165,17 @@ transfers = sa.Table(
     sa.Column("is_announced", sa.Boolean, nullable=False, server_default=sa.false()),
     columns.moment("created_at", now=True),
     sa.UniqueConstraint("chain_id", "block_hash", "tx_hash", "log_index"),
-    # A log index is block-wide, so a transaction that comes back in another block has another one; but at any time
-    # one canonical block holds it. Orphan before insert, in the same transaction.
+    # A log index is block-wide, so a transaction that comes back in another block has another one; but one block alone
+    # holds it. Which of two that is, where endpoints tell different stories, is known when one of them is borne out.
     sa.Index(
-        "uq_transfers_canonical",
+        "uq_transfers_final",
         "chain_id",
         "tx_hash",
         "log_index",
         unique=True,
-        postgresql_where=sa.text("status <> 'orphaned'"),
+        postgresql_where=sa.text("status = 'final'"),
     ),
+    sa.Index("ix_transfers_transaction", "chain_id", "tx_hash", postgresql_where=sa.text("status <> 'orphaned'")),
     # Coin that no transaction explains: once for each block at which it was noticed.
     sa.Index(
         "uq_transfers_inferred",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database.leases import is_leased, is_unleased
 from ctrip.database.models import (
@@ -71,7 +71,7 @@ class Destinations:
     slow_pending: int
 
 
-def open_dead_letters(session: Session) -> list[DeadLetters]:
+def open_dead_letters(session: Connection) -> list[DeadLetters]:
     """Count the open dead letters by actor."""
     of = dead_letters.c
     counted = sa.select(of.queue, of.actor, sa.func.count(), sa.func.min(of.died_at))
@@ -80,7 +80,7 @@ def open_dead_letters(session: Session) -> list[DeadLetters]:
     return [DeadLetters(*row) for row in rows]
 
 
-def count_payments(session: Session) -> list[PaymentCount]:
+def count_payments(session: Connection) -> list[PaymentCount]:
     """Count the payments by chain, asset and status. Reads the whole table: half a second for a million."""
     of = payments.c
     rows = session.execute(
@@ -89,7 +89,7 @@ def count_payments(session: Session) -> list[PaymentCount]:
     return [PaymentCount(*row) for row in rows]
 
 
-def deliveries(session: Session) -> Outbox:
+def deliveries(session: Connection) -> Outbox:
     """Look at the webhooks that are still to be delivered."""
     of, origin = webhook_deliveries.c, webhook_origins.c
     full = sa.select(of.origin).where(is_leased(webhook_deliveries)).group_by(of.origin)
@@ -98,17 +98,17 @@ def deliveries(session: Session) -> Outbox:
     return _outbox(session, webhook_deliveries, of.origin.not_in(kept))
 
 
-def mails(session: Session) -> Outbox:
+def mails(session: Connection) -> Outbox:
     """Look at the e-mails that are still to be sent."""
     return _outbox(session, emails)
 
 
-def open_jobs(session: Session) -> Outbox:
+def open_jobs(session: Connection) -> Outbox:
     """Look at the operators' jobs that are not over."""
     return _outbox(session, jobs)
 
 
-def destinations(session: Session) -> Destinations:
+def destinations(session: Connection) -> Destinations:
     """Look at the places that webhooks go to."""
     endpoint, origin, delivery = webhook_endpoints.c, webhook_origins.c, webhook_deliveries.c
     disabled = sa.select(sa.func.count()).where(
@@ -126,7 +126,7 @@ def destinations(session: Session) -> Destinations:
     return Destinations(*row)
 
 
-def live_sweeps(session: Session) -> dict[int, LiveSweeps]:
+def live_sweeps(session: Connection) -> dict[int, LiveSweeps]:
     """Look at the sweep intents that are neither done nor failed, by chain id."""
     of = sweep_intents.c
     live = of.state.not_in((IntentState.DONE, IntentState.FAILED))
@@ -136,7 +136,7 @@ def live_sweeps(session: Session) -> dict[int, LiveSweeps]:
     return {chain_id: LiveSweeps(count, oldest_at) for chain_id, count, oldest_at in rows}
 
 
-def _outbox(session: Session, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> Outbox:
+def _outbox(session: Connection, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> Outbox:
     due = sa.and_(
         *conditions,
         table.c.next_attempt_at <= sa.func.now(),

@@ -5,13 +5,14 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import cursors, events, sweeps, transfers
-from ctrip.database.batches import is_among
+from ctrip.database.batches import array, is_in
 from ctrip.database.deadlines import final_time
 from ctrip.database.events import News
 from ctrip.database.models import chain_cursors, deposit_addresses, payments
+from ctrip.database.prepared import Prepared
 from ctrip.database.standings import STANDING, Assessed, payment_of, standing_values, store
 from ctrip.domain.chains import Chain
 from ctrip.domain.events import EventType
@@ -19,11 +20,25 @@ from ctrip.domain.ids import Prefix
 from ctrip.domain.payments import Facts, Payment, assess, payment_object
 
 NewId = Callable[[Prefix], str]
+_WANTED = is_in(payments.c.id, sa.bindparam("payment_ids", type_=sa.Text))
+_LOCK = {
+    keeps_transfers_out: Prepared(
+        sa.select(payments).where(_WANTED).order_by(payments.c.id).with_for_update(key_share=not keeps_transfers_out)
+    )
+    for keeps_transfers_out in (False, True)
+}
+# One statement, so one snapshot: between two, a listener may move the cursor and drop the header that is meant.
+_FINAL_TIMES = Prepared(
+    sa.select(payments.c.chain_id, payments.c.required, payments.c.finality, final_time())
+    .join(chain_cursors, chain_cursors.c.chain_id == payments.c.chain_id)
+    .where(_WANTED)
+    .distinct()
+)
 AT_ONCE = 1_000
 """How many payments are assessed and stored together."""
 
 
-def next_index(session: Session) -> tuple[int, datetime]:
+def next_index(session: Connection) -> tuple[int, datetime]:
     """Take the next BIP-32 child number, and the time by Postgres's clock, in one round trip.
 
     The number is never given out again, even if this transaction is rolled back.
@@ -33,7 +48,7 @@ def next_index(session: Session) -> tuple[int, datetime]:
 
 
 def add(
-    session: Session, payment: Payment, *, wallet_fingerprint: bytes, index: int, read_block: int, new_id: NewId
+    session: Connection, payment: Payment, *, wallet_fingerprint: bytes, index: int, read_block: int, new_id: NewId
 ) -> list[str]:
     """Store a new payment with its address and its event. Returns the ids of the deliveries."""
     # Values apart from the statement: in it, they would be hashed with it at each execution, which costs a millisecond.
@@ -49,7 +64,7 @@ def add(
     return events.append(session, [News(EventType.PAYMENT_CREATED, payment, body)], new_id=new_id)
 
 
-def find(session: Session, payment_id: str, *, merchant_id: str | None = None) -> Payment | None:
+def find(session: Connection, payment_id: str, *, merchant_id: str | None = None) -> Payment | None:
     """Return a payment, that merchant's alone where one is given."""
     query = sa.select(payments).where(payments.c.id == payment_id)
     if merchant_id is not None:
@@ -59,7 +74,7 @@ def find(session: Session, payment_id: str, *, merchant_id: str | None = None) -
 
 
 def matching(
-    session: Session, merchant_id: str, *, filters: Mapping[str, Any], limit: int, after: str | None = None
+    session: Connection, merchant_id: str, *, filters: Mapping[str, Any], limit: int, after: str | None = None
 ) -> Sequence[Payment]:
     """Return a merchant's payments, newest first, those older than the id `after` where one is given.
 
@@ -78,19 +93,20 @@ def matching(
     return [payment_of(row) for row in session.execute(query.order_by(payments.c.id.desc()).limit(limit))]
 
 
-def lock(session: Session, payment_ids: Iterable[str], *, keeps_transfers_out: bool = False) -> list[Payment]:
+def lock(session: Connection, payment_ids: Iterable[str], *, keeps_transfers_out: bool = False) -> list[Payment]:
     """Return payments locked for this transaction, in the order of their ids so that two lockers never deadlock.
 
     A transaction that stored a transfer or an intent of a payment holds that row's key by the foreign key. Two of them
     may each go on to lock the other's payments, so this lock lets keys be, unless `keeps_transfers_out` says that none
     may be stored meanwhile: then it waits for all that are.
     """
-    query = sa.select(payments).where(is_among(payments.c.id, payment_ids)).order_by(payments.c.id)
-    locking = query.with_for_update(key_share=not keeps_transfers_out)
-    return [payment_of(row) for row in session.execute(locking).all()]
+    locking = _LOCK[keeps_transfers_out]
+    return [payment_of(row) for row in locking.rows(session, {"payment_ids": array(payment_ids)})]
 
 
-def reassess(session: Session, payment_ids: Iterable[str], *, chains: Mapping[int, Chain], new_id: NewId) -> list[str]:
+def reassess(
+    session: Connection, payment_ids: Iterable[str], *, chains: Mapping[int, Chain], new_id: NewId
+) -> list[str]:
     """Lock payments, assess them by the rows of this transaction and store what changed, one event a change.
 
     Returns the ids of the deliveries made. A payment whose chain was never read, or is not configured, is left alone.
@@ -102,41 +118,37 @@ def reassess(session: Session, payment_ids: Iterable[str], *, chains: Mapping[in
     return deliveries
 
 
-def facts_of(session: Session, of: Sequence[Payment], *, chains: Mapping[int, Chain]) -> dict[str, Facts]:
+def facts_of(session: Connection, of: Sequence[Payment], *, chains: Mapping[int, Chain]) -> dict[str, Facts]:
     """Return what is known of each payment's chain; a payment whose chain was never read is left out."""
     ids = [payment.id for payment in of]
     swept = dict.fromkeys(ids, sweeps.SweepFacts()) | sweeps.facts_of(session, ids)
-    # One statement, so one snapshot: between two, a listener may move the cursor and drop the header that is meant.
-    query = (
-        sa.select(payments.c.id, final_time().label("final_block_time"))
-        .join(chain_cursors, chain_cursors.c.chain_id == payments.c.chain_id)
-        .where(is_among(payments.c.id, ids))
-    )
-    final_times = {payment_id: time for payment_id, time in session.execute(query).all()}
+    final_times = {tuple(rule): time for *rule, time in _FINAL_TIMES.rows(session, {"payment_ids": array(ids)})}
     return {
         payment.id: Facts(
-            final_block_time=final_times[payment.id],
+            final_block_time=final_times[rule],
             covered=swept[payment.id].covered,
             is_sweep_held=swept[payment.id].is_held,
             threshold=_threshold(payment, chains),
         )
         for payment in of
-        if payment.id in final_times
+        if (rule := (payment.chain_id, payment.required, payment.finality)) in final_times
     }
 
 
-def store_acceptance(session: Session, payment_id: str, *, amount: int, at: datetime) -> None:
+def store_acceptance(session: Connection, payment_id: str, *, amount: int, at: datetime) -> None:
     """Write down that the merchant accepted the final `amount` (base units). `reassess` then says what follows."""
     session.execute(
         sa.update(payments).where(payments.c.id == payment_id).values(accepted_at=at, accepted_amount=amount)
     )
 
 
-def _reassess(session: Session, payment_ids: Sequence[str], *, chains: Mapping[int, Chain], new_id: NewId) -> list[str]:
+def _reassess(
+    session: Connection, payment_ids: Sequence[str], *, chains: Mapping[int, Chain], new_id: NewId
+) -> list[str]:
     locked = [payment for payment in lock(session, payment_ids) if payment.chain_id in chains]
     if not locked:
         return []
-    arrived = transfers.of_payments(session, [payment.id for payment in locked])
+    arrived = transfers.to_judge(session, [payment.id for payment in locked])
     facts = facts_of(session, locked, chains=chains)
     read_blocks = {chain_id: cursor.read_block for chain_id, cursor in cursors.find_all(session).items()}
     assessed = [

@@ -1,53 +1,152 @@
-"""Prepared statements: parsed once per connection, and planned seldom, instead of each time.
+"""Prepared statements: written once, read by Postgres once per connection, and planned seldom, instead of each time.
 
-psycopg2 sends every statement as text. For the few that run hundreds of times in a second, understanding that text
-costs Postgres more than all the rest; those are marked `prepared`.
+psycopg2 sends every statement as text, and understanding that costs Postgres more than all the rest of a statement that
+runs hundreds of times in a second. What SQLAlchemy does at each run costs us thrice what the driver does. So the few
+such statements are `Prepared`: what can be known of them is found out once, and they go straight to the driver.
 """
 
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, cast
 
+import psycopg2
 import sqlalchemy as sa
-from sqlalchemy import Engine, event
-from sqlalchemy.engine.interfaces import DBAPICursor, ExceptionContext, ExecutionContext
+from psycopg2.extensions import cursor as Cursor
+from sqlalchemy import Connection, Result, exc
+from sqlalchemy.dialects.postgresql.psycopg2 import dialect
+from sqlalchemy.engine import Dialect, IteratorResult
+from sqlalchemy.engine.result import SimpleResultMetaData
 
-S = TypeVar("S", bound=sa.Executable)
-_OPTION = "prepared"
+_DIALECT: Dialect = dialect()  # type: ignore[no-untyped-call]
+_KNOWN = "prepared"
 _STALE = ("0A000", "26000", "42P05")
 """SQLSTATEs of a plan whose columns have changed, and of names that the server knows and we do not, or the reverse."""
 
+_Convert = Callable[[Any], Any]
+_Row = tuple[Any, ...]
+_Parameter = tuple[str, str | None, Any, _Convert | None]
+"""The name of a value in the statement; the key under which it is given, and what the driver takes, where it never is;
+and what converts what is given."""
+_Columns = tuple[list[str], list[_Convert | None]]
 
-def prepared(statement: S) -> S:
-    """Mark a statement that is made once, with its values in bound parameters, and run often.
 
-    Postgres finds out what types the parameters have, and says so where it cannot: then a cast tells it.
+class Prepared:
+    """A statement with its values in bound parameters, which are given at each run.
+
+    Postgres finds out what types they have, and says so where it cannot: then a cast tells it. Errors are SQLAlchemy's,
+    as those of any other statement are.
     """
-    return statement.execution_options(**{_OPTION: True})
+
+    def __init__(self, statement: sa.Select[Any] | sa.CompoundSelect[Any] | sa.UpdateBase) -> None:
+        self._statement = statement
+        self._known_columns: _Columns | None = None
+
+    def execute(self, session: Connection, values: Mapping[str, Any]) -> Result[Any]:
+        """Run the statement and return its rows."""
+        names, rows = self._run(session, values)
+        return IteratorResult(SimpleResultMetaData(names), iter(rows))
+
+    def rows(self, session: Connection, values: Mapping[str, Any]) -> list[_Row]:
+        """Run the statement and return its rows as plain tuples, which costs the least where they are thousands."""
+        return self._run(session, values)[1]
+
+    def run(self, session: Connection, values: Mapping[str, Any]) -> None:
+        """Run the statement, of which no row is wanted."""
+        self._run(session, values)
+
+    def scalars(self, session: Connection, values: Mapping[str, Any]) -> list[Any]:
+        """Run the statement and return the first column of its rows."""
+        return [row[0] for row in self._run(session, values)[1]]
+
+    def scalar(self, session: Connection, values: Mapping[str, Any]) -> Any:
+        """Run the statement and return the first column of its first row; None where there is no row."""
+        _, rows = self._run(session, values)
+        return rows[0][0] if rows else None
+
+    # --- how it runs ------------------------------------------------------------------------------------------------
+
+    def _run(self, session: Connection, values: Mapping[str, Any]) -> tuple[list[str], list[_Row]]:
+        arguments = [
+            value if key is None else values[key] if convert is None else convert(values[key])
+            for _, key, value, convert in self._parameters
+        ]
+        if not session.in_transaction():
+            session.begin()
+        pooled = session.connection
+        known: dict[Prepared, str] = pooled.info.setdefault(_KNOWN, {})
+        cursor = cast("Cursor", pooled.cursor())
+        try:
+            if self not in known:
+                known[self] = self._prepare(cursor, name=f"ctrip_{len(known) + 1}")
+            cursor.execute(known[self], arguments)
+            return self._read(cursor)
+        except psycopg2.Error as error:
+            raise _told(session, str(self._compiled), error) from error
+        finally:
+            cursor.close()
+
+    def _prepare(self, cursor: Cursor, *, name: str) -> str:
+        """Have Postgres prepare the statement. Returns what runs it."""
+        numbers = {name: f"${number}" for number, (name, *_) in enumerate(self._parameters, start=1)}
+        cursor.execute(f"PREPARE {name} AS {str(self._compiled) % numbers}")
+        return f"EXECUTE {name} ({', '.join(['%s'] * len(numbers))})" if numbers else f"EXECUTE {name}"
+
+    def _read(self, cursor: Cursor) -> tuple[list[str], list[_Row]]:
+        if cursor.description is None:
+            return [], []
+        rows = cursor.fetchall()
+        self._known_columns = self._known_columns or self._columns(cursor)
+        names, converts = self._known_columns
+        if not any(converts):
+            return names, rows
+        return names, [
+            tuple(value if convert is None else convert(value) for value, convert in zip(row, converts, strict=True))
+            for row in rows
+        ]
+
+    # --- what is found out once -------------------------------------------------------------------------------------
+
+    @cached_property
+    def _compiled(self) -> Any:
+        return self._statement.compile(dialect=_DIALECT)
+
+    @cached_property
+    def _parameters(self) -> list[_Parameter]:
+        # Several of one name are one.
+        named = {name: bound for bound, name in self._compiled.bind_names.items()}
+        return [_parameter(name, bound) for name, bound in named.items()]
+
+    def _columns(self, cursor: Cursor) -> _Columns:
+        """Return the columns' names, and what makes of the driver's values those that SQLAlchemy's types are in Python.
+
+        What the driver returns is only known when it has: a number may come as one of several types.
+        """
+        types = [column.type.dialect_impl(_DIALECT) for column in self._statement.exported_columns]
+        described = cursor.description or ()
+        converts: list[_Convert | None] = [
+            kind.result_processor(_DIALECT, column.type_code) for kind, column in zip(types, described, strict=True)
+        ]
+        return [column.name for column in described], converts
 
 
-def prepare_marked(engine: Engine) -> None:
-    """Let this engine's connections prepare what is marked when they first run it."""
-    event.listen(engine, "do_execute", _execute)
-    event.listen(engine, "handle_error", _give_up_stale)
+def _parameter(name: str, bound: sa.BindParameter[Any]) -> _Parameter:
+    convert = bound.type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
+    if bound.required:
+        return name, bound.key, None, convert
+    return name, None, bound.value if convert is None else convert(bound.value), None
 
 
-def _execute(cursor: DBAPICursor, statement: str, parameters: dict[str, Any], context: ExecutionContext) -> bool:
-    """Run a marked statement; answer False for any other, which SQLAlchemy then runs itself."""
-    if not context.execution_options.get(_OPTION):
-        return False
-    known: dict[str, str] = context.root_connection.info.setdefault(_OPTION, {})
-    name = known.get(statement)
-    if name is None:
-        name = f"ctrip_{len(known) + 1}"
-        numbers = {key: f"${number}" for number, key in enumerate(parameters, start=1)}
-        cursor.execute(f"PREPARE {name} AS {statement % numbers}")
-        known[statement] = name
-    values = ", ".join(f"%({key})s" for key in parameters)
-    cursor.execute(f"EXECUTE {name} {f'({values})' if values else ''}", parameters)
-    return True
-
-
-def _give_up_stale(error: ExceptionContext) -> None:
-    """Have connections replaced that cannot run a marked statement any more: they never could again."""
-    is_marked = error.execution_context is not None and error.execution_context.execution_options.get(_OPTION)
-    if is_marked and getattr(error.original_exception, "pgcode", None) in _STALE:
-        error.is_disconnect = True
+def _told(session: Connection, statement: str, error: psycopg2.Error) -> exc.StatementError:
+    """Make SQLAlchemy's error of the driver's. A connection that is gone, or has a stale plan, is replaced."""
+    is_gone = error.pgcode in _STALE or session.dialect.is_disconnect(cast("Any", error), session.connection, None)
+    if is_gone:
+        session.invalidate(error)
+    return exc.DBAPIError.instance(
+        statement,
+        None,
+        error,
+        psycopg2.Error,
+        hide_parameters=True,
+        connection_invalidated=is_gone,
+        dialect=session.dialect,
+    )

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database.models import queue_snapshots
 from ctrip.domain.queues import QueueSnapshot
 
 
-def store(session: Session, snapshots: Iterable[QueueSnapshot]) -> None:
+def store(session: Connection, snapshots: Iterable[QueueSnapshot]) -> None:
     """Store the newest snapshot of each queue; an older one that comes late is dropped."""
     for snapshot in snapshots:
         statement = pg.insert(queue_snapshots).values(**asdict(snapshot))
@@ -24,7 +24,7 @@ def store(session: Session, snapshots: Iterable[QueueSnapshot]) -> None:
         )
 
 
-def find_all(session: Session) -> list[QueueSnapshot]:
+def find_all(session: Connection) -> list[QueueSnapshot]:
     """Return the stored snapshot of each queue."""
     rows = session.execute(sa.select(queue_snapshots).order_by(queue_snapshots.c.queue))
     return [QueueSnapshot(**row._mapping) for row in rows]

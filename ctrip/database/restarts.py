@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import cursors
 from ctrip.database.loops import loop_name
@@ -13,7 +13,7 @@ from ctrip.domain.scanning import Cursor, Header, tagged_after
 from ctrip.domain.transfers import TransferStatus
 
 
-def newest_trace(session: Session, chain_id: int, *, up_to: int) -> tuple[int, bytes] | None:
+def newest_trace(session: Connection, chain_id: int, *, up_to: int) -> tuple[int, bytes] | None:
     """Return number and hash of the newest block, `up_to` or below, that a header, transfer or sweep stands on.
 
     Where that block is canonical, so is all that the rows say of the blocks before it.
@@ -29,7 +29,7 @@ def newest_trace(session: Session, chain_id: int, *, up_to: int) -> tuple[int, b
     return None if row is None else (row.number, row.hash)
 
 
-def overtake(session: Session, chain_id: int) -> None:
+def overtake(session: Connection, chain_id: int) -> None:
     """Lock the listener's loop row and raise its fence: a run under way writes nothing. The loop is due now."""
     session.execute(
         sa.update(loops)
@@ -38,7 +38,7 @@ def overtake(session: Session, chain_id: int) -> None:
     )
 
 
-def set_back(session: Session, cursor: Cursor, *, headers: Sequence[Header], head_block: int) -> bool:
+def set_back(session: Connection, cursor: Cursor, *, headers: Sequence[Header], head_block: int) -> bool:
     """Replace a stopped chain's headers and let its cursor stand on the last of them, no longer stopped.
 
     False, and nothing is changed, where the chain is not as `cursor` says any more.

@@ -1,6 +1,6 @@
 """Rows become objects by the place of their values: by name it takes thrice as long, and a block may pay thousands."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from operator import itemgetter
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 T = TypeVar("T")
 
 
-def reader(table: sa.Table, kind: type[T]) -> Callable[[sa.Row[Any]], T]:
+def reader(table: sa.Table, kind: type[T]) -> Callable[[Sequence[Any]], T]:
     """Return what makes an object of `kind` of a row that was selected of the whole table.
 
     A field is the column of its name. One that is an object itself is made of the same row.
@@ -22,7 +22,7 @@ def reader(table: sa.Table, kind: type[T]) -> Callable[[sa.Row[Any]], T]:
     pick = itemgetter(*(table.c.keys().index(name) for name in plain))
     known = {place: members for place, name in enumerate(plain) if (members := _members(hints[name]))}
 
-    def read(row: sa.Row[Any]) -> T:
+    def read(row: Sequence[Any]) -> T:
         values = list(pick(row))
         for place, members in known.items():
             values[place] = members[values[place]]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.errors import MisconfiguredError, Unavailable
 
@@ -26,7 +26,7 @@ def shipped_revision() -> str | None:
     return numbers[-1] if numbers else None
 
 
-def stored_revision(session: Session | sa.Connection) -> str | None:
+def stored_revision(session: Connection | sa.Connection) -> str | None:
     """Return the database's revision; None where no migration ever ran."""
     if session.scalar(sa.text("SELECT to_regclass('alembic_version')")) is None:
         return None

@@ -10,12 +10,13 @@ from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import events, transfers
 from ctrip.database.batches import Given, is_among
 from ctrip.database.events import News
 from ctrip.database.models import payments
+from ctrip.database.prepared import Prepared
 from ctrip.database.rows import reader
 from ctrip.domain.events import EventType
 from ctrip.domain.ids import Prefix
@@ -62,7 +63,7 @@ class Assessed:
     assessment: Assessment
 
 
-def move(session: Session, changes: Sequence[Change], *, new_id: NewId) -> tuple[list[Payment], list[str]]:
+def move(session: Connection, changes: Sequence[Change], *, new_id: NewId) -> tuple[list[Payment], list[str]]:
     """Store one change of each payment: its row, its version, its one event, the deliveries.
 
     Raises IllegalTransition where a status has no such arrow, or is not what the caller saw.
@@ -70,8 +71,8 @@ def move(session: Session, changes: Sequence[Change], *, new_id: NewId) -> tuple
     """
     for change in changes:
         _check_arrow(change)
-    rows = session.execute(_MOVE, _moves.rows(map(_moved, changes)))
-    stored = {payment_id: dict(zip(_RENEWED, renewed, strict=True)) for payment_id, *renewed in rows.all()}
+    rows = _MOVE.rows(session, _moves.rows(map(_moved, changes)))
+    stored = {payment_id: dict(zip(_RENEWED, renewed, strict=True)) for payment_id, *renewed in rows}
     news = []
     for change in changes:
         payment, old = change.payment, change.payment.standing
@@ -85,7 +86,7 @@ def move(session: Session, changes: Sequence[Change], *, new_id: NewId) -> tuple
 
 
 def store(
-    session: Session, assessed: Sequence[Assessed], *, read_blocks: Mapping[int, int], new_id: NewId
+    session: Connection, assessed: Sequence[Assessed], *, read_blocks: Mapping[int, int], new_id: NewId
 ) -> list[str]:
     """Store what assessments changed, one event a change. Returns the ids of the deliveries."""
     transfers.store_verdicts(session, [verdict for each in assessed for verdict in each.assessment.verdicts])
@@ -139,7 +140,7 @@ def _moved(change: Change) -> tuple[object, ...]:
     )
 
 
-def _move() -> sa.Executable:
+def _move() -> sa.UpdateBase:
     to = _moves.c
     return (
         sa.update(payments)
@@ -156,7 +157,7 @@ def _milestones(status: sa.ColumnElement[str]) -> dict[str, sa.ColumnElement[Any
     for place, (milestone, column) in enumerate(_MILESTONES.items()):
         values[column] = sa.case(
             (status == milestone, sa.func.coalesce(_of[column], sa.func.now())),
-            (status.in_(reached[place:]), _of[column]),
+            (sa.or_(*(status == later for later in reached[place:])), _of[column]),
             else_=None,
         )
     return values
@@ -172,7 +173,7 @@ def _way(each: Assessed) -> list[Step]:
     return list(steps(payment.standing, each.assessment.standing, is_accepted=payment.accepted_at is not None))
 
 
-def _store_growth(session: Session, assessed: Sequence[Assessed]) -> None:
+def _store_growth(session: Connection, assessed: Sequence[Assessed]) -> None:
     """Store what only grows with the confirmations, where no step does: no client is told of it."""
     grown = [
         (payment.id, assessment.confirmed, assessment.standing.completed_block)
@@ -181,7 +182,7 @@ def _store_growth(session: Session, assessed: Sequence[Assessed]) -> None:
         != (payment.confirmed, payment.standing.completed_block)
     ]
     if grown:
-        session.execute(_GROW, _growth.rows(grown))
+        _GROW.run(session, _growth.rows(grown))
 
 
 def _news(each: Assessed) -> list[Verdict]:
@@ -197,7 +198,7 @@ def _news(each: Assessed) -> list[Verdict]:
 
 
 def _announce(
-    session: Session, told: Sequence[tuple[Payment, Verdict]], *, read_blocks: Mapping[int, int], new_id: NewId
+    session: Connection, told: Sequence[tuple[Payment, Verdict]], *, read_blocks: Mapping[int, int], new_id: NewId
 ) -> tuple[list[Payment], list[str]]:
     """Tell of one transfer of each payment. Returns the payments as they stand now, and the ids of the deliveries."""
     transfers.mark_announced(session, [verdict.transfer.id for _, verdict in told])
@@ -218,5 +219,5 @@ def _announce(
 
 
 # Built once: to build it anew takes as long as to run it for one payment.
-_MOVE = _move()
-_GROW = sa.update(payments).where(_of.id == _growth.c.id).values(**{name: _growth.c[name] for name in _GROWN})
+_MOVE = Prepared(_move())
+_GROW = Prepared(sa.update(payments).where(_of.id == _growth.c.id).values(**{name: _growth.c[name] for name in _GROWN}))

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database.intents import OVER, UNSPENT, attempts_of, read_attempt, read_intent
 from ctrip.database.models import deposit_addresses, sweep_attempts, sweep_intents, transfers
@@ -67,7 +67,7 @@ class InFlight:
         return self.attempts[-1]
 
 
-def signable(session: Session, chain_id: int, *, limit: int, intent_id: str | None = None) -> list[Waiting]:
+def signable(session: Connection, chain_id: int, *, limit: int, intent_id: str | None = None) -> list[Waiting]:
     """Return the sweeps that may be signed now, those not looked at for longest first; or the one, if it may.
 
     One transaction at a time per deposit address: coin first, then one token after another. Coin waits only where gas
@@ -90,7 +90,7 @@ def signable(session: Session, chain_id: int, *, limit: int, intent_id: str | No
     ]
 
 
-def signable_topups(session: Session, chain_id: int, *, sender: bytes, in_flight: int) -> list[Waiting]:
+def signable_topups(session: Connection, chain_id: int, *, sender: bytes, in_flight: int) -> list[Waiting]:
     """Return the top-ups that may be signed now, so many that no more than `in_flight` of the sender are unmined.
 
     None where the sender's nonce is in dispute.
@@ -114,7 +114,7 @@ def signable_topups(session: Session, chain_id: int, *, sender: bytes, in_flight
     ]
 
 
-def in_flight(session: Session, chain_id: int, *, bump_after: timedelta, limit: int) -> list[InFlight]:
+def in_flight(session: Connection, chain_id: int, *, bump_after: timedelta, limit: int) -> list[InFlight]:
     """Return signed intents that are not known to be mined, those not looked at for longest first."""
     rows = session.execute(_in_flight(), {"chain_id": chain_id, "bump_after": bump_after, "limit": limit}).all()
     attempts = attempts_of(session, [row.id for row in rows])
@@ -130,13 +130,13 @@ def in_flight(session: Session, chain_id: int, *, bump_after: timedelta, limit: 
     ]
 
 
-def mined_until(session: Session, chain_id: int, *, block: int, limit: int) -> list[tuple[Intent, Attempt]]:
+def mined_until(session: Connection, chain_id: int, *, block: int, limit: int) -> list[tuple[Intent, Attempt]]:
     """Return the mined intents of blocks up to `block`, each with the attempt that landed."""
     rows = session.execute(_mined_until(), {"chain_id": chain_id, "block": block, "limit": limit})
     return [(read_intent(row), read_attempt(row, "attempt_")) for row in rows]
 
 
-def reserved(session: Session, chain_id: int, sender: bytes) -> int:
+def reserved(session: Connection, chain_id: int, sender: bytes) -> int:
     """Return the wei that a sender's transactions under way may still take."""
     return int(session.scalar(_reserved(), {"chain_id": chain_id, "sender": sender}) or 0)
 

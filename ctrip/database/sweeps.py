@@ -10,9 +10,10 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
+from ctrip.database.batches import array, is_in
 from ctrip.database.intents import OVER, UNMINED, attempts_of, read_intent
 from ctrip.database.models import payments, sweep_intents, transfers
 from ctrip.domain.addresses import ADDRESS_BYTES, NATIVE
@@ -55,13 +56,13 @@ class Planned:
     is_held: bool
 
 
-def facts_of(session: Session, payment_ids: Sequence[str]) -> dict[str, SweepFacts]:
-    """Return the sweep facts of payments."""
-    rows = session.execute(_facts(), {"payment_ids": list(payment_ids)})
-    return {row.id: SweepFacts(covered=int(row.covered), is_held=row.is_held) for row in rows}
+def facts_of(session: Connection, payment_ids: Sequence[str]) -> dict[str, SweepFacts]:
+    """Return the sweep facts of payments, of those alone of which there is more to say than that there were none."""
+    rows = session.execute(_facts(), {"payment_ids": array(payment_ids)})
+    return {payment_id: SweepFacts(covered=int(covered), is_held=is_held) for payment_id, covered, is_held in rows}
 
 
-def revert_after(session: Session, chain_id: int, number: int) -> set[str]:
+def revert_after(session: Connection, chain_id: int, number: int) -> set[str]:
     """Take back what the blocks above `number` did to sweeps: they are sent, not mined, until seen again.
 
     Returns the ids of the payments concerned. Called by the listener, in the transaction that stores the reorg.
@@ -78,7 +79,7 @@ def revert_after(session: Session, chain_id: int, number: int) -> set[str]:
 
 
 def plan(
-    session: Session, chain: Chain, *, since_block: int, turn: int, new_id: Callable[[Prefix], str]
+    session: Connection, chain: Chain, *, since_block: int, turn: int, new_id: Callable[[Prefix], str]
 ) -> list[Planned]:
     """Plan a sweep for every (address, token) where final transfers exceed what sweeps covered and none is under way.
 
@@ -99,14 +100,14 @@ def plan(
 
 
 def plan_one(
-    session: Session, chain: Chain, *, address: bytes, token: bytes, new_id: Callable[[Prefix], str]
+    session: Connection, chain: Chain, *, address: bytes, token: bytes, new_id: Callable[[Prefix], str]
 ) -> list[Planned]:
     """Plan a sweep of one token at one address, also below its threshold: somebody asked for it."""
     place = {"address": address, "token": token}
     return _plan(session, chain, session.execute(_owed_a_sweep(chain, where=_Where.AT_ONE), place), new_id=new_id)
 
 
-def under_way(session: Session, chain_id: int, *, address: bytes, token: bytes) -> Intent | None:
+def under_way(session: Connection, chain_id: int, *, address: bytes, token: bytes) -> Intent | None:
     """Return the newest sweep of a token at an address that is not over."""
     of = sweep_intents.c
     query = (
@@ -136,12 +137,12 @@ def owed(chain_id: Any, address: Any, token: Any) -> sa.ColumnElement[Any]:
     return received - _covered(chain_id, address, token)
 
 
-def pot(session: Session, chain_id: int, address: bytes) -> int:
+def pot(session: Connection, chain_id: int, address: bytes) -> int:
     """Return the wei at an address that top-ups brought and nothing has spent, by final transactions."""
     return max(0, int(session.scalar(_pot(), {"chain_id": chain_id, "address": address}) or 0))
 
 
-def of_payment(session: Session, payment_id: str, *, limit: int) -> list[tuple[Intent, tuple[Attempt, ...]]]:
+def of_payment(session: Connection, payment_id: str, *, limit: int) -> list[tuple[Intent, tuple[Attempt, ...]]]:
     """Return the intents at a payment's address, on every chain, with their attempts, oldest first."""
     query = sa.select(sweep_intents).where(sweep_intents.c.payment_id == payment_id)
     found = [read_intent(row) for row in session.execute(query.order_by(sweep_intents.c.id).limit(limit))]
@@ -158,10 +159,11 @@ def _facts() -> sa.Select[Any]:
         intents.token == ours.token,
         intents.state == IntentState.HELD,
     )
-    wanted = sa.bindparam("payment_ids", type_=pg.ARRAY(sa.Text))
-    return sa.select(
-        ours.id, _covered(ours.chain_id, ours.address, ours.token).label("covered"), is_held.label("is_held")
-    ).where(ours.id == sa.any_(wanted))
+    wanted = is_in(ours.id, sa.bindparam("payment_ids", type_=sa.Text))
+    covered = _covered(ours.chain_id, ours.address, ours.token)
+    # Not to be taken apart: Postgres would look for the sweeps of each payment twice.
+    of = sa.select(ours.id, covered.label("covered"), is_held.label("is_held")).where(wanted).offset(0).subquery()
+    return sa.select(of).where(sa.or_(of.c.covered != 0, of.c.is_held))
 
 
 @cache
@@ -196,7 +198,7 @@ def _covered(chain_id: Any, address: Any, token: Any) -> sa.ScalarSelect[Any]:
 
 
 def _plan(
-    session: Session, chain: Chain, found: Iterable[sa.Row[Any]], *, new_id: Callable[[Prefix], str]
+    session: Connection, chain: Chain, found: Iterable[sa.Row[Any]], *, new_id: Callable[[Prefix], str]
 ) -> list[Planned]:
     made: list[Planned] = []
     for row in found:

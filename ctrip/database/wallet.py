@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database.batches import is_among
 from ctrip.database.models import chain_cursors, deposit_addresses, transfers
@@ -29,7 +29,7 @@ class Holding:
     addresses: int
 
 
-def issued(session: Session, fingerprint: bytes, *, after: int, limit: int) -> list[Issued]:
+def issued(session: Connection, fingerprint: bytes, *, after: int, limit: int) -> list[Issued]:
     """Return a wallet's addresses by index, those above `after`; -1 for the first."""
     of = deposit_addresses.c
     query = sa.select(of.address, of.derivation_index).where(
@@ -39,27 +39,27 @@ def issued(session: Session, fingerprint: bytes, *, after: int, limit: int) -> l
     return [Issued(row.address, row.derivation_index) for row in rows]
 
 
-def counts(session: Session) -> dict[bytes, int]:
+def counts(session: Connection) -> dict[bytes, int]:
     """Return how many addresses each wallet gave out, by fingerprint. Reads the whole index: for tools."""
     of = deposit_addresses.c
     query = sa.select(of.wallet_fingerprint, sa.func.count().label("addresses")).group_by(of.wallet_fingerprint)
     return {row.wallet_fingerprint: row.addresses for row in session.execute(query)}
 
 
-def has_others(session: Session, fingerprint: bytes) -> bool:
+def has_others(session: Connection, fingerprint: bytes) -> bool:
     """True where another wallet gave out addresses too. Looks at both ends of the index alone."""
     column = deposit_addresses.c.wallet_fingerprint
     ends = (sa.select(column).order_by(order).limit(1) for order in (column, column.desc()))
     return any(found not in (None, fingerprint) for found in (session.scalar(end) for end in ends))
 
 
-def given_out(session: Session, addresses: Sequence[bytes]) -> set[bytes]:
+def given_out(session: Connection, addresses: Sequence[bytes]) -> set[bytes]:
     """Return which of `addresses` are deposit addresses."""
     of = deposit_addresses.c
     return set(session.scalars(sa.select(of.address).where(is_among(of.address, addresses))))
 
 
-def skip_indexes(session: Session, count: int) -> int:
+def skip_indexes(session: Connection, count: int) -> int:
     """Take `count` indexes without using them. Returns the last one taken.
 
     One by one, by nextval: setval could go back behind an index that a concurrent creation takes at this moment.
@@ -70,7 +70,7 @@ def skip_indexes(session: Session, count: int) -> int:
     return session.scalar(sa.select(sa.func.max(taken.subquery().c.index))) or 0
 
 
-def unconfigured_holdings(session: Session, *, configured: Collection[int]) -> list[Holding]:
+def unconfigured_holdings(session: Connection, *, configured: Collection[int]) -> list[Holding]:
     """Return the chains outside `configured` at whose deposit addresses money lies: not final yet, or not swept.
 
     The cursors say cheaply which chains were ever read; only those that are missing have their transfers looked at.

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import webhook_endpoints as endpoint_rows
 from ctrip.database import webhook_origins, webhooks
@@ -73,12 +73,12 @@ class Recorded:
     following: sa.Row[Any] | None
 
 
-def claim(session: Session, delivery_id: str) -> Claim | None:
+def claim(session: Connection, delivery_id: str) -> Claim | None:
     """Claim a pending delivery that is due, in no attempt, and of an origin where there is room; else None, and die."""
-    place = session.scalar(FIND, {"wanted": delivery_id})
+    place = FIND.scalar(session, {"wanted": delivery_id})
     if place is None or not webhook_origins.has_room(session, place, beside=delivery_id):
         return None
-    return read(session.execute(CLAIM, {"wanted": delivery_id}).one())
+    return read(CLAIM.execute(session, {"wanted": delivery_id}).one())
 
 
 def read(row: sa.Row[Any]) -> Claim:
@@ -97,18 +97,18 @@ def read(row: sa.Row[Any]) -> Claim:
     )
 
 
-def hand_on(session: Session, place: str, *, is_held: bool) -> ComesNext | None:
+def hand_on(session: Connection, place: str, *, is_held: bool) -> ComesNext | None:
     """Mark the delivery of an origin that is due first as kicked, and return it for the caller to send its message.
 
     The caller's place at the origin, where `is_held`, goes to one that is due by now: it waits for its message under a
     lease, so that no other run takes it, and no other delivery the place. None where nothing is due there soon: the
     relay sends for what is due later.
     """
-    row = session.execute(KICK_NEXT, {"wanted": place, "is_held": is_held}).one_or_none()
+    row = KICK_NEXT.execute(session, {"wanted": place, "is_held": is_held}).one_or_none()
     return None if row is None else ComesNext(row.id, max(timedelta(0), row.wait))
 
 
-def put_off(session: Session, place: str) -> None:
+def put_off(session: Connection, place: str) -> None:
     """Let the relay wait with what is due first at an origin as it does after a message: others are to have a turn."""
     query = (
         sa.select(_of.id)
@@ -120,7 +120,7 @@ def put_off(session: Session, place: str) -> None:
     session.execute(kicked.values(kicked_at=sa.func.now()))
 
 
-def is_moved(session: Session, claim: Claim) -> bool:
+def is_moved(session: Connection, claim: Claim) -> bool:
     """Return whether a delivery's endpoint has got another URL since it was claimed."""
     of = webhook_endpoints.c
     query = sa.exists().where(of.id == claim.delivery.endpoint_id, of.url != claim.delivery.url)
@@ -128,7 +128,7 @@ def is_moved(session: Session, claim: Claim) -> bool:
 
 
 def record(
-    session: Session, claim: Claim, *, attempt: Attempt, outcome: Outcome, at: datetime, goes_on: bool
+    session: Connection, claim: Claim, *, attempt: Attempt, outcome: Outcome, at: datetime, goes_on: bool
 ) -> Recorded:
     """Store an attempt that ended `at` and what it makes of the delivery, and end the claim. Raises LostFence.
 
@@ -150,13 +150,13 @@ def record(
         "new_dead_reason": outcome.dead_reason,
         "new_delivered_at": at if outcome.status is DeliveryStatus.DELIVERED else None,
     }
-    row = session.execute(RECORD, values).one_or_none()
+    row = RECORD.execute(session, values).one_or_none()
     if row is None:
         raise LostFence(f"delivery {claim.delivery.id} was claimed again after fence {claim.fence}")
     return Recorded(row.was_leased, row.was_slow, row.was_failing, None if row.id is None else row)
 
 
-def release(session: Session, claim: Claim) -> None:
+def release(session: Connection, claim: Claim) -> None:
     """Give a claim back without an attempt, so that the next run need not wait for the lease to end.
 
     It counts as kicked: the relay is to wait as it does after a message.
@@ -168,7 +168,7 @@ def release(session: Session, claim: Claim) -> None:
     )
 
 
-def move(session: Session, claim: Claim, *, url: str) -> None:
+def move(session: Connection, claim: Claim, *, url: str) -> None:
     """Give a claim back, its delivery now on the way to the URL that its endpoint has got since."""
     session.execute(
         sa.update(webhook_deliveries)

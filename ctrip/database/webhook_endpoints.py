@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database.models import merchants, webhook_endpoints
 from ctrip.domain.webhook_endpoints import DisabledReason, Endpoint, EndpointStatus
@@ -15,7 +15,7 @@ _of = webhook_endpoints.c
 
 
 def add(
-    session: Session, endpoint_id: str, *, merchant_id: str, url: str, events: tuple[str, ...], secret: bytes
+    session: Connection, endpoint_id: str, *, merchant_id: str, url: str, events: tuple[str, ...], secret: bytes
 ) -> Endpoint:
     """Store an enabled endpoint. `secret` is encrypted."""
     values = {
@@ -31,21 +31,21 @@ def add(
     return read(row._mapping)
 
 
-def count(session: Session, merchant_id: str) -> int:
+def count(session: Connection, merchant_id: str) -> int:
     """Count a merchant's endpoints. No other is added to them before this transaction ends."""
     session.execute(sa.select(merchants.c.id).where(merchants.c.id == merchant_id).with_for_update(key_share=True))
     query = sa.select(sa.func.count()).select_from(webhook_endpoints)
     return session.scalar(query.where(*_of_merchant(merchant_id))) or 0
 
 
-def find(session: Session, endpoint_id: str, *, merchant_id: str) -> Endpoint | None:
+def find(session: Connection, endpoint_id: str, *, merchant_id: str) -> Endpoint | None:
     """Return an endpoint of a merchant."""
     query = sa.select(webhook_endpoints).where(_of.id == endpoint_id, *_of_merchant(merchant_id))
     row = session.execute(query).one_or_none()
     return None if row is None else read(row._mapping)
 
 
-def of_merchant(session: Session, merchant_id: str, *, limit: int, after: str | None = None) -> list[Endpoint]:
+def of_merchant(session: Connection, merchant_id: str, *, limit: int, after: str | None = None) -> list[Endpoint]:
     """Return a merchant's endpoints, newest first, those older than the id `after` where one is given."""
     query = sa.select(webhook_endpoints).where(*_of_merchant(merchant_id))
     if after is not None:
@@ -53,7 +53,7 @@ def of_merchant(session: Session, merchant_id: str, *, limit: int, after: str | 
     return [read(row._mapping) for row in session.execute(query.order_by(_of.id.desc()).limit(limit))]
 
 
-def change(session: Session, endpoint_id: str, *, merchant_id: str, values: Mapping[str, Any]) -> Endpoint | None:
+def change(session: Connection, endpoint_id: str, *, merchant_id: str, values: Mapping[str, Any]) -> Endpoint | None:
     """Change an endpoint of a merchant and return it as it is then; None where there is none.
 
     What is known of its failures is forgotten where it gets another URL.
@@ -66,14 +66,14 @@ def change(session: Session, endpoint_id: str, *, merchant_id: str, values: Mapp
 
 
 def rotate(
-    session: Session, endpoint_id: str, *, merchant_id: str, secret: bytes, former_signs: timedelta
+    session: Connection, endpoint_id: str, *, merchant_id: str, secret: bytes, former_signs: timedelta
 ) -> Endpoint | None:
     """Replace an endpoint's secret, which signs on beside the new one for `former_signs`; the one before it ends."""
     values = {"secret": secret, "former_secret": _of.secret, "former_until": sa.func.now() + former_signs}
     return change(session, endpoint_id, merchant_id=merchant_id, values=values)
 
 
-def delete(session: Session, endpoint_id: str, *, merchant_id: str) -> Endpoint | None:
+def delete(session: Connection, endpoint_id: str, *, merchant_id: str) -> Endpoint | None:
     """Mark an endpoint as deleted, and disable it. Returns it; None where there is none."""
     values = {
         "deleted_at": sa.func.now(),
@@ -83,13 +83,13 @@ def delete(session: Session, endpoint_id: str, *, merchant_id: str) -> Endpoint 
     return change(session, endpoint_id, merchant_id=merchant_id, values=values)
 
 
-def lock(session: Session, endpoint_id: str) -> Endpoint:
+def lock(session: Connection, endpoint_id: str) -> Endpoint:
     """Return an endpoint, a deleted one too, that nobody else changes before this transaction ends."""
     query = sa.select(webhook_endpoints).where(_of.id == endpoint_id).with_for_update(key_share=True)
     return read(session.execute(query).one()._mapping)
 
 
-def note_success(session: Session, endpoint_id: str, *, url: str) -> None:
+def note_success(session: Connection, endpoint_id: str, *, url: str) -> None:
     """Write down that not all attempts at its URL fail; one at a URL that it had before says nothing of this one."""
     session.execute(
         sa.update(webhook_endpoints)
@@ -98,7 +98,9 @@ def note_success(session: Session, endpoint_id: str, *, url: str) -> None:
     )
 
 
-def note_failure(session: Session, endpoint: Endpoint, *, since: datetime, reason: DisabledReason | None) -> Endpoint:
+def note_failure(
+    session: Connection, endpoint: Endpoint, *, since: datetime, reason: DisabledReason | None
+) -> Endpoint:
     """Write down since when a locked endpoint fails, and disable it where there is a `reason`; return it so."""
     values: dict[str, Any] = {"failing_since": since}
     if reason is not None:
@@ -107,7 +109,7 @@ def note_failure(session: Session, endpoint: Endpoint, *, since: datetime, reaso
     return read(session.execute(statement.returning(webhook_endpoints)).one()._mapping)
 
 
-def owner_email(session: Session, endpoint: Endpoint) -> str | None:
+def owner_email(session: Connection, endpoint: Endpoint) -> str | None:
     """Return where the merchant of an endpoint wants to be written to."""
     email: str | None = session.scalar(sa.select(merchants.c.email).where(merchants.c.id == endpoint.merchant_id))
     return email

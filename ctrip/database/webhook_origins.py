@@ -8,13 +8,13 @@ changes no count and needs no lock: to attempt it at once, or to keep its place 
 from datetime import timedelta
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database.batches import batch
 from ctrip.database.leases import is_leased, is_unleased
 from ctrip.database.models import webhook_deliveries, webhook_origins
-from ctrip.database.prepared import prepared
+from ctrip.database.prepared import Prepared
 from ctrip.domain.webhooks import AT_ONCE
 
 _of = webhook_deliveries.c
@@ -25,7 +25,7 @@ is_idle = sa.or_(_is_unleased, _of.kicked_at.is_not(None))
 """In no attempt. Leased and kicked: the lease keeps the place that a delivery was handed until its message comes."""
 
 
-def has_room(session: Session, origin: str, *, beside: str) -> bool:
+def has_room(session: Connection, origin: str, *, beside: str) -> bool:
     """Lock an origin until the transaction ends and say whether there may be an attempt at this delivery of it.
 
     The caller has locked its delivery's row before.
@@ -36,7 +36,7 @@ def has_room(session: Session, origin: str, *, beside: str) -> bool:
         # Made by another in the meantime, it is locked by the update, which changes nothing.
         made = pg.insert(webhook_origins).values(origin=origin)
         session.execute(made.on_conflict_do_update(index_elements=[of.origin], set_={"origin": origin}))
-    return (session.scalar(_ATTEMPTS, {"wanted": origin, "beside": beside}) or 0) < AT_ONCE
+    return (_ATTEMPTS.scalar(session, {"wanted": origin, "beside": beside}) or 0) < AT_ONCE
 
 
 def attempts_at(origin: sa.ColumnElement[str], *, beside: sa.ColumnElement[str] | None = None) -> sa.ScalarSelect[int]:
@@ -49,7 +49,7 @@ def attempts_at(origin: sa.ColumnElement[str], *, beside: sa.ColumnElement[str] 
     return count.correlate_except(leased).scalar_subquery()
 
 
-def mark(session: Session, origin: str, *, is_slow: bool) -> None:
+def mark(session: Connection, origin: str, *, is_slow: bool) -> None:
     """Write down whether the newest attempt at an origin was a slow one, also where the origin was forgotten since."""
     of = webhook_origins.c
     marked = pg.insert(webhook_origins).values(origin=origin, slow_since=sa.func.clock_timestamp() if is_slow else None)
@@ -62,7 +62,7 @@ def mark(session: Session, origin: str, *, is_slow: bool) -> None:
     )
 
 
-def forget(session: Session, *, slow_before: timedelta, limit: int) -> int:
+def forget(session: Connection, *, slow_before: timedelta, limit: int) -> int:
     """Delete up to `limit` origins at which nothing is pending, slow ones if they became so long ago. Returns how many.
 
     A payment may name any host, so there is no end of origins. No index tells when the last delivery to one was made,
@@ -114,7 +114,7 @@ def due(*, limit: int, again_after: timedelta) -> sa.CTE:
     return locked.with_for_update(skip_locked=True).cte("due")
 
 
-_ATTEMPTS = prepared(
+_ATTEMPTS = Prepared(
     sa.select(
         attempts_at(sa.bindparam("wanted", type_=sa.Text), beside=sa.bindparam("beside", type_=sa.Text)),
     )

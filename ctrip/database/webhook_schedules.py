@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import webhooks, work
 from ctrip.database.batches import batch
@@ -19,7 +19,7 @@ _taken_over = {"lease_until": None, "fence": _of.fence + 1}
 """A place that one was handed is given up, and an attempt that outslept its lease records nothing any more."""
 
 
-def end_pending(session: Session, endpoint_id: str, *, limit: int) -> list[Delivery]:
+def end_pending(session: Connection, endpoint_id: str, *, limit: int) -> list[Delivery]:
     """End up to `limit` pending deliveries to an endpoint that is closed, and return them; none: all are ended.
 
     Those in an attempt are left to it: should it fail, whoever claims them next ends them.
@@ -27,13 +27,13 @@ def end_pending(session: Session, endpoint_id: str, *, limit: int) -> list[Deliv
     return _end(session, _of.endpoint_id == endpoint_id, limit=limit)
 
 
-def end_pending_of_payment(session: Session, payment_id: str, url: str, *, limit: int) -> list[Delivery]:
+def end_pending_of_payment(session: Connection, payment_id: str, url: str, *, limit: int) -> list[Delivery]:
     """End up to `limit` pending deliveries of a payment to its own URL, which is gone, and return them."""
     own = sa.and_(_of.payment_id == payment_id, _of.url == url, _of.endpoint_id.is_(None))
     return _end(session, own, limit=limit)
 
 
-def follow(session: Session, endpoint_id: str, *, limit: int) -> int:
+def follow(session: Connection, endpoint_id: str, *, limit: int) -> int:
     """Send up to `limit` pending deliveries to the URL that their endpoint has by now, and ring. Returns how many.
 
     Those in an attempt are left to it: should it fail, whoever claims them next moves them.
@@ -55,13 +55,13 @@ def follow(session: Session, endpoint_id: str, *, limit: int) -> int:
     return len(moved)
 
 
-def clock(session: Session) -> datetime:
+def clock(session: Connection) -> datetime:
     """Return the database's time."""
     now: datetime = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     return now
 
 
-def hasten(session: Session, delivery_id: str) -> None:
+def hasten(session: Connection, delivery_id: str) -> None:
     """Let the next attempt at a pending delivery be due now, and ring. One that is in an attempt stays as it is."""
     session.execute(
         sa.update(webhook_deliveries)
@@ -71,7 +71,7 @@ def hasten(session: Session, delivery_id: str) -> None:
     work.ring(session)
 
 
-def begin_anew(session: Session, delivery_ids: Collection[str]) -> int:
+def begin_anew(session: Connection, delivery_ids: Collection[str]) -> int:
     """Make deliveries that are over due now, delivered ones too, each with a fresh schedule, and ring.
 
     Returns how many; those that are pending are left alone.
@@ -94,13 +94,13 @@ def begin_anew(session: Session, delivery_ids: Collection[str]) -> int:
     return len(begun)
 
 
-def count_dead(session: Session, merchant_id: str, *, since: datetime, endpoint_id: str | None) -> int:
+def count_dead(session: Connection, merchant_id: str, *, since: datetime, endpoint_id: str | None) -> int:
     """Count what `dead` would return without a limit."""
     query = sa.select(sa.func.count()).select_from(webhook_deliveries.outerjoin(webhook_endpoints))
     return session.scalar(query.where(*_is_lost(merchant_id, since, endpoint_id))) or 0
 
 
-def dead(session: Session, merchant_id: str, *, since: datetime, endpoint_id: str | None, limit: int) -> list[str]:
+def dead(session: Connection, merchant_id: str, *, since: datetime, endpoint_id: str | None, limit: int) -> list[str]:
     """Return the ids of a merchant's deliveries that were owed since then and are dead, the oldest first.
 
     One endpoint's where one is given. Those of endpoints that are closed are left out: nothing is sent there.
@@ -110,7 +110,7 @@ def dead(session: Session, merchant_id: str, *, since: datetime, endpoint_id: st
     return list(session.scalars(query))
 
 
-def _end(session: Session, whose: sa.ColumnElement[bool], *, limit: int) -> list[Delivery]:
+def _end(session: Connection, whose: sa.ColumnElement[bool], *, limit: int) -> list[Delivery]:
     idle = batch(sa.select(_of.id).where(whose, *_is_idle), of=webhook_deliveries, limit=limit)
     ended = (
         sa.update(webhook_deliveries)

@@ -13,7 +13,7 @@ from ctrip.database import webhook_origins
 from ctrip.database.leases import EARLY, is_unleased
 from ctrip.database.models import events, merchants, webhook_attempts, webhook_deliveries, webhook_endpoints
 from ctrip.database.models import webhook_origins as origins
-from ctrip.database.prepared import prepared
+from ctrip.database.prepared import Prepared
 from ctrip.domain.webhooks import AT_ONCE, DeliveryStatus
 
 LEASE = timedelta(seconds=30)
@@ -132,7 +132,7 @@ def _oldest(wanted: str, *also: sa.ColumnElement[bool], due_within: timedelta) -
     return first.with_for_update(skip_locked=True).cte("chosen")
 
 
-FIND = prepared(
+FIND = Prepared(
     sa.select(_of.origin)
     .where(
         _of.id == sa.bindparam("wanted"),
@@ -142,8 +142,8 @@ FIND = prepared(
     .with_for_update(of=webhook_deliveries, skip_locked=True)
 )
 _CLAIMED = _leasing(_by_id.cte("chosen"))
-CLAIM = prepared(_reading(_CLAIMED, source=_CLAIMED))
-KICK_NEXT = prepared(
+CLAIM = Prepared(_reading(_CLAIMED, source=_CLAIMED))
+KICK_NEXT = Prepared(
     sa.update(webhook_deliveries)
     .where(_of.id.in_(sa.select(_oldest("wanted", due_within=NEAR).c.id)))
     # The relay is to wait for as long after the moment that it is due as it does for any message.
@@ -155,4 +155,4 @@ KICK_NEXT = prepared(
     )
     .returning(_of.id, (_of.next_attempt_at - _now).label("wait"))
 )
-RECORD = prepared(_recording_and_claiming())
+RECORD = Prepared(_recording_and_claiming())

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import Session
 
 from ctrip.database import work
 from ctrip.database.batches import Given, is_among
 from ctrip.database.models import events, payments, webhook_attempts, webhook_deliveries, webhook_endpoints
+from ctrip.database.prepared import Prepared
 from ctrip.domain.events import EventType
 from ctrip.domain.ids import Prefix
 from ctrip.domain.webhook_endpoints import Endpoint, EndpointStatus, filters_of
@@ -29,8 +30,10 @@ Told = tuple[Delivery, list[Attempt]]
 _of = webhook_deliveries.c
 _OWED = ("id", "event_id", "merchant_id", "payment_id", "endpoint_id", "payload", "url", "origin")
 _owed = Given("owed", *(_of[name] for name in _OWED))
-_OWE = sa.insert(webhook_deliveries).from_select(
-    [*_OWED, "status", "next_attempt_at"], sa.select(*_owed.c, sa.literal(DeliveryStatus.PENDING), sa.func.now())
+_OWE = Prepared(
+    sa.insert(webhook_deliveries).from_select(
+        [*_OWED, "status", "next_attempt_at"], sa.select(*_owed.c, sa.literal(DeliveryStatus.PENDING), sa.func.now())
+    )
 )
 
 
@@ -65,7 +68,7 @@ class _Subscriber:
 # --- owed -----------------------------------------------------------------------------------------------------------
 
 
-def owe(session: Session, events_owed: Sequence[Owed], *, new_id: NewId) -> list[str]:
+def owe(session: Connection, events_owed: Sequence[Owed], *, new_id: NewId) -> list[str]:
     """Store a delivery of each event to every destination that it is owed to now, due at once. Returns their ids."""
     gone = _gone(session, [each.payment_id for each in events_owed if each.payment_id and each.webhook_url is not None])
     endpoints = _endpoints(session, {each.merchant_id for each in events_owed})
@@ -95,7 +98,7 @@ def owe(session: Session, events_owed: Sequence[Owed], *, new_id: NewId) -> list
     return _add(session, owed)
 
 
-def owe_again(session: Session, *, event_id: str, new_id: NewId) -> list[str]:
+def owe_again(session: Connection, *, event_id: str, new_id: NewId) -> list[str]:
     """Store fresh deliveries of a stored event, beside those that it has, to every destination that it is owed to now.
 
     Returns their ids; none for an event that there is not.
@@ -112,7 +115,7 @@ def owe_again(session: Session, *, event_id: str, new_id: NewId) -> list[str]:
     return owe(session, [owed], new_id=new_id)
 
 
-def owe_test(session: Session, *, event_id: str, endpoint: Endpoint, new_id: NewId) -> str:
+def owe_test(session: Connection, *, event_id: str, endpoint: Endpoint, new_id: NewId) -> str:
     """Store a delivery of an event to one endpoint, whatever it subscribed to, due at once. Returns its id."""
     delivery_id = new_id(Prefix.DELIVERY)
     values: dict[str, object] = {
@@ -125,7 +128,7 @@ def owe_test(session: Session, *, event_id: str, endpoint: Endpoint, new_id: New
     return delivery_id
 
 
-def owe_custom(session: Session, *, url: str, payload: str, merchant_id: str | None, new_id: NewId) -> str:
+def owe_custom(session: Connection, *, url: str, payload: str, merchant_id: str | None, new_id: NewId) -> str:
     """Store a delivery of these bytes to a URL that was checked, due at once; signed where a merchant is named."""
     delivery_id = new_id(Prefix.DELIVERY)
     values: dict[str, object] = {
@@ -142,19 +145,19 @@ def owe_custom(session: Session, *, url: str, payload: str, merchant_id: str | N
 # --- told -----------------------------------------------------------------------------------------------------------
 
 
-def find(session: Session, delivery_id: str, *, merchant_id: str) -> Told | None:
+def find(session: Connection, delivery_id: str, *, merchant_id: str) -> Told | None:
     """Return a delivery of a merchant."""
     query = sa.select(webhook_deliveries).where(_of.id == delivery_id, _of.merchant_id == merchant_id)
     return next(iter(_told(session, query)), None)
 
 
-def of_ids(session: Session, delivery_ids: Collection[str]) -> list[Told]:
+def of_ids(session: Connection, delivery_ids: Collection[str]) -> list[Told]:
     """Return deliveries by their ids, oldest first; unknown ids are left out."""
     return _told(session, sa.select(webhook_deliveries).where(_of.id.in_(delivery_ids)).order_by(_of.id))
 
 
 def of_merchant(
-    session: Session,
+    session: Connection,
     merchant_id: str,
     *,
     limit: int,
@@ -176,7 +179,7 @@ def of_merchant(
     return _told(session, query.order_by(_of.id.desc()).limit(limit))
 
 
-def of_payment(session: Session, payment_id: str, *, limit: int, after: str | None = None) -> list[Told]:
+def of_payment(session: Connection, payment_id: str, *, limit: int, after: str | None = None) -> list[Told]:
     """Return a payment's deliveries in the order of its events, those after the id `after` where one is given.
 
     The event's version orders them: ids that were made in the same millisecond sort by chance.
@@ -208,7 +211,7 @@ def read(row: sa.Row[Any]) -> Delivery:
     )
 
 
-def _endpoints(session: Session, merchant_ids: Collection[str]) -> dict[str, list[_Subscriber]]:
+def _endpoints(session: Connection, merchant_ids: Collection[str]) -> dict[str, list[_Subscriber]]:
     """Return the enabled endpoints of merchants, with what each wants to hear."""
     of, found = webhook_endpoints.c, defaultdict[str, list[_Subscriber]](list)
     query = sa.select(of.merchant_id, of.url, of.origin, of.id, of.events).where(
@@ -219,7 +222,7 @@ def _endpoints(session: Session, merchant_ids: Collection[str]) -> dict[str, lis
     return found
 
 
-def _gone(session: Session, payment_ids: Sequence[str]) -> set[tuple[str, str]]:
+def _gone(session: Connection, payment_ids: Sequence[str]) -> set[tuple[str, str]]:
     """Return which payments' own URLs have answered 410 last, and nobody has asked for another try since."""
     if not payment_ids:
         return set()
@@ -236,14 +239,14 @@ def _gone(session: Session, payment_ids: Sequence[str]) -> set[tuple[str, str]]:
     return {(row.payment_id, row.url) for row in session.execute(query)}
 
 
-def _add(session: Session, owed: Sequence[Mapping[str, object]]) -> list[str]:
+def _add(session: Connection, owed: Sequence[Mapping[str, object]]) -> list[str]:
     if owed:
-        session.execute(_OWE, _owed.rows([list(map(each.get, _OWED)) for each in owed]))
+        _OWE.run(session, _owed.rows([list(map(each.get, _OWED)) for each in owed]))
         work.ring(session)
     return [str(each["id"]) for each in owed]
 
 
-def _told(session: Session, query: sa.Select[Any]) -> list[Told]:
+def _told(session: Connection, query: sa.Select[Any]) -> list[Told]:
     """Read deliveries, and with one more query the attempts of them all."""
     found = [read(row) for row in session.execute(query)]
     of, history = webhook_attempts.c, defaultdict[str, list[Attempt]](list)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import webhook_origins
 from ctrip.database.batches import batch
@@ -102,12 +102,12 @@ KINDS = tuple(_KINDS)
 """The prefixes of the rows that the relay wakes."""
 
 
-def ring(session: Session) -> None:
+def ring(session: Connection) -> None:
     """Tell the relay, when this transaction commits, that work is due."""
     session.execute(sa.select(sa.func.pg_notify(DUE_CHANNEL, "")))
 
 
-def claim_due(session: Session, kind: Prefix, *, limit: int, again_after: timedelta) -> list[Due]:
+def claim_due(session: Connection, kind: Prefix, *, limit: int, again_after: timedelta) -> list[Due]:
     """Mark up to `limit` due rows as kicked and return them, the most overdue first; of deliveries, a few per origin.
 
     Left out: rows that an attempt holds, and rows that were kicked within `again_after`. SKIP LOCKED lets several
@@ -120,7 +120,7 @@ def claim_due(session: Session, kind: Prefix, *, limit: int, again_after: timede
     return [Due(row_id, actor) for row_id, actor, _ in sorted(rows, key=lambda row: row.next_attempt_at)]
 
 
-def fail(session: Session, row_id: str, *, killed: bool = False) -> None:
+def fail(session: Connection, row_id: str, *, killed: bool = False) -> None:
     """Let the row of a dead message wait for a replay, so that the relay does not wake it again and again.
 
     A row that is leased is left to the run that holds it: the dead message was a second one of the same row. Where the
@@ -137,7 +137,7 @@ def fail(session: Session, row_id: str, *, killed: bool = False) -> None:
     )
 
 
-def revive(session: Session, row_ids: Collection[str]) -> None:
+def revive(session: Connection, row_ids: Collection[str]) -> None:
     """Make the rows of replayed letters due again, with a fresh schedule.
 
     They count as kicked, because the replay sends their messages; should those be lost, the relay sends them again.

@@ -84,6 +84,16 @@ class Chain:
         return self.native_logs_from is not None and block >= self.native_logs_from
 
     @property
+    def assets(self) -> tuple[bytes, ...]:
+        """The addresses of all that it lists, NATIVE for the coin."""
+        return tuple(token.address for token in self.tokens)
+
+    @property
+    def contracts(self) -> tuple[bytes, ...]:
+        """The addresses of its listed tokens."""
+        return tuple(token.address for token in self.tokens if not token.is_native)
+
+    @property
     def native(self) -> Token:
         """The chain's own coin."""
         return self.tokens[0]

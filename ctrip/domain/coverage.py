@@ -83,13 +83,15 @@ class AssetCoverage:
 class ChainCoverage:
     """What was read of a chain from `first_block`, before which no address was issued, to `read_block`.
 
-    Where not `is_first_known`, no node told when that was, and it is the first block that was read. Where it
+    Reading began after `start_block`; of what lies before, only what an operator asks for is read. Where not
+    `is_first_known`, no node told when the first block was, and it is the first one that was read. Where it
     `has_witness`, the chain has more endpoints than one.
     """
 
     chain: str
     first_block: int
     is_first_known: bool
+    start_block: int
     read_block: int
     assets: tuple[AssetCoverage, ...]
     has_witness: bool = True
@@ -102,7 +104,11 @@ class ChainCoverage:
 
 def in_words(of: ChainCoverage) -> list[str]:
     """Say which blocks were not read, and what to do about it; or that there are none."""
-    said = [f"{asset.symbol} lacks {unread_in_words(of.chain, gap)}" for asset in of.assets for gap in asset.unread]
+    said = [
+        f"{asset.symbol} lacks {unread_in_words(of.chain, gap, is_filled=gap.first > of.start_block)}"
+        for asset in of.assets
+        for gap in asset.unread
+    ]
     every = f"every block of {of.chain} from {of.first_block} to {of.read_block} was read for every asset"
     if not said:
         said.append(f"no gap: {every}" if of.is_first_known else every)
@@ -114,10 +120,13 @@ def in_words(of: ChainCoverage) -> list[str]:
     return said
 
 
-def unread_in_words(chain: str, gap: BlockRange) -> str:
-    """Name blocks that were not read, and what reads them now."""
+def unread_in_words(chain: str, gap: BlockRange, *, is_filled: bool = True) -> str:
+    """Name blocks that were not read, and what reads them now; by itself, where the gap `is_filled` so."""
     blocks = f"block {gap.first}" if len(gap) == 1 else f"blocks {gap.first} to {gap.last}"
-    return f"{blocks}; a backfill reads them, or at once: ctrip rescan {chain} --from {gap.first} --to {gap.last}"
+    by_itself = (
+        "a backfill reads them, or at once" if is_filled else "the chain began after that, so this alone reads them"
+    )
+    return f"{blocks}; {by_itself}: ctrip rescan {chain} --from {gap.first} --to {gap.last}"
 
 
 def covered_object(of: Covered) -> dict[str, object]:

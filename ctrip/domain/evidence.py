@@ -52,6 +52,8 @@ class Evidence:
     covered: tuple[Covered, ...] = ()
     unread: tuple[BlockRange, ...] = ()
     refused: tuple[RefusedTransfer, ...] = ()
+    left_out: int = 0
+    """Transfers that are stored and not among these."""
 
     @property
     def cursor(self) -> Cursor | None:
@@ -124,6 +126,8 @@ def _money(evidence: Evidence) -> Iterator[str]:
     gone = len(evidence.transfers) - len(canonical) - len(superseded)
     if not canonical:
         yield f"no transfer to {checksum_address(payment.address)} is in the blocks that were read"
+    if evidence.left_out:
+        yield f"{evidence.left_out} more transfers are stored: those of another asset and the oldest are not shown"
     for transfer in (*canonical, *superseded):
         if transfer.reason is not None:
             yield f"transfer {transfer.id} of {_units(transfer)} {_REFUSALS[transfer.reason]}"

@@ -7,12 +7,18 @@ silent  it has no block there: it may not have come so far
                                 more say gone    as many    more say kept
 within the reorg window         FOLLOWED         OPEN       DENIED
 deeper, by one voice of several OPEN             OPEN       DENIED
+
+The other way round, a block that one endpoint tells of is none of the chain where others that must have it have none.
+Who is behind says nothing, and is told from who is not by the times of blocks: see `voice_on` and `patience`.
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 from enum import StrEnum
 
 from ctrip.domain.scanning import Header
+
+LEAST_PATIENCE = timedelta(seconds=15)
 
 
 class Voice(StrEnum):
@@ -36,6 +42,31 @@ def voice_of(told: Header | None, *, lost: Header) -> Voice:
     if told is None:
         return Voice.SILENT
     return Voice.KEPT if told.hash == lost.hash else Voice.GONE
+
+
+def voice_on(header: Header, *, there: Header | None, head: Header, is_hash_enough: bool = False) -> Voice:
+    """Return what an endpoint whose newest block is `head`, and which has `there` at its number, says of a block.
+
+    Its time is told with it, and is to be the same, unless its hash is enough. Whoever has none there is behind, unless
+    its own newest block says to be younger.
+    """
+    if there is None:
+        return Voice.GONE if head.number < header.number and head.time > header.time else Voice.SILENT
+    is_same = there.hash == header.hash and (is_hash_enough or there.time == header.time)
+    return Voice.KEPT if is_same else Voice.GONE
+
+
+def patience(stored: Sequence[Header], *, reorg_window: int) -> timedelta:
+    """Return how old a block must be before an endpoint that has not come so far is stuck, and not just of its time.
+
+    It is the time of a quarter of the reorg window at the pace of the oldest of the stored blocks: what was made up of
+    late is not among them.
+    """
+    first, last = stored[0], stored[len(stored) // 4]
+    if first.number == last.number:
+        return LEAST_PATIENCE
+    interval = (last.time - first.time) / (last.number - first.number)
+    return max(LEAST_PATIENCE, interval * (reorg_window // 4))
 
 
 def weigh(voices: Sequence[Voice], *, is_too_deep: bool) -> Verdict:

@@ -1,6 +1,7 @@
 """Money: base units inside, decimal text at the edge, and nothing else. Never a float."""
 
 import re
+from collections.abc import Iterable
 
 from ctrip.errors import InvalidAmount
 
@@ -39,6 +40,11 @@ def format_amount(amount: int, decimals: int) -> str:
         return digits
     whole, fraction = digits[:-decimals], digits[-decimals:].rstrip("0")
     return f"{whole}.{fraction}" if fraction else whole
+
+
+def total(amounts: Iterable[int]) -> int:
+    """Return the sum of base units, 2^256 - 1 at the most: a token's logs may say what no balance could hold."""
+    return min(MAX_AMOUNT, sum(amounts))
 
 
 def tolerated(amount: int, tolerance_bps: int) -> int:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from ctrip.domain.addresses import NATIVE, checksum_address
 from ctrip.domain.finality import Finality, FinalityRule
-from ctrip.domain.money import format_amount, tolerated
+from ctrip.domain.money import format_amount, tolerated, total
 from ctrip.domain.standings import (
     OPEN,
     TRANSITIONS,
@@ -121,13 +121,14 @@ def assess(payment: Payment, transfers: tuple[Transfer, ...], facts: Facts) -> A
     """
     verdicts = tuple(judge(transfers, chain_id=payment.chain_id, token=payment.token, target=payment.target))
     ours = [verdict.transfer for verdict in verdicts if _is_in_asset(verdict)]
-    received = sum(transfer.amount for transfer in ours)
-    needed = _needed(ours, payment.target)
-    timing = _timing(_needed(ours, tolerated(payment.amount, payment.tolerance_bps)), payment.expires_at)
-    status = _status(payment, facts, needed=needed, timing=timing)
+    received = total(transfer.amount for transfer in ours)
+    timing, final_timing = _timing(payment, ours), _timing(payment, _final(ours))
+    needed, enough = _needed(ours, payment.target), _needed(_final(ours), payment.target)
+    status = _status(payment, facts, timing=timing, final_timing=final_timing, is_final=bool(enough))
+    completed = enough if status is Status.CONFIRMED else needed
     final = [verdict for verdict in verdicts if verdict.transfer.status is TransferStatus.FINAL]
-    credited = sum(verdict.transfer.amount for verdict in final if verdict.counts)
-    confirmed = sum(verdict.transfer.amount for verdict in final if _is_in_asset(verdict))
+    credited = total(verdict.transfer.amount for verdict in final if verdict.counts)
+    confirmed = total(verdict.transfer.amount for verdict in final if _is_in_asset(verdict))
     settlement = _settlement(status, facts, credited=credited, confirmed=confirmed)
     standing = Standing(
         status=Status.SETTLED if (status, settlement) == (Status.CONFIRMED, Settlement.DONE) else status,
@@ -135,7 +136,7 @@ def assess(payment: Payment, transfers: tuple[Transfer, ...], facts: Facts) -> A
         amount_status=_amount_status(received, payment.amount),
         timing=timing,
         settlement=settlement,
-        completed_block=needed[-1].block_number if needed else None,
+        completed_block=completed[-1].block_number if completed else None,
     )
     return Assessment(standing=standing, confirmed=confirmed, verdicts=verdicts)
 
@@ -186,7 +187,7 @@ def final_amount(payment: Payment, transfers: tuple[Transfer, ...]) -> int:
     """Return the final base units in the asset asked for: what an acceptance would accept."""
     verdicts = judge(transfers, chain_id=payment.chain_id, token=payment.token, target=payment.target)
     ours = (verdict.transfer for verdict in verdicts if _is_in_asset(verdict))
-    return sum(transfer.amount for transfer in ours if transfer.status is TransferStatus.FINAL)
+    return total(transfer.amount for transfer in ours if transfer.status is TransferStatus.FINAL)
 
 
 def _is_in_asset(verdict: Verdict) -> bool:
@@ -203,18 +204,25 @@ def _needed(transfers: list[Transfer], target: int) -> list[Transfer]:
     return []
 
 
-def _timing(needed: list[Transfer], expires_at: datetime) -> Timing | None:
+def _final(transfers: list[Transfer]) -> list[Transfer]:
+    return [transfer for transfer in transfers if transfer.status is TransferStatus.FINAL]
+
+
+def _timing(payment: Payment, transfers: list[Transfer]) -> Timing | None:
+    needed = _needed(transfers, tolerated(payment.amount, payment.tolerance_bps))
     if not needed:
         return None
-    return Timing.ON_TIME if needed[-1].block_time <= expires_at else Timing.LATE
+    return Timing.ON_TIME if needed[-1].block_time <= payment.expires_at else Timing.LATE
 
 
-def _status(payment: Payment, facts: Facts, *, needed: list[Transfer], timing: Timing | None) -> Status:
+def _status(
+    payment: Payment, facts: Facts, *, timing: Timing | None, final_timing: Timing | None, is_final: bool
+) -> Status:
     is_accepted, is_canceled = payment.accepted_at is not None, payment.canceled_at is not None
     on_time = timing is Timing.ON_TIME and not is_canceled
-    # Every one of them: an older transfer may still wait to be verified while the youngest is final.
-    is_final = bool(needed) and all(transfer.status is TransferStatus.FINAL for transfer in needed)
-    if is_final and (is_accepted or on_time):
+    # By final money alone, and in time by that: an older transfer that nobody bears out neither makes up for what is
+    # missing or late, nor keeps the rest waiting.
+    if is_final and (is_accepted or (final_timing is Timing.ON_TIME and not is_canceled)):
         return Status.CONFIRMED
     if is_canceled:
         return Status.CANCELED

@@ -6,11 +6,9 @@ A token leaves a log that a node finds by the address; coin leaves none, so all 
 is done for the reorg window, and for a payment in coin from when it was made, COIN_BLOCKS at the most.
 """
 
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ctrip.domain.scanning import BlockRange
-from ctrip.domain.transfers import Sighting, Transfer
 
 LOGS_SPAN = 2_000
 """Blocks whose logs are looked through for one step, in as many questions as the node asks for."""
@@ -65,30 +63,3 @@ def course(*, first_block: int, last_block: int, reorg_window: int, is_coin: boo
     coin_until = min(last_block, first_block + COIN_BLOCKS - 1) if is_coin else None
     window_block = max(first_block, last_block - reorg_window + 1)
     return Course(first_block, last_block, coin_until, window_block, next_block=first_block)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How rows differ from what blocks hold: sightings that are not stored, transfers that are not there."""
-
-    missing: tuple[Sighting, ...] = ()
-    strangers: tuple[Transfer, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.missing or self.strangers)
-
-
-def difference(stored: Sequence[Transfer], sightings: Sequence[Sighting], *, blocks: Collection[int]) -> Difference:
-    """Compare a payment's canonical transfers with what was sighted for it in `blocks`, which were read whole."""
-    there: Mapping[tuple[object, ...], Sighting] = {
-        _key(each): each for each in sightings if each.block_number in blocks
-    }
-    here = {_key(each): each for each in stored if each.block_number in blocks}
-    return Difference(
-        missing=tuple(each for key, each in there.items() if key not in here),
-        strangers=tuple(each for key, each in here.items() if key not in there),
-    )
-
-
-def _key(of: Sighting | Transfer) -> tuple[object, ...]:
-    return of.block_hash, of.tx_hash, of.log_index

@@ -122,15 +122,18 @@ def in_chain_order(transfers: Iterable[Transfer]) -> list[Transfer]:
 def judge(transfers: Iterable[Transfer], *, chain_id: int, token: bytes, target: int) -> Iterator[Verdict]:
     """Say of each canonical transfer to a payment's address whether it counts towards `target` base units of `token`.
 
-    Transfers add up in the chain's order until the target is reached; the one that reaches it still counts whole.
+    Transfers add up in the chain's order until the target is reached; the one that reaches it still counts whole. What
+    is final waits for nothing that is not: it counts by what is final before it.
     """
-    counted = 0
+    counted = counted_final = 0
     for transfer in in_chain_order(transfers):
+        is_final = transfer.status is TransferStatus.FINAL
         reason = _why_not(transfer, chain_id=chain_id, token=token)
-        if reason is None and counted >= target:
+        if reason is None and (counted_final if is_final else counted) >= target:
             reason = Reason.AFTER_COMPLETION
         if reason is None:
             counted += transfer.amount
+            counted_final += transfer.amount if is_final else 0
         yield Verdict(transfer, counts=reason is None, reason=reason)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import cursors
 from ctrip.domain.addresses import checksum_address, hex_text, parse_address
@@ -50,7 +50,7 @@ def set_up_chain(node: DevNode, *, chains_file: Path, gas_wallet: bytes) -> DevC
     return DevChainSetup(row["name"], chain_id, node.url, parse_address(row["treasury"]), faucet, usdc)
 
 
-def check_past(session: Session, node: DevNode, chain_id: int, *, data_dir: Path) -> None:
+def check_past(session: Connection, node: DevNode, chain_id: int, *, data_dir: Path) -> None:
     """Refuse a chain that does not hold what was read of it. A short step back is an ordinary reorg and passes.
 
     Raises MisconfiguredError that says what happened and what to do.

@@ -125,7 +125,7 @@ def _prepare(site: Site, node: DevNode, chain: DevChainSetup) -> Credentials:
             check_past(session, node, chain.chain_id, data_dir=site.data_dir)
         return keep_credentials(ctx, site.chains_file.with_name("credentials.json"))
     finally:
-        ctx.sessions.kw["bind"].dispose()
+        ctx.sessions.engine.dispose()
 
 
 def _quietly(site: Site) -> dict[str, str]:

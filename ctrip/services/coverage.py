@@ -24,16 +24,22 @@ def report(ctx: Context, name: str) -> ChainCoverage:
         raise Conflict(f"no block of {name} was ever read")
     looked = _first_block(ctx.clients.get(chain.chain_id), cursor, issued_at)
     first = cursor.start_block + 1 if looked is None else looked
-    within = BlockRange(first, cursor.read_block)
+    # What lies before the chain's start is another gap than what lies behind it: nothing reads it by itself.
+    within = [BlockRange(first, min(cursor.start_block, cursor.read_block))] if first <= cursor.start_block else []
+    within.append(BlockRange(max(first, cursor.start_block + 1), cursor.read_block))
     return ChainCoverage(
         chain=name,
         first_block=first,
         is_first_known=looked is not None,
         has_witness=len(chain.rpc_urls) > 1,
+        start_block=cursor.start_block,
         read_block=cursor.read_block,
         assets=tuple(
             AssetCoverage(
-                token.symbol, token.address, tuple(covered), tuple(gaps((each.blocks for each in covered), within))
+                token.symbol,
+                token.address,
+                tuple(covered),
+                tuple(gap for part in within for gap in gaps((each.blocks for each in covered), part)),
             )
             for token, covered in found
         ),

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.transport import labels_of
 from ctrip.context import Context
 from ctrip.database import cursors
 from ctrip.domain.chains import Chain
@@ -15,7 +15,7 @@ from ctrip.errors import MisconfiguredError, NodeRefused, NodeUnavailable
 
 @dataclass(frozen=True)
 class EndpointReport:
-    """One endpoint of a chain. `endpoint` is its host; heights are block numbers, None where they are not known."""
+    """One endpoint of a chain. `endpoint` is its label; heights are block numbers, None where they are not known."""
 
     chain: str
     chain_id: int
@@ -46,7 +46,10 @@ def check(ctx: Context, clients: Mapping[int, Sequence[ChainClient]]) -> list[Ch
     with ctx.sessions.begin() as session:
         read = cursors.find_all(session)
     with ThreadPoolExecutor(max_workers=16) as pool:
-        asked = {chain.chain_id: pool.map(_ask, clients.get(chain.chain_id, ())) for chain in ctx.settings.chains}
+        asked = {
+            chain.chain_id: pool.map(_ask, clients.get(chain.chain_id, ()), labels_of(chain.rpc_urls))
+            for chain in ctx.settings.chains
+        }
         return [_report(chain, read.get(chain.chain_id), tuple(asked[chain.chain_id])) for chain in ctx.settings.chains]
 
 
@@ -72,11 +75,8 @@ def _report(chain: Chain, cursor: Cursor | None, endpoints: tuple[EndpointReport
     )
 
 
-def _ask(client: ChainClient) -> EndpointReport:
-    chain = client.chain
-    # A provider's key may stand in the rest of the URL.
-    host = urlsplit(chain.rpc_urls[0]).netloc.rpartition("@")[2]
-    report = EndpointReport(chain.name, chain.chain_id, host)
+def _ask(client: ChainClient, label: str) -> EndpointReport:
+    report = EndpointReport(client.chain.name, client.chain.chain_id, label)
     try:
         client.verify()
         head = client.head()

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from ctrip import metrics
 from ctrip.blockchain.heads import HeadStream, Patience
+from ctrip.blockchain.transport import labels_of
 from ctrip.context import Context
 from ctrip.database import cursors, loops
 from ctrip.domain.loops import LoopKind
@@ -41,8 +42,8 @@ def sources(ctx: Context) -> list[Source]:
     found = []
     for chain in ctx.settings.chains:
         patience = Patience(silent_s=max(SILENT_AT_LEAST, SILENT_POLLS * chain.poll).total_seconds())
-        for url in chain.ws_urls if chain.enabled else ():
-            stream = HeadStream(url, chain=chain.name, patience=patience)
+        for url, label in zip(chain.ws_urls, labels_of(chain.ws_urls), strict=True) if chain.enabled else ():
+            stream = HeadStream(url, label=label, chain=chain.name, patience=patience)
             connected = metrics.HEADS_CONNECTED.labels(chain=chain.name, endpoint=stream.label)
             stream.tell = connected.set
             connected.set(0)

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip import metrics
 from ctrip.context import Context
@@ -88,7 +88,7 @@ def _switch(ctx: Context, name: str, *, enabled: bool, by: str) -> dict[str, obj
     return _shown(loop or was)
 
 
-def _find(session: Session, name: str) -> loops.Loop:
+def _find(session: Connection, name: str) -> loops.Loop:
     loop = loops.find(session, name)
     if loop is None:
         raise NotFound(f"there is no loop {name[:60]!r}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.context import Context
 from ctrip.database import coverage, cursors, finality, loops, overview, signers
@@ -92,8 +92,8 @@ def take(ctx: Context) -> Overview:
         )
 
 
-def _unread_blocks(session: Session, chain: Chain) -> int:
-    lacking = coverage.unread(session, chain.chain_id, tokens=[token.address for token in chain.tokens])
+def _unread_blocks(session: Connection, chain: Chain) -> int:
+    lacking = coverage.unread(session, chain.chain_id, tokens=chain.assets)
     return sum(map(len, union(gap for gaps in lacking.values() for gap in gaps)))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.context import Context
 from ctrip.database import cursors, idempotency, merchants, payments, standings
@@ -164,7 +164,7 @@ def deliveries(
     return list_object([delivery_object(delivery, attempts) for delivery, attempts in found], limit=limit)
 
 
-def _create(ctx: Context, session: Session, *, merchant_id: str, request: PaymentRequest) -> dict[str, object]:
+def _create(ctx: Context, session: Connection, *, merchant_id: str, request: PaymentRequest) -> dict[str, object]:
     chain, token = _asset(ctx, request)
     amount = parse_amount(request.amount, token.decimals)
     rule = _rule(chain, chain.rule_for(token, amount), request.confirmations)
@@ -244,25 +244,25 @@ def _check_destination(ctx: Context, url: str) -> None:
     ctx.poster.check(url, param="webhook_url")
 
 
-def _find(session: Session, merchant_id: str, payment_id: str) -> Payment:
+def _find(session: Connection, merchant_id: str, payment_id: str) -> Payment:
     payment = payments.find(session, payment_id, merchant_id=merchant_id)
     if payment is None:
         raise NotFound(f"no payment {payment_id}")
     return payment
 
 
-def _lock(session: Session, merchant_id: str, payment_id: str) -> Payment:
+def _lock(session: Connection, merchant_id: str, payment_id: str) -> Payment:
     _find(session, merchant_id, payment_id)
     return payments.lock(session, [payment_id], keeps_transfers_out=True)[0]
 
 
-def _shown(session: Session, payment: Payment) -> dict[str, object]:
+def _shown(session: Connection, payment: Payment) -> dict[str, object]:
     return payment_object(payment, read_block=_read_block(session, payment.chain_id))
 
 
-def _read_block(session: Session, chain_id: int) -> int:
+def _read_block(session: Connection, chain_id: int) -> int:
     return _read_blocks(session).get(chain_id, 0)
 
 
-def _read_blocks(session: Session) -> dict[int, int]:
+def _read_blocks(session: Connection) -> dict[int, int]:
     return {chain_id: cursor.read_block for chain_id, cursor in cursors.find_all(session).items()}

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.context import Context
 from ctrip.database import webhooks
@@ -32,7 +32,7 @@ def custom_webhook(ctx: Context, job_id: str) -> Tick:
     return run_job(ctx, job_id, work=lambda job: _see_through(job, owe=lambda session: _owe_custom(job, session)))
 
 
-def _see_through(job: JobRun, *, owe: Callable[[Session], list[str]]) -> Outcome:
+def _see_through(job: JobRun, *, owe: Callable[[Connection], list[str]]) -> Outcome:
     if job.progress is None:
         with job.storing() as session:
             delivery_ids = owe(session)
@@ -49,11 +49,11 @@ def _see_through(job: JobRun, *, owe: Callable[[Session], list[str]]) -> Outcome
     return Later(_pause(job, found), {"delivery_ids": job.progress["delivery_ids"], **facts})
 
 
-def _owe_event(job: JobRun, session: Session) -> list[str]:
+def _owe_event(job: JobRun, session: Connection) -> list[str]:
     return webhooks.owe_again(session, event_id=job.params["event_id"], new_id=job.ctx.new_id)
 
 
-def _owe_custom(job: JobRun, session: Session) -> list[str]:
+def _owe_custom(job: JobRun, session: Connection) -> list[str]:
     payload = json.dumps(job.params["payload"], separators=(",", ":"))
     url, merchant_id = job.params["url"], job.params["merchant_id"]
     return [webhooks.owe_custom(session, url=url, payload=payload, merchant_id=merchant_id, new_id=job.ctx.new_id)]

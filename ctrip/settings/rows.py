@@ -13,6 +13,7 @@ from ctrip.domain.money import parse_amount
 from ctrip.errors import InvalidValue
 
 FINALITY = "confirmations, safe or finalized: what makes a block final, besides its confirmations"
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _ZERO = re.compile(r"0(\.0+)?", re.ASCII)
 
 
@@ -40,6 +41,13 @@ def _url(*schemes: str) -> BeforeValidator:
         return str(value)
 
     return BeforeValidator(check)
+
+
+def _place(url: str) -> tuple[object, ...]:
+    """Return where a URL leads, however it is written."""
+    parts = urlsplit(url)
+    port = parts.port or _PORTS[parts.scheme]
+    return parts.scheme, parts.username, parts.password, parts.hostname, port, parts.path or "/", parts.query
 
 
 Address = Annotated[bytes, BeforeValidator(_address)]
@@ -147,6 +155,9 @@ class ChainRow(_Row):
     def _hangs_together(self) -> "ChainRow":
         if bool(self.rpc_urls) == bool(self.rpc_url):
             raise ValueError("needs rpc_urls, the nodes' http(s) addresses in order of preference, or one rpc_url")
+        for name, urls in (("rpc_urls", self.rpc_urls), ("ws_urls", self.ws_urls)):
+            if len({_place(url) for url in urls}) < len(urls):
+                raise ValueError(f"{name} has one address twice: an endpoint cannot bear out what it told itself")
         if self.reorg_window < self.confirmations:
             raise ValueError(f"reorg_window {self.reorg_window} is smaller than confirmations {self.confirmations}")
         base_units(self.sweep.threshold, self.native.decimals)

@@ -112,5 +112,5 @@ def test_two_schedulers_and_a_worker_write_to_buyer_merchant_and_operator_once(
             assert "Traceback" not in said
             for kept in (PASSWORD, URL_CREDENTIALS, BUYER, MERCHANT, OPERATOR):
                 assert kept not in said
-    with ctx.sessions() as session:
+    with ctx.sessions.begin() as session:
         assert sorted(session.scalars(sa.select(rows.c.kind))) == sorted(set(EmailKind) - {EmailKind.ENDPOINT_DISABLED})

@@ -19,7 +19,7 @@ from actors.middleware.due import StampDue
 from actors.queues import SCANNED, Queues
 from ctrip.context import Context
 from ctrip.database import cursors, loops
-from ctrip.database.engine import make_engine, make_sessions
+from ctrip.database.engine import Sessions, make_engine
 from ctrip.database.models import chain_cursors
 from ctrip.database.models import loops as loop_rows
 from ctrip.domain.dead_letters import Reason, row_died
@@ -115,7 +115,7 @@ class Detour:
 
     def __init__(self, ctx: Context) -> None:
         self._open = ctx.sessions
-        self._closed = make_sessions(make_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none", process="tests"))
+        self._closed = Sessions(make_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none", process="tests"))
         self.is_open = True
 
     def begin(self) -> Any:
@@ -205,7 +205,7 @@ def test_a_redis_that_hangs_leaves_a_scrape_the_time_to_say_so(ctx, own_redis: O
 def test_without_postgres_the_gauges_of_rows_are_absent_and_the_others_stay(
     ctx, queues: Queues, redis_client: Redis
 ) -> None:
-    gone = make_sessions(make_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none", process="tests"))
+    gone = Sessions(make_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none", process="tests"))
     found = page(registry(replace(ctx, sessions=gone), queues, names=("webhook",)))
     assert set(found) >= OF_REDIS
     assert not set(found) & OF_ROWS

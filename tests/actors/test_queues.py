@@ -15,7 +15,7 @@ from actors.middleware.dead_letters import Death, TellDeaths
 from actors.middleware.due import StampDue
 from actors.middleware.poison import PoisonGuard
 from actors.queues import DeadMessage, Queues
-from ctrip.database.engine import make_engine, make_sessions
+from ctrip.database.engine import Sessions, make_engine
 from ctrip.domain.dead_letters import Filter, Reason
 from ctrip.services import dead_letters
 from tests.actors.conftest import NAMESPACE, MakeBroker
@@ -196,7 +196,7 @@ def test_what_cannot_be_read_and_was_not_recorded_is_collected(ctx) -> None:
 
 
 def test_a_death_while_postgres_is_away_stays_in_redis(ctx, make_broker: MakeBroker, queues: Queues) -> None:
-    gone = make_sessions(make_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none", process="tests"))
+    gone = Sessions(make_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none", process="tests"))
     broker = failing_broker(make_broker, replace(ctx, sessions=gone), queues)
     actor = declare(broker, lambda _: 1 // 0)
     with working(broker):

@@ -24,7 +24,7 @@ from actors.scheduler import BACKLOG, Doorbell, Patient, Tasks
 from actors.webhook import send_webhook
 from ctrip.context import Context
 from ctrip.database import work
-from ctrip.database.engine import make_engine, make_sessions
+from ctrip.database.engine import Sessions, make_engine
 from ctrip.database.models import dead_letters as letter_rows
 from ctrip.database.models import loops as loop_rows
 from ctrip.database.models import webhook_deliveries as rows
@@ -220,7 +220,7 @@ def test_with_redis_away_nothing_is_kicked_that_could_not_be_sent(ctx, own_redis
 
 
 def test_with_postgres_away_every_task_says_so_in_our_own_words(ctx, our_queues: Queues) -> None:
-    gone = make_sessions(make_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none", process="tests"))
+    gone = Sessions(make_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none", process="tests"))
     tasks = Tasks(replace(ctx, sessions=gone), our_queues)
     for task in (tasks.watch_loops, tasks.relay_due, tasks.replay_dead_letters, tasks.take_snapshots, tasks.forget):
         with pytest.raises(Unavailable):

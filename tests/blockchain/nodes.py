@@ -48,6 +48,8 @@ class Node:
         self.head = head
         self.chain_id = CHAIN_ID
         self.requests: list[Request] = []
+        self.paths: list[str] = []
+        """Where each request was sent to."""
         self.before: Callable[[Request], None] = lambda _: None
         """Called first with each request; raises Http where the answer is another one."""
         self.methods: dict[str, Callable[[list[Any]], Any]] = {
@@ -191,6 +193,7 @@ def _serve(node: Node) -> ThreadingHTTPServer:
         disable_nagle_algorithm = True  # head and body go out as two packets
 
         def do_POST(self) -> None:
+            node.paths.append(self.path)
             status, body, headers = node.answer(self.rfile.read(int(self.headers["Content-Length"])))
             if body is None:
                 self.close_connection = True

@@ -1,6 +1,9 @@
+import json
+from typing import Any
+
 import pytest
 
-from ctrip.blockchain.decoding import HeaderJson, header_of, to_bytes, to_int
+from ctrip.blockchain.decoding import BLOCKS, HeaderJson, TransactionJson, blocks_of, header_of, to_bytes, to_int
 from ctrip.errors import NodeUnavailable
 
 
@@ -37,3 +40,39 @@ def test_bytes_may_be_asked_for_by_their_length() -> None:
     assert to_bytes("0x0102", size=2) == to_bytes("0x0102")
     with pytest.raises(NodeUnavailable):
         to_bytes("0x0102", size=3)
+
+
+def told_block(transactions: Any) -> bytes:
+    """A reply with a block, as a node writes it."""
+    block = {"number": "0x7", "hash": "0x" + "11" * 32, "parentHash": "0x" + "22" * 32, "timestamp": "0x5"}
+    return json.dumps({"id": 0, "result": block | transactions}).encode()
+
+
+SENT = {"hash": "0x01", "from": "0x02", "to": None, "value": "0x3", "gas": "0x4"}
+
+
+@pytest.mark.parametrize(
+    ("transactions", "read"),
+    [([], ()), ([SENT, SENT], (TransactionJson(hash="0x01", sender="0x02", value="0x3"),) * 2)],
+)
+def test_a_block_is_read_with_its_transactions(transactions: list[object], read: tuple[TransactionJson, ...]) -> None:
+    (reply,) = BLOCKS.decode(told_block({"transactions": transactions}))
+    (block,) = blocks_of([7], [reply.result])
+    assert block.transactions == read
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"transactions": None}, {"transactions": ["0x01"]}, {"transactions": [SENT, "0x01"]}]
+)
+def test_a_block_without_its_transactions_is_a_header_and_not_an_empty_block(more: dict[str, object]) -> None:
+    (reply,) = BLOCKS.decode(told_block(more))
+    assert header_of(reply.result).number == 7
+    with pytest.raises(NodeUnavailable, match="without its transactions"):
+        blocks_of([7], [reply.result])
+
+
+def test_a_block_that_must_be_there_and_is_not_is_that_of_a_node_that_fails() -> None:
+    (reply,) = BLOCKS.decode(b'{"id":0,"result":null}')
+    assert blocks_of([7], [reply.result]) == []
+    with pytest.raises(NodeUnavailable):
+        header_of(reply.result)

@@ -1,6 +1,7 @@
 """Blocks that may hold more logs than were told: what is doubted, whom that is asked of, and what it costs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import or_
 from random import Random
@@ -117,9 +118,15 @@ class Teller(Node):
     """A node with one block: what it tells of its logs, what is in its receipts, and how it tells all of them."""
 
     def __init__(
-        self, logs: Sequence[dict[str, Any]] = (), *, receipts: Receipts | None = None, whole: str = "whole"
+        self,
+        logs: Sequence[dict[str, Any]] = (),
+        *,
+        receipts: Receipts | None = None,
+        whole: str = "whole",
+        status: int = 1,
     ) -> None:
         super().__init__()
+        self.status = status
         self.receipts: Receipts = {CALL: [], PAYMENT: [], tx_hash("created"): []}
         self.receipts |= receipts or {}
         self.whole = whole
@@ -143,7 +150,7 @@ class Teller(Node):
             "blockNumber": hex(HEADER.number),
             "blockHash": hex_text(HEADER.hash),
             "gasUsed": "0x5208",
-            "status": "0x1",
+            "status": hex(self.status),
             "logs": logs,
         }
 
@@ -246,5 +253,49 @@ def test_receipts_of_a_block_that_pays_many_are_asked_for_in_one(payments: int, 
         for each in paid
     ]
     with serving(node) as chain:
-        assert bear_out(client_of(chain, Clock()).pinned(), seen) == (seen, [])
+        client = client_of(chain, Clock())
+        assert bear_out(client, client.pinned(), seen) == (seen, [])
         assert node.asked == asked
+
+
+TOKENS_MOVED = Sighting(HEADER.number, HEADER.hash, HEADER.time, CALL, 0, TOKEN, PAYER, ADDRESS, 1)
+COIN_MOVED = Sighting(HEADER.number, HEADER.hash, HEADER.time, PAYMENT, NATIVE_LOG_INDEX, NATIVE, PAYER, ADDRESS, 1)
+SAYS_FAILED, SAYS_DONE = Teller(receipts=HIDDEN, status=0), Teller(receipts=HIDDEN)
+BARELY_FAILED = Teller(status=0)
+LAGS, AWAY = Teller(receipts={CALL: None, PAYMENT: None}), None
+
+
+@pytest.mark.parametrize(
+    ("seen", "first", "rest", "outcome"),
+    [
+        (TOKENS_MOVED, SAYS_DONE, [], "moved"),
+        (TOKENS_MOVED, SAYS_FAILED, [], "doubted"),  # a failed transaction has no logs
+        (TOKENS_MOVED, BARELY_FAILED, [], "doubted"),  # it told of the log that its receipt does not show
+        (TOKENS_MOVED, SAYS_FAILED, [SAYS_DONE], "doubted"),
+        (TOKENS_MOVED, SAYS_FAILED, [LAGS], "doubted"),
+        (TOKENS_MOVED, SAYS_FAILED, [AWAY], "doubted"),
+        (TOKENS_MOVED, SAYS_FAILED, [LAGS, SAYS_FAILED], "failed"),  # a chain of strange receipts goes on all the same
+        (COIN_MOVED, SAYS_DONE, [], "moved"),
+        (COIN_MOVED, SAYS_FAILED, [], "failed"),
+        (COIN_MOVED, SAYS_FAILED, [SAYS_FAILED], "failed"),
+        (COIN_MOVED, SAYS_FAILED, [SAYS_DONE], "doubted"),
+        (COIN_MOVED, SAYS_FAILED, [LAGS, SAYS_DONE], "doubted"),
+        (COIN_MOVED, SAYS_FAILED, [AWAY, SAYS_DONE], "doubted"),
+        (COIN_MOVED, SAYS_FAILED, [LAGS], "failed"),  # else one that is stuck or away would stop the chain
+        (COIN_MOVED, SAYS_FAILED, [AWAY], "failed"),
+    ],
+)
+def test_what_is_said_to_have_failed_is_dropped_where_another_says_so_or_coin_where_nobody_else_can_tell(
+    seen: Sighting, first: Teller, rest: Sequence[Teller | None], outcome: str
+) -> None:
+    wanted = {"moved": ([seen], []), "failed": ([], [seen])}
+    with serving(first, *(node or Teller() for node in rest)) as chain:
+        urls = [url if node else "http://127.0.0.1:1" for url, node in zip(chain.rpc_urls[1:], rest, strict=True)]
+        client = client_of(replace(chain, rpc_urls=(chain.rpc_urls[0], *urls)), Clock())
+        pinned = client.pinned()
+        if outcome == "doubted":
+            with pytest.raises(NodeUnavailable, match="its receipt does not show"):
+                bear_out(client, pinned, [seen])
+            assert not any(rest) or client.pinned().endpoint != pinned.endpoint, "another one is asked from now on"
+        else:
+            assert bear_out(client, pinned, [seen]) == wanted[outcome]

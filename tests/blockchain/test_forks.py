@@ -1,10 +1,17 @@
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
 import pytest
 
 from ctrip import metrics
-from ctrip.blockchain.forks import check_reorg
+from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.forks import borne_out_time, check_reorg, check_shared
+from ctrip.domain.scanning import Header
 from ctrip.errors import NodeUnavailable
 from tests.blockchain.nodes import Clock, ForkedNode, Http, Request, client_of, serving
-from tests.factories import header
+from tests.factories import block_time, header
 
 LOST = header(90)
 
@@ -109,3 +116,170 @@ def test_a_block_that_was_given_for_another_number_is_not_taken(kind: str) -> No
         client = client_of(chain, Clock())
         with pytest.raises(NodeUnavailable, match="block 80 was given for block 78"):
             getattr(client, kind)([77, 78])
+
+
+# --- blocks that one endpoint tells of ------------------------------------------------------------------------------
+
+
+class Shifted(ForkedNode):
+    """Its clock is wrong, in some blocks or in all of them."""
+
+    def __init__(self, seconds: int, *, of: range = range(1000)) -> None:
+        super().__init__()
+        self.seconds, self.of = seconds, of
+
+    def block(self, number: str) -> dict[str, Any] | None:
+        told = super().block(number)
+        if told is not None and int(told["number"], 16) in self.of:
+            told["timestamp"] = hex(int(told["timestamp"], 16) + self.seconds)
+        return told
+
+
+class Pruned(ForkedNode):
+    """It keeps no blocks so old, and says so by null."""
+
+    def block(self, number: str) -> dict[str, Any] | None:
+        return None if number != "latest" and int(number, 16) < 95 else super().block(number)
+
+
+class Cut(ForkedNode):
+    """It tells what nobody can read."""
+
+    def block(self, number: str) -> dict[str, Any] | None:
+        return {"number": "0x" + "f" * 999}
+
+
+class Idle(ForkedNode):
+    """It has not come so far, though it is younger."""
+
+    def __init__(self) -> None:
+        super().__init__(80)
+
+    def block(self, number: str) -> dict[str, Any] | None:
+        told = super().block(number)
+        return told and {**told, "timestamp": hex(int(block_time(95).timestamp()))}
+
+
+Make = Callable[[], ForkedNode]
+YOUNG, OLD = block_time(60), block_time(91)
+"""Since when blocks are young: block 90 is, or is not."""
+
+
+def disputes(kind: str) -> float:
+    return metrics.CHAIN_DISAGREEMENTS.labels(chain="anvil", kind=kind)._value.get()
+
+
+def shares(others: Sequence[Make], young_after: datetime, *, headers: Sequence[Header] = (LOST,)) -> str:
+    """What becomes of blocks of which the first of some endpoints tells."""
+    first, before = ForkedNode(), disputes("fork")
+    with serving(first, *(make() for make in others)) as chain:
+        client = client_of(chain, Clock())
+        try:
+            check_shared(client, headers, told_by=first.label, young_after=lambda: young_after)
+        except NodeUnavailable as error:
+            assert "told of a block 90" in error.detail
+            if client.pinned().endpoint != first.label:
+                return "passed over"
+            return "disputed" if disputes("fork") > before else "not yet"
+    return "shared"
+
+
+SHARED: dict[str, tuple[Sequence[Make], str, str]] = {
+    "a single one is believed": ((), "shared", "shared"),
+    "another has it": ((keeps,), "shared", "shared"),
+    "another has it, and just so": ((lags,), "shared", "shared"),
+    "another has another": ((forked,), "disputed", "disputed"),
+    "another has another time": ((lambda: Shifted(3600),), "disputed", "disputed"),
+    "another is younger and has none": ((Idle,), "disputed", "disputed"),
+    "another is behind, or stuck": ((is_below,), "not yet", "shared"),
+    "another keeps no block so old": ((Pruned,), "shared", "shared"),
+    "another is away": ((Away,), "shared", "shared"),
+    "another tells nonsense": ((Cut,), "shared", "shared"),
+    "one of two has it": ((forked, keeps), "shared", "shared"),
+    "one of two has it, one is stuck": ((is_below, keeps), "shared", "shared"),
+    "two have another": ((forked, forked), "passed over", "passed over"),
+    "two are younger and have none": ((Idle, Idle), "passed over", "passed over"),
+    "two are behind, or stuck": ((is_below, is_below), "passed over", "shared"),
+    "one has another, one is stuck": ((forked, is_below), "passed over", "disputed"),
+    "one has another, one is away": ((forked, Away), "disputed", "disputed"),
+    "one is stuck, one is away": ((is_below, Away), "not yet", "shared"),
+    "one is stuck, one is pruned": ((is_below, Pruned), "not yet", "shared"),
+    "both are away": ((Away, Away), "shared", "shared"),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_block_that_others_must_have_is_believed_of_one_alone_only_where_they_cannot_tell(name: str) -> None:
+    others, young, old = SHARED[name]
+    assert (shares(others, YOUNG), shares(others, OLD)) == (young, old)
+
+
+@pytest.mark.parametrize(("first", "last", "told"), [(86, 89, "shared"), (80, 85, "disputed"), (90, 90, "disputed")])
+def test_of_several_blocks_another_must_have_each(first: int, last: int, told: str) -> None:
+    differs = Shifted(3600, of=range(first, last + 1))
+    assert shares((lambda: differs,), OLD, headers=[header(85), LOST]) == told
+
+
+TIMED: dict[str, tuple[Sequence[Make], str, str]] = {
+    "another tells the same": ((keeps,), "as told", "as told"),
+    "another tells another time": ((lambda: Shifted(9),), "disputed", "disputed"),
+    "another has another block": ((forked,), "disputed", "disputed"),
+    "another is younger and has none": ((Idle,), "disputed", "disputed"),
+    "another is behind, or stuck": ((is_below,), "not yet", "as told"),
+    "another is away": ((Away,), "as told", "as told"),
+    "another keeps no block so old": ((Pruned,), "as told", "as told"),
+    "a third bears it out": ((lambda: Shifted(9), keeps), "as told", "as told"),
+    "a third is away": ((lambda: Shifted(9), Away), "disputed", "disputed"),
+    "a third is stuck": ((lambda: Shifted(9), is_below), "disputed", "disputed"),
+    "one is stuck, a third bears it out": ((is_below, keeps), "as told", "as told"),
+    "two tell another time": ((lambda: Shifted(9), lambda: Shifted(9)), "passed over", "passed over"),
+    "two tell two other times": ((lambda: Shifted(9), lambda: Shifted(8)), "passed over", "passed over"),
+    "both are stuck": ((is_below, is_below), "not yet", "as told"),
+}
+
+
+def timed(others: Sequence[Make], young_after: datetime) -> str:
+    """What becomes of the time that the first of some endpoints tells."""
+    first, before = ForkedNode(), disputes("time")
+    with serving(first, *(make() for make in others)) as chain:
+        client = client_of(chain, Clock())
+        try:
+            told = borne_out_time(client, LOST, told_by=first.label, young_after=lambda: young_after)
+        except NodeUnavailable:
+            assert disputes("time") == before + 1
+            return "disputed" if client.pinned().endpoint == first.label else "passed over"
+        assert told in (None, LOST)
+        return "not yet" if told is None else "as told"
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_a_time_that_ends_payments_is_borne_out_by_another(name: str) -> None:
+    others, young, old = TIMED[name]
+    assert (timed(others, YOUNG), timed(others, OLD)) == (young, old)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "told"),
+    [
+        ((keeps, keeps), 0),
+        ((lambda: Shifted(-9), lambda: Shifted(-9)), -9),  # who told of it has taken that back
+        ((keeps, lambda: Shifted(-9), lambda: Shifted(-9)), -9),
+        ((lambda: Shifted(-9), keeps, keeps), 0),
+        ((lambda: Shifted(-9), Away), -9),
+        ((Away, Away), 0),
+        ((keeps, lambda: Shifted(-9)), None),
+        ((keeps, lambda: Shifted(-9), Away), None),
+    ],
+)
+def test_of_a_stored_block_the_time_is_what_two_tell_now(nodes: Sequence[Make], told: int | None) -> None:
+    with serving(*(make() for make in nodes)) as chain:
+        client = client_of(chain, Clock())
+        if told is None:
+            with pytest.raises(NodeUnavailable, match="block 90"):
+                _stored(client)
+        else:
+            assert _stored(client) == replace(LOST, time=LOST.time + timedelta(seconds=told))
+
+
+def _stored(client: ChainClient) -> Header | None:
+    return borne_out_time(client, LOST, told_by=None, young_after=lambda: OLD)

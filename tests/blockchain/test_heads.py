@@ -170,6 +170,7 @@ def test_of_what_waits_the_last_head_is_told(there: Iterable[str], told: int) ->
         b"\xff\xfe",
         b'{"params": {"subscription": "\xff", "result": {"number": "0x9"}}}',
         head("nonsense"),
+        '{"more": ' + "[" * 100_000,
         "{}",
     ],
 )

@@ -1,16 +1,24 @@
 """Old blocks: which of them a moment falls into, and which may hold what is looked for."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
-from ctrip.blockchain.history import Hits, first_block_since, hits_in, old_headers
-from ctrip.domain.scanning import BlockRange
-from ctrip.errors import BlockVanished
+from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.history import Hits, check_lineage, first_block_since, hits_in, old_headers
+from ctrip.blockchain.reading import BlocksRead
+from ctrip.domain.addresses import hex_text
+from ctrip.domain.chains import Token
+from ctrip.domain.scanning import BlockRange, Header
+from ctrip.domain.transfers import Sighting
+from ctrip.errors import BlockVanished, NodeUnavailable
 from tests.blockchain.nodes import Clock, Error, Http, LogNode, Node, Request, client_of, serving
-from tests.factories import ADDRESS, PAYER, TOKEN, block_time
+from tests.factories import ADDRESS, OTHER_TOKEN, PAYER, TOKEN, block_time, header, tx_hash
 
 SPAN = BlockRange(1, 10)
 
@@ -57,10 +65,19 @@ def test_where_no_endpoint_has_old_blocks_no_more_is_said_than_was_asked() -> No
         first_block_since(client_of(chain, Clock()), block_time(7), low=0, high=99, keep_lease=lambda: None)
 
 
-def look(*nodes: LogNode, recipients: Sequence[bytes] | None, tokens: Sequence[bytes] = (TOKEN,)) -> list[Hits]:
+def hits(numbers: Iterable[int], teller: Node, *, is_borne_out: bool = True) -> list[Hits]:
+    """What is found where these blocks of SPAN hold a transfer each."""
+    told = {header(number).hash: 1 for number in numbers}
+    return [Hits(SPAN, tuple(numbers), teller.label, is_borne_out, frozenset({TOKEN}), told)]
+
+
+def look(
+    *nodes: LogNode, recipients: Sequence[bytes] | None, tokens: Sequence[bytes] = (TOKEN,), is_fee_taken: bool = False
+) -> list[Hits]:
     """Look for transfers to ADDRESS in SPAN, in a chain of these nodes."""
+    listed = (Token("USDC", TOKEN, 6, fee_on_transfer=is_fee_taken),)
     with serving(*nodes) as chain:
-        client, ours = client_of(chain, Clock()), {ADDRESS}.intersection
+        client, ours = client_of(replace(chain, tokens=listed), Clock()), {ADDRESS}.intersection
         found = hits_in(client, SPAN, tokens=tokens, recipients=recipients, issued=ours, keep_lease=lambda: None)
         return list(found)
 
@@ -68,8 +85,8 @@ def look(*nodes: LogNode, recipients: Sequence[bytes] | None, tokens: Sequence[b
 @pytest.mark.parametrize("recipients", [(ADDRESS,), None], ids=["the node looks for us", "Postgres looks"])
 def test_blocks_with_transfers_to_us_are_hits_and_those_with_others_are_not(recipients: tuple[bytes] | None) -> None:
     ours, theirs = LogNode(head=10), LogNode(head=10, recipients=(PAYER,))
-    assert look(ours, recipients=recipients) == [Hits(SPAN, tuple(SPAN), ours.label, is_borne_out=True)]
-    assert look(theirs, recipients=recipients) == [Hits(SPAN, (), theirs.label, is_borne_out=True)]
+    assert look(ours, recipients=recipients) == hits(SPAN, ours)
+    assert look(theirs, recipients=recipients) == hits((), theirs)
 
 
 @pytest.mark.parametrize("topics", [2, 4])
@@ -78,14 +95,20 @@ def test_a_log_that_is_no_transfer_of_a_token_is_no_hit(topics: int) -> None:
     log = node.log(7, ADDRESS)
     odd = log | {"topics": [*log["topics"], "0x" + "00" * 32][:topics]}
     node.methods["eth_getLogs"] = lambda _: [odd]
-    assert look(node, recipients=None) == [Hits(SPAN, (), node.label, is_borne_out=True)]
+    assert look(node, recipients=None) == hits((), node)
 
 
 @pytest.mark.parametrize("liar_is_first", [True, False])
 def test_what_one_endpoint_leaves_out_another_one_tells(liar_is_first: bool) -> None:
     liar, honest = LogNode(head=10, recipients=()), LogNode(head=10)
     nodes = (liar, honest) if liar_is_first else (honest, liar)
-    assert look(*nodes, recipients=None) == [Hits(SPAN, tuple(SPAN), nodes[0].label, is_borne_out=True)]
+    assert look(*nodes, recipients=None) == hits(SPAN, nodes[0])
+
+
+def test_another_endpoint_is_asked_for_all_blocks_however_few_it_tells_at_once() -> None:
+    first, other = LogNode(head=10, recipients=()), LogNode(head=10)
+    other.span = 3
+    assert look(first, other, recipients=None) == hits(SPAN, first)
 
 
 def away() -> LogNode:
@@ -100,12 +123,151 @@ def away() -> LogNode:
 
 def test_what_one_of_several_endpoints_told_alone_is_not_borne_out() -> None:
     first, other = LogNode(head=10), away()
-    assert look(first, other, recipients=None) == [Hits(SPAN, tuple(SPAN), first.label, is_borne_out=False)]
+    assert look(first, other, recipients=None) == hits(SPAN, first, is_borne_out=False)
 
 
 def test_of_the_other_endpoints_one_that_answers_is_enough() -> None:
     first, third = LogNode(head=10, recipients=()), LogNode(head=10)
-    assert look(first, away(), third, recipients=None) == [Hits(SPAN, tuple(SPAN), first.label)]
+    assert look(first, away(), third, recipients=None) == hits(SPAN, first)
+
+
+@pytest.mark.parametrize(
+    ("why", "others", "told"),
+    [
+        ("each log counts", [{"logIndex": "0x1"}], 2),
+        ("some nodes count the logs of each transaction by themselves", [{"transactionHash": "0x" + "07" * 32}], 2),
+        ("told twice is told once", [{}], 1),
+        ("nothing moved", [{"logIndex": "0x1", "data": "0x" + "00" * 32}], 1),
+        ("a reorg took it", [{"logIndex": "0x1", "removed": True}], 1),
+        ("it is somebody else's", [{"logIndex": "0x1", "topics": None}], 1),
+    ],
+)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_each_block_it_is_known_how_much_any_endpoint_tells_of(
+    why: str, others: list[dict[str, Any]], told: int, is_first: bool
+) -> None:
+    one, another = LogNode(head=10), LogNode(head=10)
+    log = one.log(7, ADDRESS)
+    elsewhere = {"topics": one.log(7, PAYER)["topics"]}
+    one.methods["eth_getLogs"] = lambda _: [
+        log,
+        *(log | each | (elsewhere if "topics" in each else {}) for each in others),
+    ]
+    another.methods["eth_getLogs"] = lambda _: [log]
+    (found,) = look(*((one, another) if is_first else (another, one)), recipients=None)
+    assert (found.numbers, found.told) == ((7,), {header(7).hash: told}), why
+
+
+@pytest.mark.parametrize("field", ["data", "blockHash", "address"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_endpoint_whose_logs_cannot_be_decoded_is_passed_over(field: str, is_first: bool) -> None:
+    odd, honest, third = LogNode(head=10), LogNode(head=10), LogNode(head=10)
+    nonsense = odd.log(7, ADDRESS) | {field: "0xno"}
+    odd.methods["eth_getLogs"] = lambda _: [nonsense]
+    among = (odd, honest, third) if is_first else (honest, odd, third)
+    assert look(*among, recipients=None) == hits(SPAN, honest)
+
+
+def test_of_a_token_that_takes_a_fee_a_block_may_show_less_than_was_told() -> None:
+    (found,) = look(LogNode(head=10), recipients=None, is_fee_taken=True)
+    assert (found.numbers, found.told) == (tuple(SPAN), {})
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_enough"),
+    [([], False), ([(7, TOKEN)], False), ([(7, TOKEN), (7, OTHER_TOKEN)], False), ([(7, TOKEN), (7, TOKEN)], True)],
+)
+def test_a_block_that_shows_less_than_was_told_of_is_not_believed(
+    shown: list[tuple[int, bytes]], is_enough: bool
+) -> None:
+    told = {header(7).hash: 2, header(8, "fork").hash: 1}
+    found = Hits(SPAN, (7, 8), "", tokens=frozenset({TOKEN}), told=told)
+    sightings = [
+        Sighting(number, header(number).hash, block_time(number), tx_hash(at), at, token, PAYER, ADDRESS, 1)
+        for at, (number, token) in enumerate(shown)
+    ]
+    read = BlocksRead((header(7), header(8)), tuple(sightings), upgrades=(), endpoint="")
+    with (
+        serving(Node(head=10)) as chain,
+        nullcontext() if is_enough else pytest.raises(NodeUnavailable, match="in block 7"),
+    ):
+        found.check(client_of(chain, Clock()).pinned(), read)
+
+
+class OddNode(Node):
+    """A node that lacks some blocks, and has others than the rest in some places."""
+
+    def __init__(self, *, own: Collection[int] = (), lacks: Collection[int] = (), is_away: bool = False) -> None:
+        super().__init__(head=100)
+        self.own, self.lacks, self.is_away = own, lacks, is_away
+        self.before = self._answers
+
+    def block(self, number: str) -> dict[str, Any] | None:
+        told = super().block(number)
+        at = 0 if told is None else int(told["number"], 16)
+        if told is not None and at in self.own:
+            told["hash"] = hex_text(header(at, "fork").hash)
+        return None if at in self.lacks else told
+
+    def _answers(self, _: Request) -> None:
+        if self.is_away:
+            raise Http(503)
+
+
+OLD, READ = 50, 90
+LEFT = range(40, 101)
+"""The blocks of one that has left the chain before OLD."""
+
+
+@pytest.mark.parametrize(
+    ("why", "teller", "others", "error"),
+    [
+        ("alone, and on our chain", OddNode(), [], None),
+        ("alone, and on another one", OddNode(own=LEFT), [], "another block 90 than was read"),
+        ("alone, and too far behind to tell", OddNode(lacks={READ}), [], None),
+        ("borne out", OddNode(), [OddNode()], None),
+        ("borne out by one, whoever denies it", OddNode(), [OddNode(own={OLD}), OddNode()], None),
+        ("denied by one that has left our chain", OddNode(), [OddNode(own=LEFT)], None),
+        ("denied by one on our chain", OddNode(), [OddNode(own={OLD})], "another one for"),
+        ("it has left our chain", OddNode(own=LEFT), [OddNode()], "another block 90 than was read"),
+        ("two have", OddNode(own=LEFT), [OddNode(own=LEFT), OddNode()], "another block 90 than was read"),
+        ("it has its own old block alone", OddNode(own={OLD}), [OddNode()], "another one for"),
+        ("the others have pruned it", OddNode(), [OddNode(lacks={OLD}), OddNode(lacks={OLD})], None),
+        ("the others are away", OddNode(), [OddNode(is_away=True)], None),
+        ("they are away, and it has left", OddNode(own=LEFT), [OddNode(is_away=True)], "another block 90"),
+    ],
+)
+def test_an_old_block_is_believed_of_an_endpoint_on_our_chain_that_none_on_it_denies(
+    why: str, teller: OddNode, others: list[OddNode], error: str | None
+) -> None:
+    fork = "fork" if OLD in teller.own else ""
+    with serving(teller, *others) as chain:
+        client = client_of(chain, Clock())
+        with pytest.raises(NodeUnavailable, match=error) if error else nullcontext():
+            check_lineage(client, client.pinned(), header(OLD, fork), read=header(READ))
+        has_left = READ in teller.own
+        if others and not any(other.is_away for other in others):
+            assert (client.pinned().endpoint != teller.label) is has_left, "it is passed over for a while"
+
+
+def test_what_an_endpoint_that_has_left_our_chain_tells_of_is_asked_of_the_next_one() -> None:
+    """And none such bears out what another one tells."""
+    left, honest, third = LogNode(head=10), LogNode(head=10, recipients=()), LogNode(head=10)
+
+    def check(pinned: ChainClient, headers: Sequence[Header]) -> None:
+        if pinned.endpoint == left.label:
+            raise BlockVanished(f"block {headers[-1].number} is another one")
+
+    for others, is_borne_out in (((honest,), False), ((honest, third), True)):
+        with serving(left, *others) as chain:
+            client = client_of(chain, Clock())
+            ask = partial(hits_in, client, SPAN, tokens=(TOKEN,), recipients=None, issued={ADDRESS}.intersection)
+            (found,) = ask(keep_lease=lambda: None, check=check)
+            assert (found.endpoint, found.is_borne_out) == (honest.label, is_borne_out)
+            assert old_headers(client, [3, 7], keep_lease=lambda: None, check=check) == [header(3), header(7)]
+            with pytest.raises(BlockVanished, match="block 7 is"):
+                alone = client.pinned(avoiding=[each.label for each in others])
+                old_headers(alone, [3, 7], keep_lease=lambda: None, check=check)
 
 
 def test_where_no_token_is_listed_nobody_is_asked() -> None:

@@ -288,6 +288,29 @@ def test_an_endpoint_that_lags_is_passed_over_until_it_has_caught_up() -> None:
         assert client.pinned().endpoint == first.label, "a few blocks are nothing"
 
 
+@pytest.mark.parametrize(
+    ("grows", "is_asked"),
+    [
+        ((True, True, True), 0),
+        ((True, False, True), 0),
+        ((False, True, True), 1),  # two of three are ahead of the first
+        ((False, False, True), 2),  # one of three, of two that are stuck
+    ],
+)
+def test_one_alone_that_tells_of_a_higher_head_is_asked_first_only_where_the_heads_of_others_stand_still(
+    grows: tuple[bool, bool, bool], is_asked: int
+) -> None:
+    clock, nodes = Clock(), [Node(head=100), Node(head=100), Node(head=120)]
+    with serving(*nodes) as chain:
+        client = client_of(chain, clock)
+        client.survey()
+        clock.now += 20
+        for node, is_growing in zip(nodes, grows, strict=True):
+            node.head += 20 if is_growing else 0
+        client.survey()
+        assert client.pinned().endpoint == nodes[is_asked].label
+
+
 def test_a_head_that_grew_since_another_was_asked_puts_nobody_behind() -> None:
     clock, first, second = Clock(), Node(head=100), Node(head=100)
     with serving(first, second) as chain:

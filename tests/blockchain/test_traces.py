@@ -1,11 +1,15 @@
 """Which coin a trace says has moved, in the two forms that nodes tell it in."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from ctrip.blockchain.learning import REFUSED_S
 from ctrip.blockchain.traces import hops_in
 from ctrip.blockchain.transport import Fault, Reply
 from ctrip.domain.inflows import Hop
+from tests.blockchain.nodes import Clock
 from tests.factories import header
 
 HASH = "0x" + "22" * 32
@@ -98,8 +102,29 @@ def test_what_succeeded_below_the_top_has_moved(node) -> None:
     ],
     ids=lambda node: node.endpoint,
 )
-def test_a_node_that_does_not_tell_is_not_asked_again(node) -> None:
-    assert hops_in(node, BLOCK) is None
-    asked = list(node.asked)
-    assert hops_in(node, BLOCK) is None
-    assert node.asked == asked
+def test_a_node_that_does_not_tell_is_asked_again_after_a_while_that_grows(node) -> None:
+    clock = Clock()
+    assert hops_in(node, BLOCK, clock=clock) is None
+    once = len(node.asked)
+    for times, pause_s in ((1, REFUSED_S), (2, 2 * REFUSED_S)):
+        clock.wait(pause_s - 1)
+        assert hops_in(node, BLOCK, clock=clock) is None
+        assert len(node.asked) == times * once
+        clock.wait(1)
+        assert hops_in(node, BLOCK, clock=clock) is None
+        assert len(node.asked) == (times + 1) * once
+
+
+def test_a_node_that_was_busy_once_traces_again() -> None:
+    clock = Clock()
+    node: Any = Node("busy")
+    assert hops_in(node, BLOCK, clock=clock) is None
+    node.results = {"debug_traceBlockByHash": FRAMES}
+    clock.wait(REFUSED_S)
+    for _ in range(2):
+        assert _told(hops_in(node, BLOCK, clock=clock)) == TOLD
+    node.results = {}
+    assert hops_in(node, BLOCK, clock=clock) is None
+    clock.wait(REFUSED_S)
+    node.results = {"debug_traceBlockByHash": FRAMES}
+    assert _told(hops_in(node, BLOCK, clock=clock)) == TOLD, "what it told in between is not held against it"

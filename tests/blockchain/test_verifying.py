@@ -6,16 +6,17 @@ import pytest
 
 from ctrip import metrics
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
-from ctrip.blockchain.verifying import Heard, agreeing, refuted, verify
+from ctrip.blockchain.verifying import Heard, agreeing, verify
 from ctrip.domain.addresses import NATIVE, hex_text
 from ctrip.domain.transfers import Transfer
 from ctrip.errors import NodeUnavailable
-from tests.blockchain.nodes import Clock, Error, Http, Node, Request, client_of, serving
+from tests.blockchain.nodes import Clock, Error, ForkedNode, Http, Node, Request, client_of, serving
 from tests.factories import PAYER, block_hash, header, make_transfer
 
 TOKENS = make_transfer(1000, 90, log_index=7)
 COIN = make_transfer(5, 91, token=NATIVE)
 BOTH = (TOKENS, COIN)
+OURS = [header(number) for number in range(80, 101)]
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -91,7 +92,7 @@ def _hear(*nodes: Node, transfers: tuple[Transfer, ...] = BOTH, by: int | None =
     with serving(*nodes) as chain:
         told_by = "gone.example" if by is None else nodes[by].label
         told = [replace(transfer, endpoint=told_by) for transfer in transfers]
-        return verify(client_of(chain, Clock()), told, keep_lease=lambda: None)
+        return verify(client_of(chain, Clock()), told, ours=OURS, told_by=told_by, keep_lease=lambda: None)
 
 
 def _borne_out(*nodes: Node, transfers: tuple[Transfer, ...] = BOTH, by: int | None = 0) -> set[str]:
@@ -105,7 +106,7 @@ def _disputes() -> float:
 def test_another_endpoint_than_the_one_that_told_is_asked_for_all_in_one_request() -> None:
     teller, other = Witness(), Witness()
     assert _borne_out(teller, other) == {TOKENS.id, COIN.id}
-    assert (teller.asked, other.asked) == ([], ["eth_getTransactionReceipt*3"])
+    assert (teller.asked, other.asked) == ([], ["eth_getTransactionReceipt*7"]), "with two blocks each"
 
 
 @pytest.mark.parametrize("by", [0, None], ids=["it told itself", "who told is not listed any more"])
@@ -203,7 +204,8 @@ def test_the_lease_is_kept_after_each_request_however_few_calls_one_may_hold() -
     with serving(Witness(), witness) as chain:
         told = [replace(transfer, endpoint="gone.example") for transfer in BOTH * 5]
         client = client_of(chain, Clock())
-        verify(client.pinned(avoiding=[client.endpoints[0]]), told, keep_lease=lambda: kept.append(None))
+        other = client.pinned(avoiding=[client.endpoints[0]])
+        verify(other, told, ours=OURS, keep_lease=lambda: kept.append(None))
     assert len(kept) >= 15
 
 
@@ -213,47 +215,78 @@ def test_what_a_token_that_takes_a_fee_brought_is_not_what_its_log_says() -> Non
 
 
 def test_an_unknown_transaction_of_a_later_block_waits_while_the_known_one_is_borne_out() -> None:
-    assert _borne_out(Witness(), Witness(head=90)) == {TOKENS.id}
+    early = replace(TOKENS, required=1)
+    assert _borne_out(Witness(), Witness(head=90), transfers=(early, COIN)) == {TOKENS.id}
 
 
-class Holder(Witness):
-    """A node with whole blocks, which hold the transfers or do not."""
+@pytest.mark.parametrize("seconds", [-7200, -1, 1, 7200])
+def test_a_transfer_whose_block_has_another_time_for_the_witness_is_contradicted(seconds: int) -> None:
+    def late(params: list[Any]) -> Any:
+        block = Node().block(params[0])
+        return None if block is None else block | {"timestamp": hex(int(block["timestamp"], 16) + seconds)}
 
-    def __init__(self, *, holds: bool, of: Callable[[list[Any]], Any] = lambda params: Node().block(params[0])) -> None:
-        super().__init__((lambda _: None) if holds else _forget)
-        self.methods |= {
-            "eth_getBlockByNumber": of,
-            "eth_getLogs": lambda params: _receipt(TOKENS)["logs"] if holds and _is_of(params[0], TOKENS) else [],
-        }
+    heard = _hear(Witness(), _with(methods={"eth_getBlockByNumber": late}))
+    assert (heard.borne_out, set(heard.contradicted)) == ((), {TOKENS.id, COIN.id})
+    assert _borne_out(Witness(), _with(methods={"eth_getBlockByNumber": late}), Witness()) == {TOKENS.id, COIN.id}
 
 
-def _is_of(wanted: dict[str, Any], transfer: Transfer) -> bool:
-    return bool(wanted["blockHash"] == hex_text(transfer.block_hash))
+def _forked(shared: int) -> Node:
+    return _with(methods={"eth_getBlockByNumber": lambda params: ForkedNode(shared=shared).block(params[0])})
+
+
+DEEP: dict[str, tuple[Callable[[], Node], set[str]]] = {
+    "it has not come so far for either": (lambda: Witness(head=91), set()),
+    "it has come so far for one": (lambda: Witness(head=92), {TOKENS.id}),
+    "it has come so far": (lambda: Witness(head=93), {TOKENS.id, COIN.id}),
+    "it has another block there": (lambda: _forked(91), set()),
+    "it has another block there for one": (lambda: _forked(92), {TOKENS.id}),
+    "it has another block later": (lambda: _forked(93), {TOKENS.id, COIN.id}),
+    "it tells no blocks": (lambda: _with(methods={"eth_getBlockByNumber": _refuse}), set()),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_transfer_is_as_deep_as_two_endpoints_say_and_who_says_less_denies_nothing(name: str) -> None:
+    make, borne_out = DEEP[name]
+    before = _disputes()
+    heard = _hear(Witness(), make())
+    assert (set(heard.borne_out), heard.contradicted, _disputes()) == (borne_out, (), before)
+    assert _borne_out(Witness(), make(), Witness()) == {TOKENS.id, COIN.id}, "a third one bears it out"
+
+
+@pytest.mark.parametrize(("head", "borne_out"), [(91, set()), (92, {TOKENS.id}), (93, {TOKENS.id, COIN.id})])
+def test_who_bears_out_the_receipt_does_not_bear_out_the_blocks_that_it_told_itself(
+    head: int, borne_out: set[str]
+) -> None:
+    reader, other = Witness(), Witness(head=head)
+    with serving(reader, other) as chain:
+        told = [replace(transfer, endpoint=other.label) for transfer in BOTH]
+        heard = verify(client_of(chain, Clock()), told, ours=OURS, told_by=reader.label, keep_lease=lambda: None)
+    assert (set(heard.borne_out), heard.contradicted) == (borne_out, ())
+    assert (reader.asked, other.asked) == (["eth_getTransactionReceipt*7"], ["eth_getBlockByNumber*2"])
+
+
+@pytest.mark.parametrize(("head", "borne_out"), [(95, {TOKENS.id, COIN.id}), (94, set())])
+def test_what_lies_deeper_than_the_blocks_that_are_kept_is_deep_by_the_first_of_them(
+    head: int, borne_out: set[str]
+) -> None:
+    with serving(Witness(), Witness(head=head)) as chain:
+        client = client_of(chain, Clock())
+        told = [replace(transfer, endpoint=client.endpoints[0]) for transfer in BOTH]
+        kept, by = OURS[15:], client.endpoints[0]
+        assert set(verify(client, told, ours=kept, told_by=by, keep_lease=lambda: None).borne_out) == borne_out
+
+
+def test_a_transfer_that_is_not_deep_by_the_blocks_that_were_read_is_not_asked_for() -> None:
+    teller, other = Witness(), Witness()
+    with serving(teller, other) as chain:
+        told = [replace(transfer, endpoint=teller.label) for transfer in BOTH]
+        heard = verify(client_of(chain, Clock()), told, ours=OURS[:13], told_by=teller.label, keep_lease=lambda: None)
+    assert (heard, other.asked) == (Heard((TOKENS.id,)), ["eth_getTransactionReceipt*3"])
 
 
 def _away() -> Node:
     return _with(before=_hang_up)
-
-
-REFUTED: dict[str, tuple[tuple[Callable[[], Node], ...], bool]] = {
-    "nobody has it any more": ((lambda: Holder(holds=False), lambda: Holder(holds=False)), True),
-    "the single one has it no more": ((lambda: Holder(holds=False),), True),
-    "who told of it upholds it": ((lambda: Holder(holds=True), lambda: Holder(holds=False)), False),
-    "another one has it": ((lambda: Holder(holds=False), lambda: Holder(holds=True)), False),
-    "who told of it is away": ((_away, lambda: Holder(holds=False), lambda: Holder(holds=False)), False),
-    "only one of two answers": ((lambda: Holder(holds=False), _away), False),
-    "one is on a fork": ((lambda: Holder(holds=False), lambda: Holder(holds=False, of=_of_a_fork)), False),
-}
-
-
-@pytest.mark.parametrize("name", REFUTED)
-def test_a_transfer_is_refuted_where_every_endpoint_that_answers_has_its_block_without_it(name: str) -> None:
-    make, is_refuted = REFUTED[name]
-    nodes = [each() for each in make]
-    with serving(*nodes) as chain:
-        contested = [replace(TOKENS, endpoint=nodes[0].label)]
-        found = refuted(client_of(chain, Clock()), contested, keep_lease=lambda: None)
-        assert list(found) == (contested if is_refuted else [])
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ class Deposits:
         found = []
         for asked in self.asked:
             borne_out = self._confirmable.get(asked.address, 0)
-            with self.town.ctx.sessions() as session:
+            with self.town.ctx.sessions.begin() as session:
                 told = events.of_payment(session, asked.id, limit=500)
             for event in told:
                 if event.type is EventType.PAYMENT_CONFIRMED and asked.amount > borne_out:
@@ -233,7 +233,7 @@ class Deposits:
         return found
 
     def _is_read(self, head: int) -> bool:
-        with self.town.ctx.sessions() as session:
+        with self.town.ctx.sessions.begin() as session:
             cursor = cursors.find(session, self.street.chain_id)
         assert cursor is None or cursor.stopped_reason is None, cursor
         return cursor is not None and cursor.read_block >= head

@@ -126,7 +126,7 @@ def watching(ctx: Context) -> Iterator[None]:
 
 def read_by_both(town: Town, machines: tuple[Machine, Machine]) -> list[str]:
     """Every run of a listener's loop in which more than one machine read, and every claim within another's lease."""
-    with town.ctx.sessions() as session:
+    with town.ctx.sessions.begin() as session:
         found = [f"{row.name} was claimed at {row.at} within a lease" for row in session.execute(sa.text(OVERLAPS))]
     for street in town.streets:
         for began, ended in _runs(town.ctx, street.chain_id):
@@ -138,7 +138,7 @@ def read_by_both(town: Town, machines: tuple[Machine, Machine]) -> list[str]:
 
 def _runs(ctx: Context, chain_id: int) -> list[tuple[float, float]]:
     """When each claim of a chain's listener began, and when it was given back or the next one began."""
-    with ctx.sessions() as session:
+    with ctx.sessions.begin() as session:
         changes: list[Any] = list(session.execute(sa.text(_CHANGES), {"name": f"listener:{chain_id}"}))
     edges = [change for change in changes if change.is_claim or not change.is_leased]
     return [(edge.at, after.at) for edge, after in pairwise(edges) if edge.is_claim]

@@ -131,7 +131,7 @@ class Town:
 
         def are_read() -> bool:
             group.keep()
-            with self.ctx.sessions() as session:
+            with self.ctx.sessions.begin() as session:
                 return all(cursors.find(session, street.chain_id) for street in self.streets)
 
         wait_until(are_read, within_s=30, what=f"every chain is read, see {group.log}")
@@ -156,7 +156,7 @@ def build_town(streets: int, *, anvil: Path, database_url: str, redis_url: str, 
         ctx = bootstrap(Role.CLI, environment | {"CHAINS_FILE": str(chains_file)})
         parts.callback(shut_down, ctx)
         # Whoever starts next on this database would miss the chains of these payments in its settings.
-        parts.callback(conftest.empty, ctx.sessions.kw["bind"])
+        parts.callback(conftest.empty, ctx.sessions.engine)
         with ctx.sessions.begin() as session:
             session.execute(sa.delete(merchants))
             session.execute(merchants.insert().values(id=conftest.MERCHANT_ID, name="A shop", webhook_secret=b"sealed"))

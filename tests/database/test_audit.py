@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.blockchain.mnemonic import holds_phrase
 from ctrip.database import audit, payments
-from ctrip.database.engine import make_sessions
 from ctrip.database.models import (
     audit_log,
     dead_letters,
@@ -57,7 +56,7 @@ new_id = ids()
 class World:
     """Rows that are in order: a settled payment, one that was paid in part and expired, one that got too much."""
 
-    session: Session
+    session: Connection
     settled: Payment
     partial: Payment
     over: Payment
@@ -71,7 +70,6 @@ class World:
             )
 
     def violations(self) -> list[Violation]:
-        self.session.flush()
         return audit.broken(self.session) + audit.kept_secrets(self.session, is_phrase=holds_phrase)
 
     def broken(self) -> list[str]:
@@ -81,7 +79,7 @@ class World:
 @pytest.fixture(scope="module")
 def rows(engine: sa.Engine) -> Iterator[World]:
     """Healthy rows in a transaction that is never committed: no other test sees them, or what is planted into them."""
-    with make_sessions(engine)() as session:
+    with engine.connect() as session:
         tables = ", ".join(metadata.tables)
         session.execute(sa.text(f"TRUNCATE {tables}; ALTER SEQUENCE deposit_index RESTART"))
         yield _healthy(session)
@@ -96,7 +94,7 @@ def world(rows: World) -> Iterator[World]:
     before.rollback()
 
 
-def _healthy(session: Session) -> World:
+def _healthy(session: Connection) -> World:
     settled = store_payment(session, new_id=new_id, webhook_url="https://shop.example/hooks")
     partial = store_payment(session, new_id=new_id, token=NATIVE, symbol="ETH", decimals=18, expires_at=block_time(20))
     over = store_payment(session, new_id=new_id)
@@ -114,7 +112,7 @@ def _healthy(session: Session) -> World:
     return world
 
 
-def _pay(session: Session, settled: Payment, partial: Payment, over: Payment) -> Transfer:
+def _pay(session: Connection, settled: Payment, partial: Payment, over: Payment) -> Transfer:
     store_transfer(session, settled, 1000, 10)
     store_transfer(session, partial, 400, 11)
     store_transfer(session, over, 1000, 12)
@@ -123,7 +121,7 @@ def _pay(session: Session, settled: Payment, partial: Payment, over: Payment) ->
     return store_transfer(session, over, 7, 15, token=OTHER_TOKEN, symbol="DAI", name="unexpected")
 
 
-def _sweep(session: Session, settled: Payment) -> None:
+def _sweep(session: Connection, settled: Payment) -> None:
     """A top-up and the sweep that it is for, which spends all of it, and another that is planned."""
     topup = {"kind": "topup", "sender": GAS_WALLET, "recipient": settled.address, "amount": 50, "gas_cost": 21}
     store_sweep(session, settled, new_id=new_id, mined_block=16, **topup)
@@ -136,7 +134,7 @@ def _sweep(session: Session, settled: Payment) -> None:
         session.execute(signers.insert().values(chain_id=CHAIN_ID, sender=sender, next_nonce=1))
 
 
-def _deliver(session: Session) -> None:
+def _deliver(session: Connection) -> None:
     """One delivery of each state: delivered, pending, dead, failed."""
     found = session.execute(sa.select(webhook_deliveries).order_by(webhook_deliveries.c.id)).all()
     states: list[dict[str, Any]] = [
@@ -157,7 +155,7 @@ def _deliver(session: Session) -> None:
             _bury(session, delivery.id)
 
 
-def _owe_more(session: Session, settled: Payment) -> None:
+def _owe_more(session: Connection, settled: Payment) -> None:
     """A delivery to an endpoint, a custom webhook, e-mails and jobs; of each kind one that died and was purged."""
     of = {"merchant_id": settled.merchant_id, "url": "https://a.example/", "origin": "https://a.example:443"}
     session.execute(merchants.insert().values(id="mer_other", name="Another shop", webhook_secret=b"encrypted"))
@@ -182,7 +180,7 @@ def _owe_more(session: Session, settled: Payment) -> None:
     session.execute(audit_log.insert().values(deed))
 
 
-def _bury(session: Session, row_id: str, **changes: Any) -> None:
+def _bury(session: Connection, row_id: str, **changes: Any) -> None:
     letter = {"id": f"dlt_{row_id}", "queue": "webhook", "actor": "send_webhook", "reason": "given_up"}
     of = {"message": "{}", "message_id": row_id, "row_id": row_id, "first_at": NOON}
     session.execute(dead_letters.insert().values(letter | of | changes))
@@ -231,7 +229,7 @@ def _body(path: str, value: str) -> str:
 
 
 def _same_transfer_in_another_block(world: World) -> None:
-    world.sql("DROP INDEX uq_transfers_canonical")
+    world.sql("DROP INDEX uq_transfers_final")
     foreign = {"token": OTHER_TOKEN, "symbol": "DAI", "counts": False, "reason": "asset", "status": "final"}
     store_transfer(world.session, world.over, 7, 17, name="unexpected", id="trf_twice", **foreign)
 
@@ -305,7 +303,7 @@ def _forgotten(died_before: str) -> Plant:
 
 
 PLANTS: list[tuple[str, Plant]] = [
-    ("1 transfer_is_canonical_once", _same_transfer_in_another_block),
+    ("1 transfer_is_final_once", _same_transfer_in_another_block),
     ("1 credit_stands_on_a_canonical_block", _on_unexpected("block_hash = decode(repeat('ab', 32), 'hex')")),
     ("1 transfer_belongs_to_the_payment_of_its_address", _on_unexpected("recipient = decode(repeat('ab', 20), 'hex')")),
     ("1 finality_follows_the_cursor", _on_unexpected("status = 'seen'")),

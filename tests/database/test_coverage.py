@@ -31,7 +31,7 @@ def read(
 
 
 def covered(sessions: Sessions, token: bytes = TOKEN) -> list[tuple[int, int, str]]:
-    with sessions() as session:
+    with sessions.begin() as session:
         return [
             (each.blocks.first, each.blocks.last, each.endpoint) for each in coverage.find(session, CHAIN_ID, token)
         ]
@@ -41,7 +41,7 @@ def test_a_step_at_the_head_grows_the_ranges_of_all_assets_in_place(sessions: Se
     read(sessions, 5, 6)
     read(sessions, 7, 7)
     read(sessions, 8, 20)
-    with sessions() as session:
+    with sessions.begin() as session:
         (found,) = coverage.find(session, CHAIN_ID, NATIVE)
     assert (found.blocks, found.endpoint) == (BlockRange(5, 20), "a")
     assert (found.parent_hash, found.last_hash) == (block_hash(4), block_hash(20))
@@ -71,7 +71,7 @@ def test_an_asset_that_is_listed_later_has_a_range_from_then_on_while_the_others
     read(sessions, 11, 12)
     read(sessions, 13, 14)
     assert (covered(sessions, NATIVE), covered(sessions)) == ([(5, 14, "a")], [(11, 14, "a")])
-    with sessions() as session:
+    with sessions.begin() as session:
         assert coverage.gaps(session, CHAIN_ID, TOKEN, BlockRange(3, 16)) == [BlockRange(3, 10), BlockRange(15, 16)]
         assert coverage.gaps(session, CHAIN_ID, TOKEN, BlockRange(11, 13)) == []
         assert coverage.gaps(session, OTHER_CHAIN_ID, TOKEN, BlockRange(5, 6)) == [BlockRange(5, 6)]
@@ -121,7 +121,7 @@ def test_rows_that_follow_one_another_become_one_and_of_several_endpoints_when_t
     with sessions.begin() as session:
         assert coverage.join(session, CHAIN_ID, upto=80, limit=1000) == 2
     assert covered(sessions) == covered(sessions, NATIVE) == [(11, 70, "a, b"), (71, 80, "a")], "of a fork"
-    with sessions() as session:
+    with sessions.begin() as session:
         assert coverage.find(session, CHAIN_ID, TOKEN)[0].last_hash == block_hash(70)
 
 

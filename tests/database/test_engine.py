@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from ctrip.database import engine as engines
-from ctrip.database.engine import Sessions, make_engine, make_sessions
+from ctrip.database.engine import Sessions, make_engine
 from ctrip.errors import Unavailable
 
 pytestmark = pytest.mark.infra
@@ -23,7 +23,7 @@ def pooled(postgres_url: str):
     engine = make_engine(postgres_url, process="pooled")
     with engine.connect(), engine.connect():
         pass
-    yield make_sessions(engine)
+    yield Sessions(engine)
     engine.dispose()
 
 

@@ -1,13 +1,14 @@
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import finality, moves, payments, transfers
 from ctrip.database.engine import Sessions
 from ctrip.database.models import chain_cursors
+from ctrip.database.models import transfers as transfer_rows
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.chains import Token
 from ctrip.domain.finality import Finality, FinalityRule, Tier
@@ -37,7 +38,7 @@ SAFE, FINALIZED = Finality.SAFE, Finality.FINALIZED
 new_id = ids()
 
 
-def _call(session: Session, *, safe: int | None = None, finalized: int | None = None) -> set[str]:
+def _call(session: Connection, *, safe: int | None = None, finalized: int | None = None) -> set[str]:
     """Let the chain call blocks safe and finalized, and settle what follows."""
     values: dict[str, int | datetime | None] = {
         "safe_block": safe,
@@ -49,7 +50,7 @@ def _call(session: Session, *, safe: int | None = None, finalized: int | None = 
     return finality.settle_finality(session, CHAIN_ID)
 
 
-def _status(session: Session, payment: Payment) -> Status:
+def _status(session: Connection, payment: Payment) -> Status:
     payments.reassess(session, [payment.id], chains=CHAINS, new_id=new_id)
     found = payments.find(session, payment.id)
     assert found is not None
@@ -98,6 +99,34 @@ def test_what_has_its_confirmations_is_verified_and_never_inferred_coin(sessions
         finality.put_back(session, [each.id for each in found[:2]])
         assert finality.to_verify(session, CHAIN_ID, up_to=12, head=12, limit=10) == [found[2], *found[:2]]
         assert finality.to_verify(session, CHAIN_ID, up_to=12, head=12, limit=1) == found[2:], "it is not starved"
+
+
+@pytest.mark.parametrize(
+    ("asked_after_s", "pause_s"),
+    [
+        (0, 0),
+        (50, 0),
+        (360, 15),
+        (600, 27),  # what is young is found within half a minute
+        (3660, 180),
+        (6060, 300),
+        (10**7, 300),  # and what is old within minutes
+        (600, -30),  # the clock was set back
+    ],
+)
+def test_what_is_asked_for_in_vain_is_asked_for_ever_less_often(
+    sessions: Sessions, asked_after_s: float, pause_s: float
+) -> None:
+    asked_at = sa.func.now() - timedelta(seconds=pause_s)
+    waited = {"asked_at": asked_at, "created_at": asked_at - timedelta(seconds=asked_after_s)}
+    sooner = {name: at + timedelta(milliseconds=1) for name, at in waited.items()}
+    with sessions.begin() as session:
+        payment = store_payment(session, new_id=new_id)
+        transfer = store_transfer(session, payment, 1, 8, is_verified=False)
+        read_to(session, 12)
+        for times, due in ((waited, [transfer]), (sooner, [] if pause_s > 0 else [transfer])):
+            session.execute(sa.update(transfer_rows).values(times))
+            assert finality.to_verify(session, CHAIN_ID, up_to=12, head=12, limit=9) == due
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,20 @@ def test_a_claim_waits_for_the_storing_transaction_of_the_run_before_it(sessions
         other.start()
         other.join(0.2)
         assert won == [], "the claim waits"
-        loops.release(session, run, again_in=timedelta(hours=1))
+        loops.release(session, run, again_in=timedelta(minutes=5))
     other.join()
     assert won == [None], "and finds a loop that is not due any more"
+
+
+def test_a_clock_that_was_set_back_keeps_no_loop_waiting(sessions: Sessions) -> None:
+    tomorrow = sa.text("now() + interval '1 day'")
+    change(sessions, next_run_at=tomorrow, last_tick_at=tomorrow, kicked_at=tomorrow, lease_until=tomorrow)
+    assert kick(sessions) == [NAME]
+    won = claim(sessions)
+    assert won is not None
+    with sessions.begin() as session:
+        loops.release(session, won, again_in=timedelta(0))
+    assert claim(sessions) is not None, "the moments are those of the new clock"
 
 
 def test_a_renewed_lease_keeps_others_away(sessions: Sessions) -> None:

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import Session
 
-from ctrip.database import cursors, events, payments, standings, transfers
+from ctrip.database import audit, cursors, events, payments, standings, transfers
 from ctrip.database.engine import Sessions
 from ctrip.database.models import webhook_deliveries
 from ctrip.database.standings import Change
 from ctrip.domain.chains import Token
 from ctrip.domain.events import EventType
+from ctrip.domain.finality import Finality
 from ctrip.domain.money import MAX_AMOUNT
 from ctrip.domain.payments import Payment, Standing, Status, Step
 from ctrip.errors import IllegalTransition
@@ -45,17 +46,17 @@ EXPIRED_AT = DEADLINE_BLOCK + 3
 new_id = ids()
 
 
-def _reassess(session: Session, *of: Payment) -> list[str]:
+def _reassess(session: Connection, *of: Payment) -> list[str]:
     return payments.reassess(session, [payment.id for payment in of], chains=CHAINS, new_id=new_id)
 
 
-def _now(session: Session, payment: Payment) -> Payment:
+def _now(session: Connection, payment: Payment) -> Payment:
     found = payments.find(session, payment.id)
     assert found is not None
     return found
 
 
-def _told(session: Session, payment: Payment) -> list[str]:
+def _told(session: Connection, payment: Payment) -> list[str]:
     """The types of a payment's events; their versions are checked on the way."""
     found = events.of_payment(session, payment.id, limit=100)
     assert [event.version for event in found] == list(range(1, len(found) + 1))
@@ -90,14 +91,15 @@ def test_an_event_is_owed_to_the_payments_own_url(sessions: Sessions, url: str |
 
 
 def test_an_index_is_not_given_out_again_where_the_payment_was_rolled_back(sessions: Sessions) -> None:
-    with sessions() as session:
+    with sessions.begin() as session:
         lost, _ = payments.next_index(session)
         session.rollback()
+    with sessions.begin() as session:
         assert payments.next_index(session)[0] > lost
 
 
 def test_two_payments_never_share_an_address(sessions: Sessions) -> None:
-    with sessions() as session:
+    with sessions.begin() as session:
         store_payment(session, new_id=new_id, address=b"\x01" * 20)
         with pytest.raises(IntegrityError, match="uq_payments_address"):
             store_payment(session, new_id=new_id, address=b"\x01" * 20)
@@ -124,7 +126,7 @@ def test_two_payments_never_share_an_address(sessions: Sessions) -> None:
     ],
 )
 def test_the_database_refuses_what_no_code_may_store(sessions: Sessions, change: str) -> None:
-    with sessions() as session:
+    with sessions.begin() as session:
         store_payment(session, new_id=new_id)
         with pytest.raises(DBAPIError):
             session.execute(sa.text(f"UPDATE payments SET {change}"))
@@ -195,6 +197,18 @@ def test_assessing_again_stores_nothing(sessions: Sessions) -> None:
         before = _now(session, asked)
         assert _reassess(session, asked) == []
         assert _now(session, asked) == before
+
+
+def test_a_token_that_says_more_than_any_balance_could_hold_stops_nothing(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        asked = store_payment(session, new_id=new_id)
+        for index in range(3):
+            store_transfer(session, asked, MAX_AMOUNT, 10, log_index=index, name=f"log {index}")
+        read_to(session, 40)
+        _reassess(session, asked)
+        now = _now(session, asked)
+        assert (now.standing.received, now.confirmed) == (MAX_AMOUNT, MAX_AMOUNT)
+        assert audit.broken(session) == []
 
 
 def test_growing_confirmations_are_stored_without_a_version(sessions: Sessions) -> None:
@@ -369,11 +383,10 @@ def test_a_block_that_pays_many_costs_no_more_statements_than_one_that_pays_one(
         read_to(session, 12)
         for together in ([first], others):
             statements: list[str] = []
-            connection = session.connection()
             note = lambda *args, to=statements: to.append(args[2])  # noqa: E731 (to be taken away again)
-            sa.event.listen(connection, "before_cursor_execute", note)
+            sa.event.listen(session, "before_cursor_execute", note)
             made = payments.reassess(session, [asked.id for asked in together], chains=CHAINS, new_id=new_id)
-            sa.event.remove(connection, "before_cursor_execute", note)
+            sa.event.remove(session, "before_cursor_execute", note)
             assert len(made) == 3 * len(together)
             counts.append(len(statements))
         for asked in (first, *others):
@@ -415,7 +428,7 @@ def test_two_who_assess_the_same_payment_at_once_tell_it_once(sessions: Sessions
         with sessions.begin() as session:
             return _reassess(session, asked)
 
-    with ThreadPoolExecutor(1) as pool, sessions() as session:
+    with ThreadPoolExecutor(1) as pool, sessions.engine.connect() as session:
         payments.lock(session, [asked.id])
         second = pool.submit(assess_too)
         wait_until(lambda: _someone_waits(session), within_s=30)
@@ -448,7 +461,7 @@ def test_the_final_block_and_its_time_are_read_in_one_snapshot(sessions: Session
         assert _told(session, asked) == ["created", "expired"]
 
 
-def _between_statements(session: Session, act: Any) -> None:
+def _between_statements(session: Connection, act: Any) -> None:
     """Let `act` happen once, right after this session has read a cursor."""
     done: list[bool] = []
 
@@ -458,10 +471,20 @@ def _between_statements(session: Session, act: Any) -> None:
             done.append(True)
             act(statement)
 
-    connection = session.connection()
-    sa.event.listen(connection, "after_cursor_execute", after)
+    sa.event.listen(session, "after_cursor_execute", after)
 
 
-def _someone_waits(session: Session) -> bool:
+def _someone_waits(session: Connection) -> bool:
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
     return bool(session.scalar(sa.text(waiting)))
+
+
+def test_payments_that_are_assessed_together_have_each_the_final_block_of_its_own_rule(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        quick, slow = (store_payment(session, new_id=new_id, required=required) for required in (1, 20))
+        tagged = store_payment(session, new_id=new_id, required=1, finality=Finality.SAFE)
+        away = store_payment(session, new_id=new_id, chain_id=OTHER_CHAIN_ID)
+        read_to(session, EXPIRED_AT)
+        found = payments.facts_of(session, [quick, slow, tagged, away], chains=CHAINS)
+    times = {payment_id: facts.final_block_time for payment_id, facts in found.items()}
+    assert times == {quick.id: block_time(EXPIRED_AT), slow.id: block_time(EXPIRED_AT - 19), tagged.id: None}

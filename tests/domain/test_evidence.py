@@ -124,6 +124,10 @@ WORDS: dict[str, tuple[Evidence, str]] = {
         evidence(cursors={CHAIN_ID: replace(CURSOR, head_block=90)}),
         "anvil was read up to block 50, 40 behind the head that the node told of",
     ),
+    "more than is shown": (
+        evidence(left_out=7),
+        "7 more transfers are stored: those of another asset and the oldest are not shown",
+    ),
     "a stopped chain": (
         evidence(cursors={CHAIN_ID: replace(CURSOR, stopped_reason="a reorg deeper than 64")}),
         "reading is stopped until an operator looks: a reorg deeper than 64",

@@ -1,8 +1,11 @@
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
-from ctrip.domain.forks import Verdict, Voice, voice_of, weigh
+from ctrip.domain.forks import LEAST_PATIENCE, Verdict, Voice, patience, voice_of, voice_on, weigh
 from ctrip.domain.scanning import Header
-from tests.factories import header
+from tests.factories import NOON, block_time, header
 
 KEPT, GONE, SILENT = Voice.KEPT, Voice.GONE, Voice.SILENT
 
@@ -36,3 +39,47 @@ def test_a_reorg_is_followed_where_more_say_so_than_deny_it(
 ) -> None:
     assert weigh([GONE, *others], is_too_deep=False) is in_window
     assert weigh([GONE, *others], is_too_deep=True) is too_deep
+
+
+def _late(number: int) -> Header:
+    return replace(header(number), time=block_time(number + 60))
+
+
+@pytest.mark.parametrize(
+    ("there", "head", "voice", "by_hash"),
+    [
+        (header(7), header(9), KEPT, KEPT),
+        (header(7), header(6), KEPT, KEPT),  # several nodes behind one address
+        (header(7, "fork"), header(9, "fork"), GONE, GONE),
+        (_late(7), header(9), GONE, KEPT),
+        (None, header(6), SILENT, SILENT),  # it is behind, or stuck
+        (None, _late(6), GONE, GONE),  # it is younger than the block that it lacks
+        (None, _late(7), SILENT, SILENT),  # it keeps no blocks so old
+    ],
+    ids=["the same", "the same, from another", "another", "another time", "behind", "not behind", "pruned"],
+)
+def test_who_lacks_a_block_and_is_not_behind_denies_it(
+    there: Header | None, head: Header, voice: Voice, by_hash: Voice
+) -> None:
+    assert voice_on(header(7), there=there, head=head) is voice
+    assert voice_on(header(7), there=there, head=head, is_hash_enough=True) is by_hash
+
+
+def _blocks(*seconds: int) -> list[Header]:
+    return [replace(header(number), time=NOON + timedelta(seconds=at)) for number, at in enumerate(seconds)]
+
+
+@pytest.mark.parametrize(
+    ("stored", "waits"),
+    [
+        (_blocks(0), LEAST_PATIENCE),
+        (_blocks(0, 12, 24, 36, 48, 60, 72, 84, 96), timedelta(seconds=12 * 16)),
+        (_blocks(0, 12, 24, 36, 37, 38, 39, 40, 41), timedelta(seconds=12 * 16)),  # the last ones were made up
+        (_blocks(0, 0, 0, 1, 1, 1, 1, 2, 2), LEAST_PATIENCE),
+    ],
+    ids=["one block", "12 seconds", "and then faster", "a fast chain"],
+)
+def test_a_block_is_young_for_a_quarter_of_the_window_at_the_pace_of_the_oldest_blocks(
+    stored: list[Header], waits: timedelta
+) -> None:
+    assert patience(stored, reorg_window=64) == waits

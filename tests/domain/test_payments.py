@@ -452,6 +452,38 @@ def test_a_payment_is_confirmed_when_each_transfer_that_it_needs_is_final() -> N
     assert (done.standing.status, done.confirmed) == (Status.CONFIRMED, 1000), "the surplus is not needed"
 
 
+F = {"status": TransferStatus.FINAL}
+BESIDE_UNVERIFIED: dict[str, tuple[tuple[Transfer, ...], str, list[bool]]] = {
+    "one unit before all of it": ((t(1, 5), t(1000, 6, **F)), "confirmed on_time 1000 of 1001 block 6", [True, True]),
+    "all of it twice": ((t(1000, 5), t(1000, 6, **F)), "confirmed on_time 1000 of 2000 block 6", [True, True]),
+    "all of it twice, both final": (
+        (t(1000, 5, **F), t(1000, 6, **F)),
+        "confirmed on_time 2000 of 2000 block 5",
+        [True, False],
+    ),
+    "it makes up for what is missing": (
+        (t(1, 5), t(999, 6, **F)),
+        "detected on_time 999 of 1000 block 6",
+        [True, True],
+    ),
+    "what is final is late": ((t(1000, 5), t(1000, LATE, **F)), "detected on_time 1000 of 2000 block 5", [True, True]),
+    "it comes after what is final": (
+        (t(1000, 5, **F), t(1, 6)),
+        "confirmed on_time 1000 of 1001 block 5",
+        [True, False],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_UNVERIFIED)
+def test_what_nobody_bears_out_keeps_no_final_money_waiting_and_makes_up_for_none(name: str) -> None:
+    transfers, told, counts = BESIDE_UNVERIFIED[name]
+    found = assess(make_payment(), transfers, Facts(final_block_time=block_time(DEADLINE_BLOCK)))
+    standing, block = found.standing, found.standing.completed_block
+    assert f"{standing.status} {standing.timing} {found.confirmed} of {standing.received} block {block}" == told
+    assert [verdict.counts for verdict in found.verdicts] == counts
+
+
 def test_a_chain_whose_final_block_was_never_read_expires_nothing() -> None:
     facts = Facts(final_block_time=None)
     assert assess(make_payment(), (), facts).standing.status is Status.PENDING

@@ -87,12 +87,12 @@ class Office:
                     comes_next = deliver(self.ctx, comes_next.delivery_id, turn=timedelta(minutes=5))
 
     def row(self, delivery_id: str) -> sa.Row[Any]:
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             return session.execute(sa.select(webhook_deliveries).where(webhook_deliveries.c.id == delivery_id)).one()
 
     def history(self, delivery_id: str) -> list[sa.Row[Any]]:
         of = webhook_attempts.c
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             query = sa.select(webhook_attempts).where(of.delivery_id == delivery_id).order_by(of.number)
             return list(session.execute(query))
 
@@ -102,7 +102,7 @@ class Office:
         return made
 
     def hook_row(self, endpoint_id: str) -> sa.Row[Any]:
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             return session.execute(sa.select(endpoints).where(endpoints.c.id == endpoint_id)).one()
 
     def change_hook(self, endpoint_id: str, **values: Any) -> None:
@@ -120,17 +120,17 @@ class Office:
         query = sa.select(of.id).where(of.endpoint_id.is_not_distinct_from(endpoint_id)).order_by(of.id)
         if statuses:
             query = query.where(of.status.in_(statuses))
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             return list(session.scalars(query))
 
     def letters_to_owner(self) -> list[sa.Row[Any]]:
         """The e-mails that were stored, oldest first."""
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             return list(session.execute(sa.select(emails).order_by(emails.c.id)))
 
     def now(self) -> datetime:
         """The database's time."""
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             return session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
 
     def sent_for(self) -> list[str]:
@@ -138,7 +138,7 @@ class Office:
         return [due.row_id for due in relay.claim_due(self.ctx, Prefix.DELIVERY)]
 
     def letters(self) -> list[DeadLetter]:
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             return dead_letters.matching(session, Filter(), limit=100)
 
 

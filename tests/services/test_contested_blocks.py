@@ -10,20 +10,23 @@ import sqlalchemy as sa
 
 from ctrip import metrics
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.erc20 import address_word
 from ctrip.context import Context
-from ctrip.database import payments
+from ctrip.database import coverage, payments
 from ctrip.database.models import coverage as coverage_rows
 from ctrip.database.models import transfers
 from ctrip.domain.addresses import NATIVE, hex_text
 from ctrip.domain.chains import Token
 from ctrip.domain.payments import Payment, Status
+from ctrip.domain.scanning import BlockRange
 from ctrip.errors import ChainError
 from ctrip.services import jobs
 from ctrip.services.audit import audit
-from ctrip.services.rereading import Rescanned, backfill, rescan_chain, schedule_backfills
+from ctrip.services.rereading import Rescanned, backfill, process_payment, rescan_chain, schedule_backfills
 from tests.devchain import ETHER, USDC, DevChain
 from tests.dying import Killed, dying
-from tests.jobs import due_now, see_through
+from tests.jobs import BY, due_now, see_through
+from tests.jobs import job as job_of
 from tests.lying_node import LyingNode, Window
 from tests.node_faults import Down, Fault, Json, Surroundings
 from tests.node_lies import Fork
@@ -38,11 +41,23 @@ class Censor(Fault):
     """A node that hides the coin that its targets were paid, without a trace."""
 
     def reply(self, method: str, params: list[Any], reply: Json) -> Json:
-        block, hidden = reply.get("result"), {hex_text(address) for address, _, _ in self.around.targets}
-        if method.startswith("eth_getBlockBy") and block and params[1]:
-            kept = [each for each in block["transactions"] if each["to"] not in hidden]
-            return {"result": {**block, "transactions": kept}}
-        return reply
+        told = reply.get("result")
+        if method.startswith("eth_getBlockBy") and told and params[1]:
+            return {
+                "result": {**told, "transactions": [each for each in told["transactions"] if not self._hides(each)]}
+            }
+        if method.startswith("eth_getBlockBy") and told:
+            return {
+                "result": {**told, "transactions": [each for each in told["transactions"] if not self._knows(each)]}
+            }
+        is_hidden = method.startswith("eth_getTransaction") and told and self._hides(told)
+        return {"result": None} if is_hidden else reply
+
+    def _hides(self, transaction: Json) -> bool:
+        return transaction["to"] in {hex_text(address) for address, _, _ in self.around.targets}
+
+    def _knows(self, tx_hash: str) -> bool:
+        return self._hides(self.upstream.call("eth_getTransactionByHash", tx_hash))
 
 
 class DeepFork(Fork):
@@ -71,6 +86,31 @@ class OldBlocksOnly(Fault):
         return {"result": None} if method == "eth_getBlockByNumber" and params[1] else reply
 
 
+class LeavesOut(Fault):
+    """A node that leaves out the logs of Transfers to its targets, wherever they are asked for."""
+
+    def reply(self, method: str, params: list[Any], reply: Json) -> Json:
+        told = reply.get("result")
+        if method == "eth_getLogs" and told:
+            return {"result": self._kept(told)}
+        if method == "eth_getTransactionReceipt" and told:
+            return {"result": {**told, "logs": self._kept(told["logs"])}}
+        if method == "eth_getBlockReceipts" and told:
+            return {"result": [{**each, "logs": self._kept(each["logs"])} for each in told]}
+        return reply
+
+    def _kept(self, logs: list[Json]) -> list[Json]:
+        hidden = {hex_text(address_word(address)) for address, _, _ in self.around.targets}
+        return [log for log in logs if hidden.isdisjoint(log["topics"])]
+
+
+class TellsInRangesAlone(LeavesOut):
+    """One that leaves them out of their blocks, and tells of them where a range is looked through."""
+
+    def reply(self, method: str, params: list[Any], reply: Json) -> Json:
+        return reply if method == "eth_getLogs" and "fromBlock" in params[0] else super().reply(method, params, reply)
+
+
 @pytest.fixture
 def nodes(anvil: DevChain) -> Iterator[Callable[[int], Nodes]]:
     with ExitStack() as stack:
@@ -90,11 +130,10 @@ def let(among: Nodes, *faults: type[Fault] | None, of: Payment | None = None) ->
         node.follow(() if fault is None else (Window(0, float("inf"), fault, seed=1),), targets=targets)
 
 
-def rescan(world: World, ctx: Context | None = None) -> Rescanned:
+def rescan(world: World, ctx: Context | None = None, *, last: int | None = None) -> Rescanned:
     at = world.cursor()
-    *_, done = rescan_chain(
-        ctx or world.ctx, world.chain.name, first=at.start_block + 1, last=at.read_block - WINDOW - 2, by="cli:me"
-    )
+    last = at.read_block - WINDOW - 2 if last is None else last
+    *_, done = rescan_chain(ctx or world.ctx, world.chain.name, first=at.start_block + 1, last=last, by="cli:me")
     return done
 
 
@@ -123,20 +162,25 @@ def test_what_is_not_found_again_is_taken_back_where_all_endpoints_lack_it_alone
     assert world.payment(other).standing.status is Status.CONFIRMED
 
 
-def test_an_endpoint_on_a_fork_older_than_the_reorg_window_changes_no_row(
-    ctx: Context, anvil: DevChain, nodes: Callable[[int], Nodes]
+@pytest.mark.parametrize("newest", [True, False], ids=["to the newest block", "old blocks alone"])
+def test_a_rescan_passes_over_an_endpoint_on_a_fork(
+    ctx: Context, anvil: DevChain, nodes: Callable[[int], Nodes], newest: bool
 ) -> None:
     among = nodes(2)
     world = World(through(ctx, among), anvil)
-    world.paid()
+    asked = world.paid()
     anvil.mine(WINDOW + 5)
     world.scan()
-    before = world.rows()
+    (true,) = world.transfers(asked)
+    before, last = world.rows(), world.cursor().read_block if newest else None
     let(among, DeepFork, None)
-    for listed, why in ((among, "told of another block 4 than"), (among[:1], "no other endpoint bears it out")):
-        with pytest.raises(ChainError, match=why):
-            rescan(world, through(ctx, listed))
-        assert world.rows() == before
+    with pytest.raises(ChainError, match=r"than was read|not the one that the listener read"):
+        rescan(world, through(ctx, among[:1]), last=last)
+    assert world.rows() == before
+    with ctx.sessions.begin() as session:
+        session.execute(sa.delete(transfers))
+    assert rescan(world, through(ctx, among), last=last).transfers_stored == 1
+    assert [each.block_hash for each in world.transfers(asked)] == [true.block_hash]
 
 
 def stand(ctx: Context, **where: object) -> None:
@@ -208,13 +252,133 @@ def test_a_range_that_one_of_several_endpoints_looked_through_alone_stays_due(
     (job,) = jobs.matching(new, kind="backfill", status=None, limit=9)
     assert backfill(new, job.id).again_in is not None
     assert "no other endpoint answers" in str(jobs.find(new, job.id)["progress"])
-    with ctx.sessions() as session:
+    with ctx.sessions.begin() as session:
         assert session.scalars(sa.select(coverage_rows.c.id).where(coverage_rows.c.token == usdc)).all() == []
     let(among, EmptyRanges, None)
     due_now(new)
     done = see_through(listing(ctx, native, Token("NEW", usdc, 6)), {"id": job.id}, backfill)
     assert (done["result"]["transfers_stored"], done["result"]["unread_blocks"]) == (1, 0)
     assert [each.token for each in world.transfers(asked)] == [usdc]
+
+
+@pytest.fixture
+def listed_later(ctx: Context, anvil: DevChain, nodes: Callable[[int], Nodes], usdc: bytes) -> "ListedLater":
+    return ListedLater(ctx, anvil, nodes(3), usdc)
+
+
+class ListedLater:
+    """A chain whose token is listed when somebody was paid in it, together with another one, long ago."""
+
+    def __init__(self, ctx: Context, anvil: DevChain, among: Nodes, usdc: bytes) -> None:
+        self.among, self.usdc, self._ctx = among, usdc, ctx
+        chain = ctx.settings.chains[0]
+        self.world = World(listing(through(ctx, among), chain.native), anvil)
+        self.asked, self.other = self.world.ask(ETHER), self.world.ask(ETHER)
+        anvil.mine(3)
+        anvil.pay_tokens(usdc, [(self.other.address, USDC), (self.asked.address, 7 * USDC)])
+        self.block = anvil.block_number() + 1
+        anvil.mine(WINDOW + 2)  # the hit alone is older than what the listener keeps
+        self.world.scan()
+        assert schedule_backfills(self.through(3)) != []
+        (job,) = jobs.matching(ctx, kind="backfill", status=None, limit=9)
+        self.job = {"id": job.id}
+
+    def through(self, count: int) -> Context:
+        """A process that has just started, lists the token, and reads through the first nodes."""
+        ctx = through(self._ctx, self.among[:count])
+        return listing(ctx, ctx.settings.chains[0].native, Token("NEW", self.usdc, 6))
+
+    def run(self, ctx: Context) -> dict[str, Any]:
+        """Run the job thrice, or until it is over."""
+        for _ in range(3):
+            due_now(ctx)
+            backfill(ctx, self.job["id"])
+        return job_of(ctx, self.job["id"])
+
+    def gaps(self) -> list[BlockRange]:
+        at = self.world.cursor()
+        with self._ctx.sessions.begin() as session:
+            return coverage.gaps(session, at.chain_id, self.usdc, BlockRange(at.start_block + 1, at.read_block))
+
+    def amounts(self) -> list[int]:
+        return [each.amount for asked in (self.other, self.asked) for each in self.world.transfers(asked)]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_block_of_which_another_endpoint_tells_more_is_read_where_it_is_shown(
+    listed_later: ListedLater, count: int
+) -> None:
+    let(listed_later.among, LeavesOut, None, None, of=listed_later.asked)
+    said = disputes("logs")
+    assert listed_later.run(listed_later.through(count))["status"] == "done"
+    assert (listed_later.amounts(), listed_later.gaps()) == ([USDC, 7 * USDC], [])
+    assert disputes("logs") == said + 1
+
+
+def test_a_block_that_shows_less_than_was_told_of_wherever_it_is_read_stays_due(
+    listed_later: ListedLater, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctrip.services.rereading.backfilling.LOGS_SPAN", 5)
+    let(listed_later.among, LeavesOut, TellsInRangesAlone, None, of=listed_later.asked)
+    job = listed_later.run(listed_later.through(2))
+    assert "show fewer transfers than endpoints told of" in job["progress"]["waits_for"]
+    assert listed_later.amounts() == [USDC], "what they show is stored"
+    (gap,) = listed_later.gaps()
+    assert gap.last == listed_later.block, "and what came after it is read"
+    let(listed_later.among, None, None, None)
+    assert listed_later.run(listed_later.through(2))["status"] == "done"
+    assert (listed_later.amounts(), listed_later.gaps()) == ([USDC, 7 * USDC], [])
+
+
+def test_a_backfill_by_logs_passes_over_an_endpoint_on_a_fork(listed_later: ListedLater) -> None:
+    let(listed_later.among, DeepFork, None, None)
+    job = listed_later.run(listed_later.through(2))
+    assert "no other endpoint answers" in job["progress"]["waits_for"], "one on a fork bears nothing out"
+    assert listed_later.gaps() != []
+    assert listed_later.run(listed_later.through(3))["status"] == "done"
+    assert (listed_later.amounts(), listed_later.gaps()) == ([USDC, 7 * USDC], [])
+
+
+@pytest.mark.parametrize("fault", [LeavesOut, DeepFork])
+def test_a_payment_is_read_again_where_all_that_was_told_of_is_shown(
+    ctx: Context, anvil: DevChain, nodes: Callable[[int], Nodes], usdc: bytes, fault: type[Fault]
+) -> None:
+    among = nodes(2)
+    world = World(through(ctx, among), anvil)
+    asked, other = world.ask(USDC, token=usdc), world.ask(USDC, token=usdc)
+    anvil.pay_tokens(usdc, [(other.address, USDC), (asked.address, USDC)])
+    anvil.mine(WINDOW + 2)
+    world.scan()
+    with ctx.sessions.begin() as session:
+        session.execute(sa.delete(transfers).where(transfers.c.payment_id == asked.id))
+    let(among, fault, None, of=asked)
+    job = jobs.process_payment(ctx, payment_id=asked.id, by=BY)
+    assert see_through(through(ctx, among), job, process_payment)["result"]["transfers_stored"] == 1
+    assert [each.amount for each in world.transfers(asked)] == [USDC]
+
+
+def test_a_backfill_of_whole_blocks_passes_over_an_endpoint_on_a_fork(
+    ctx: Context, anvil: DevChain, nodes: Callable[[int], Nodes]
+) -> None:
+    among = nodes(2)
+    world = World(through(ctx, among), anvil)
+    asked = world.paid()
+    anvil.mine(3 * WINDOW)
+    world.scan()
+    with ctx.sessions.begin() as session:
+        session.execute(sa.delete(transfers))
+        session.execute(sa.delete(coverage_rows))
+    let(among, DeepFork, None)
+    assert schedule_backfills(through(ctx, among)) != []
+    (job,) = jobs.matching(ctx, kind="backfill", status=None, limit=9)
+    alone = through(ctx, among[:1])
+    backfill(alone, job.id)
+    assert "than was read" in job_of(alone, job.id)["progress"]["waits_for"]
+    assert [each for each in world.rows() if "last_hash" in each] == []
+    due_now(ctx)
+    done = see_through(through(ctx, among), {"id": job.id}, backfill)
+    assert (done["result"]["transfers_stored"], done["result"]["unread_blocks"]) == (1, 0)
+    assert [each.token for each in world.transfers(asked)] == [NATIVE]
 
 
 def test_old_blocks_that_the_first_endpoint_lacks_are_read_again_through_the_next(

@@ -65,15 +65,15 @@ class Desk:
             session.execute(sa.update(rows).where(rows.c.id == email_id).values(**values))
 
     def row(self, email_id: str) -> sa.Row[Any]:
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             return session.execute(sa.select(rows).where(rows.c.id == email_id)).one()
 
     def stored(self) -> list[sa.Row[Any]]:
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             return list(session.execute(sa.select(rows).order_by(rows.c.id)))
 
     def letters(self) -> list[DeadLetter]:
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             return dead_letters.matching(session, Filter(), limit=100)
 
     def die(self, *, queue: str = "webhook", exception: str = "ValueError: secret words", count: int = 1) -> list[str]:
@@ -194,7 +194,7 @@ def test_no_transaction_is_open_while_the_server_takes_its_time(desk: Desk, offi
 
     def look(_: Mail) -> None:
         query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
-        with desk.ctx.sessions() as session:
+        with desk.ctx.sessions.begin() as session:
             idle.append(session.scalar(sa.text(query)) or 0)
 
     office.answer_message = look
@@ -213,7 +213,7 @@ def test_three_attempts_from_ten_seconds_doubling_and_then_a_dead_letter(desk: D
         assert again_in == timedelta(seconds=wait_s)
         row = desk.row(email_id)
         assert (row.status, row.attempts, row.lease_until) == ("pending", attempt, None)
-        with desk.ctx.sessions() as session:
+        with desk.ctx.sessions.begin() as session:
             now = session.scalar(sa.select(sa.func.clock_timestamp()))
         assert timedelta(seconds=wait_s - 5) < row.next_attempt_at - now <= timedelta(seconds=wait_s)
         assert desk.send(email_id) is None, "it is not due yet"
@@ -339,13 +339,13 @@ def test_an_exception_gives_the_e_mail_back_and_goes_on(desk: Desk, office: Post
 SEND_ONCE = """
 import sys
 from ctrip.context import Context
-from ctrip.database.engine import make_engine, make_sessions
+from ctrip.database.engine import make_engine, Sessions
 from ctrip.outbound.email import Mailer
 from ctrip.services.emails import send
 from ctrip.settings import Role, Settings
 url, smtp_url, email_id = sys.argv[1:]
 settings = Settings(role=Role.EMAIL, env="test", log_level="INFO", database_url=url, redis_url="", chains=())
-sessions = make_sessions(make_engine(url, process="doomed"))
+sessions = Sessions(make_engine(url, process="doomed"))
 mailer = Mailer(smtp_url, mail_from="A Shop <shop@shop.example>")
 send(Context(settings, sessions, lambda: None, lambda prefix: "", {}, mailer=mailer), email_id)
 """

@@ -29,7 +29,7 @@ def leased(ctx: Context) -> AbstractContextManager[object]:
 
 def locked(ctx: Context) -> AbstractContextManager[object]:
     """Somebody is in the middle of a storing transaction."""
-    session = ctx.sessions()
+    session = ctx.sessions.engine.connect()
     loops.lock(session, NAME)
     return session
 
@@ -83,7 +83,11 @@ def test_a_head_makes_the_loop_due_where_it_was_not_read_and_nobody_is_at_it(
 def test_each_websocket_url_of_an_enabled_chain_is_a_source_that_may_be_silent_for_ten_polls(ctx: Context) -> None:
     chain = ctx.settings.chains[0]
     chains = [
-        dataclasses.replace(chain, ws_urls=("wss://a.example/KEY", "ws://b.example:8546"), poll=timedelta(seconds=12)),
+        dataclasses.replace(
+            chain,
+            ws_urls=("wss://a.example/KEY", "ws://b.example:8546", "wss://a.example/OTHER"),
+            poll=timedelta(seconds=12),
+        ),
         dataclasses.replace(chain, chain_id=2, name="off", enabled=False, ws_urls=("wss://c.example",)),
         dataclasses.replace(chain, chain_id=3, name="polled"),
     ]
@@ -92,4 +96,5 @@ def test_each_websocket_url_of_an_enabled_chain_is_a_source_that_may_be_silent_f
     assert [(source.chain_id, source.stream.label, source.stream.patience.silent_s) for source in found] == [
         (chain.chain_id, "a.example", 120),
         (chain.chain_id, "b.example:8546", 120),
+        (chain.chain_id, "a.example#2", 120),
     ]

@@ -172,12 +172,12 @@ def meet(ctx: Context, *places: str, slow_for: timedelta | None = None) -> None:
 
 
 def known(ctx: Context) -> list[str]:
-    with ctx.sessions() as session:
+    with ctx.sessions.begin() as session:
         return sorted(session.scalars(sa.select(webhook_origins.c.origin)))
 
 
 def is_slow(ctx: Context, place: str) -> bool:
-    with ctx.sessions() as session:
+    with ctx.sessions.begin() as session:
         of = webhook_origins.c
         return session.scalar(sa.select(of.slow_since).where(of.origin == place)) is not None
 
@@ -232,7 +232,7 @@ def test_who_waits_for_an_origin_that_is_being_forgotten_makes_it_anew_and_has_i
             has_room = origins.has_room(session, PLACE, beside="")
             return has_room, housekeeping.forget(office.ctx)
 
-    with ThreadPoolExecutor(2) as crowd, office.ctx.sessions() as watching:
+    with ThreadPoolExecutor(2) as crowd, office.ctx.sessions.begin() as watching:
         with office.ctx.sessions.begin() as session:
             assert origins.forget(session, slow_before=SLOW_KEPT, limit=1) == 1
             runs = [crowd.submit(look) for _ in range(2)]

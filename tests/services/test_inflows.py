@@ -11,11 +11,13 @@ import sqlalchemy as sa
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from ctrip.blockchain.balances import MOST
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.transport import label_of
 from ctrip.context import Context
-from ctrip.database import cursors
+from ctrip.database import balance_checks, cursors
 from ctrip.database.models import loops as loop_rows
+from ctrip.database.models import payments as payment_rows
 from ctrip.database.models import transfers as transfer_rows
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.loops import Tick
@@ -23,6 +25,8 @@ from ctrip.domain.payments import Payment, Status, Timing
 from ctrip.domain.transfers import Reason, Source
 from ctrip.services.audit import audit
 from ctrip.services.inflows import check_balances
+from ctrip.services.inflows.rounds import CALL_EACH
+from ctrip.services.inflows.witnesses import drawn
 from ctrip.services.rereading import rescan_chain
 from tests.between import Answer, between, forward
 from tests.devchain import ETHER, USDC, DevChain
@@ -60,16 +64,24 @@ class Contracts(World):
         """Pay by a contract."""
         return self.through(FORWARDER, (asked.address,), value=amount)
 
-    def check(self, ctx: Context | None = None) -> Tick:
-        """Let the loop of the balances make one tick."""
+    def check(self, ctx: Context | None = None, *, by: int | None = 0) -> Tick:
+        """Let the loop of the balances make one tick, led by the endpoint of this place; None: by any, as it comes."""
+        ctx = ctx or self.ctx
         self._due()
-        return check_balances(ctx or self.ctx, self.chain.chain_id)
+        if by is not None:
+            endpoints, of = len(ctx.clients[self.chain.chain_id].endpoints), loop_rows.c
+            is_this = of.name == f"balances:{self.chain.chain_id}"
+            with self.ctx.sessions.begin() as session:
+                fence = session.scalar(sa.select(of.fence).where(is_this)) or 0
+                number = next(number for number in count(fence + 1) if drawn(number, endpoints) == by)
+                session.execute(sa.update(loop_rows).where(is_this).values(fence=number - 1))
+        return check_balances(ctx, self.chain.chain_id)
 
-    def see(self, blocks: int = 1, *, ctx: Context | None = None) -> None:
+    def see(self, blocks: int = 1, *, ctx: Context | None = None, by: int | None = 0) -> None:
         """Mine, let the listener read, and look at the balances."""
         self.anvil.mine(blocks)
         self.scan()
-        self.check(ctx)
+        self.check(ctx, by=by)
 
     def told(self, asked: Payment) -> list[tuple[Source, int, bytes | None]]:
         """What is known of its canonical transfers."""
@@ -80,7 +92,7 @@ class Contracts(World):
         query = sa.select(transfer_rows.c.amount).where(
             transfer_rows.c.payment_id == asked.id, transfer_rows.c.reason == Reason.SUPERSEDED
         )
-        with self.ctx.sessions() as session:
+        with self.ctx.sessions.begin() as session:
             return list(session.scalars(query))
 
 
@@ -409,8 +421,105 @@ def test_coin_that_one_endpoint_hides_is_credited_where_two_others_show_it(world
             world.check(among(world, world.anvil.url, url_of(liar), world.anvil.url.replace("127.0.0.1", "localhost")))
     said = [line["endpoint"] for line in logs if line["event"] == "endpoints_disagree"]
     assert said == [label_of(url_of(liar))], "two against one"
-    assert world.events(asked) == ["created", "detected", "confirmed"]
     assert disagreements(world) == before + 2
+    assert world.events(asked) == ["created", "detected"]
+    world.check(among(world, honest(world), honest(world, "localhost")))
+    assert world.events(asked) == ["created", "detected", "confirmed"], "two have the block that makes it deep"
+
+
+@contextmanager
+def hiding(world: World) -> Iterator[tuple[Context, Callable[[], None]]]:
+    """Yield a context whose node shows no balance until it is healed by what comes with it."""
+    is_hiding = [True]
+
+    def answer(body: bytes) -> Answer:
+        return lying(world, instead=lambda balance: balance * (not is_hiding))(body)
+
+    with between(world.ctx, answer) as ctx:
+        yield ctx, is_hiding.clear
+
+
+def honest(world: World, name: str = "127.0.0.1") -> str:
+    """The dev chain under another name, as an endpoint of its own."""
+    return world.anvil.url.replace("127.0.0.1", name)
+
+
+def test_coin_that_the_best_endpoint_hides_is_seen_when_it_is_anothers_turn(world: Contracts) -> None:
+    asked = world.ask(ETHER)
+    world.forwarded(asked)
+    with hiding(world) as (liar, _):
+        ctx = among(world, url_of(liar), honest(world), honest(world, "localhost"))
+        world.see(ctx=ctx, by=0)
+        assert world.told(asked) == []
+        for _ in range(6):
+            world.check(ctx, by=None)
+    assert world.events(asked) == ["created", "detected"]
+
+
+def test_what_one_endpoint_hides_at_a_deadline_two_others_show_and_it_is_on_time(world: Contracts) -> None:
+    asked = world.ask(ETHER, expires_in_s=60)
+    world.forwarded(asked)
+    world.anvil.mine()
+    world.anvil.mine_at(world.anvil.head_time() + 61)
+    with hiding(world) as (liar, _):
+        ctx = among(world, url_of(liar), honest(world), honest(world, "localhost"))
+        for blocks in (1, world.chain.confirmations, 1):
+            world.see(blocks, ctx=ctx)
+    assert world.events(asked) == ["created", "detected", "confirmed"]
+    assert world.payment(asked).standing.timing is Timing.ON_TIME
+
+
+def test_a_deadline_of_which_two_endpoints_tell_different_stories_is_looked_at_until_they_agree(
+    world: Contracts,
+) -> None:
+    asked = world.ask(ETHER, expires_in_s=60)
+    world.check()
+    world.forwarded(asked)
+    world.anvil.mine()
+    world.anvil.mine_at(world.anvil.head_time() + 61)
+    with hiding(world) as (liar, heal):
+        ctx = among(world, url_of(liar), honest(world))
+        for blocks in (1, world.chain.reorg_window + 10):
+            for by in (0, 1):
+                world.see(blocks, ctx=ctx, by=by)
+        assert world.told(asked) == [], "one against one"
+        heal()
+        world.check(ctx)
+        world.check(ctx)
+    assert world.payment(asked).standing.timing is Timing.ON_TIME
+    assert world.payment(asked).standing.status is Status.CONFIRMED
+
+
+def test_a_deadline_is_passed_by_though_no_other_endpoint_tells(world: Contracts) -> None:
+    unpaid, asked = world.ask(ETHER, expires_in_s=60), world.ask(ETHER)
+    world.anvil.mine_at(world.anvil.head_time() + 61)
+    world.forwarded(asked)
+    with between(world.ctx, lambda _: None) as away:
+        for _ in range(2):
+            world.see(3, ctx=among(world, honest(world), url_of(away)))
+    with world.ctx.sessions.begin() as session:
+        assert (balance_checks.find(session, world.chain.chain_id).deadlines_until or unpaid.created_at) > (
+            unpaid.expires_at
+        )
+    assert world.events(asked) == ["created", "detected"]
+
+
+def test_a_round_over_more_addresses_than_a_run_looks_at_goes_on_soon(ctx: Context, anvil: DevChain) -> None:
+    world = Contracts(ctx, anvil)
+    world.ask(ETHER, expires_in_s=7200)
+    ids = {"id": "'pay_' || lpad(i::text, 26, '0')", "address": "decode(lpad(to_hex(i), 40, '0'), 'hex')"}
+    columns = {column.name: ids.get(column.name, column.name) for column in payment_rows.c}
+    copied = f"SELECT {', '.join(columns.values())} FROM payments, generate_series(1, {MOST}) i"
+    with world.ctx.sessions.begin() as session:
+        session.execute(sa.text(f"INSERT INTO payments ({', '.join(columns)}) {copied}"))
+    last = world.ask(ETHER, expires_in_s=7300)
+    world.forwarded(last)
+    world.anvil.mine()
+    world.scan()
+    assert world.check().again_in == CALL_EACH
+    assert world.told(last) == [], "its turn comes next"
+    assert (world.check().again_in or CALL_EACH) > CALL_EACH
+    assert world.events(last) == ["created", "detected"]
 
 
 def test_coin_that_nobody_else_can_bear_out_yet_is_seen_and_not_final(world: Contracts) -> None:
@@ -467,7 +576,7 @@ def test_where_the_first_endpoint_tells_no_balance_the_next_one_is_asked(
 
 def last_tick(world: World) -> object:
     query = sa.select(loop_rows.c.last_tick_at).where(loop_rows.c.name == f"balances:{world.chain.chain_id}")
-    with world.ctx.sessions() as session:
+    with world.ctx.sessions.begin() as session:
         return session.scalar(query)
 
 

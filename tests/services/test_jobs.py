@@ -34,7 +34,7 @@ def ask(ctx: Context) -> str:
 
 
 def row(ctx: Context, job_id: str) -> dict[str, Any]:
-    with ctx.sessions() as session:
+    with ctx.sessions.begin() as session:
         return dict(session.execute(sa.select(table).where(table.c.id == job_id)).one()._mapping)
 
 
@@ -60,7 +60,7 @@ def test_a_job_reads_as_the_contract_says(ctx) -> None:
 
 def test_what_was_asked_for_and_by_whom_stands_in_the_audit_log(ctx) -> None:
     job_id = ask(ctx)
-    with ctx.sessions() as session:
+    with ctx.sessions.begin() as session:
         (noted,) = session.execute(sa.select(audit_log)).all()
     assert (noted.by, noted.action, noted.target) == (BY, "jobs.scan-now", job_id)
 

@@ -83,9 +83,9 @@ def make_due(ctx: Context, *, in_s: float) -> None:
 
 @pytest.fixture
 def resting(ctx: Context) -> Context:
-    """Loops that were run just now, and are due in an hour."""
+    """Loops that were run just now, and are due in five minutes."""
     loops.ensure_loops(ctx)
-    make_due(ctx, in_s=3600)
+    make_due(ctx, in_s=300)
     return ctx
 
 
@@ -103,9 +103,9 @@ def test_a_paused_loop_is_neither_kicked_nor_run_and_goes_on_where_it_stopped(re
     assert overdue(resting) == {f"balances:{CHAIN_ID}", f"sweeper:{CHAIN_ID}"}
     with resting.sessions.begin() as session:
         assert claim(session, LISTENER) is None
-    make_due(resting, in_s=3600)
+    make_due(resting, in_s=300)
     assert loops.resume(resting, LISTENER, by="key_1")["enabled"] is True
-    assert overdue(resting) == {LISTENER}, "it is not left to wait for the hour"
+    assert overdue(resting) == {LISTENER}, "it is not left to wait for the five minutes"
     with resting.sessions.begin() as session:
         assert claim(session, LISTENER) is not None
 
@@ -145,7 +145,7 @@ def test_a_loop_that_there_is_not_is_not_found(resting, verb) -> None:
 def test_who_paused_a_loop_stands_in_the_audit_log(resting) -> None:
     for verb in (loops.pause, loops.resume, loops.run):
         verb(resting, LISTENER, by="cli:ann")
-    with resting.sessions() as session:
+    with resting.sessions.begin() as session:
         noted = session.execute(sa.select(audit_log.c.by, audit_log.c.action, audit_log.c.target)).all()
     assert {tuple(each) for each in noted} == {
         ("cli:ann", f"loops.{verb}", LISTENER) for verb in ("pause", "resume", "run")

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.context import Context
 from ctrip.database import payments as rows
-from ctrip.database.engine import Sessions, make_engine, make_sessions
+from ctrip.database.engine import Sessions, make_engine
 from ctrip.database.models import deposit_addresses, events, merchants, sweep_intents
 from ctrip.database.models import payments as payment_table
 from ctrip.domain.ids import Prefix
@@ -114,7 +114,7 @@ def test_a_process_without_a_wallet_makes_no_payment(ctx: Context) -> None:
 
 
 def test_with_postgres_away_every_use_case_is_unavailable(ctx: Context) -> None:
-    away = make_sessions(make_engine("postgresql+psycopg2://nobody@/none?host=/nowhere", process="tests"))
+    away = Sessions(make_engine("postgresql+psycopg2://nobody@/none?host=/nowhere", process="tests"))
     ctx = dataclasses.replace(ctx, sessions=away)
     use_cases: list[Callable[[], object]] = [
         lambda: payments.create(ctx, MERCHANT_ID, request=REQUEST),
@@ -144,7 +144,7 @@ def test_a_connection_that_the_server_ends_is_unavailable_and_the_next_one_works
 def test_a_full_pool_is_unavailable(ctx: Context, postgres_url: str) -> None:
     engine = make_engine(postgres_url, process="tests", pool_size=1)
     engine.pool._max_overflow, engine.pool._timeout = 0, 0.1  # type: ignore[attr-defined]
-    full = dataclasses.replace(ctx, sessions=make_sessions(engine))
+    full = dataclasses.replace(ctx, sessions=Sessions(engine))
     with full.sessions.begin() as session:
         session.execute(sa.text("SELECT 1"))
         with pytest.raises(Unavailable):
@@ -278,7 +278,7 @@ def test_an_accepted_payment_whose_money_is_in_the_treasury_is_settled_at_once(c
     assert types(ctx, payment.id)[-2:] == ["accepted", "settled"]
 
 
-def _sweep(session: Session, ctx: Context, payment: Payment, *, amount: int) -> None:
+def _sweep(session: Connection, ctx: Context, payment: Payment, *, amount: int) -> None:
     session.execute(
         sweep_intents.insert().values(
             id=ctx.new_id(Prefix.SWEEP),

@@ -199,7 +199,7 @@ def test_blocks_that_coin_lacks_are_read_whole(world: World, usdc: bytes) -> Non
     done = see_through(world.ctx, {"id": job.id}, backfill)
     assert (done["result"]["transfers_stored"], done["result"]["unread_blocks"]) == (2, 0)
     assert len(world.transfers(coin)) == len(world.transfers(token)) == 1
-    with world.ctx.sessions() as session:
+    with world.ctx.sessions.begin() as session:
         at = world.cursor()
         within = BlockRange(at.start_block + 1, at.read_block)
         assert coverage.gaps(session, at.chain_id, usdc, within) == []

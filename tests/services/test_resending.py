@@ -136,14 +136,14 @@ def test_a_run_that_was_killed_before_it_committed_makes_one_set_of_deliveries(
         due_now(ctx)
     done = see_through(ctx, asked, service, between=lambda: deliver_all(ctx))
     assert len(done["result"]["deliveries"]) == 1
-    with ctx.sessions() as session:
+    with ctx.sessions.begin() as session:
         count = session.scalar(sa.select(sa.func.count()).select_from(webhook_deliveries))
     assert count == 2, "that of the first event, and one more"
 
 
 def test_no_secret_is_in_the_job(ctx, merchant_id, sink) -> None:
     done = see_through(ctx, post(ctx, sink.url, merchant_id), custom_webhook, between=lambda: deliver_all(ctx))
-    with ctx.sessions() as session:
+    with ctx.sessions.begin() as session:
         sealed = session.scalar(sa.select(merchants.c.webhook_secret).where(merchants.c.id == merchant_id))
     assert sealed is not None
     assert WEBHOOK_SECRET not in str(done)

@@ -97,7 +97,7 @@ def test_a_run_under_way_writes_nothing_after_it(world: World, monkeypatch: pyte
     monkeypatch.setattr("ctrip.services.scanning.read_step", stopped_and_resumed)
     world._due()
     assert scan_chain(world.ctx, chain_id) == Tick()
-    with world.ctx.sessions() as session:
+    with world.ctx.sessions.begin() as session:
         loop = session.execute(
             sa.select(loops.c.lease_until, loops.c.next_run_at <= sa.func.now()).where(loops.c.kind == "listener")
         ).one()

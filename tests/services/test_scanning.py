@@ -165,7 +165,7 @@ def test_a_lagging_node_takes_nothing_back(world: World) -> None:
         world._due()
         scan_chain(ctx, world.chain.chain_id)
     assert world.events(coin) == ["created", "detected", "confirmed"]
-    with world.ctx.sessions() as session:
+    with world.ctx.sessions.begin() as session:
         rows = session.scalars(sa.select(transfer_rows.c.status)).all()
     assert rows == ["final"]
 
@@ -198,12 +198,12 @@ def _proxy(world: World, fault: str) -> AbstractContextManager[Context]:
 
 
 def test_a_run_that_the_node_failed_is_no_tick(world: World) -> None:
-    with world.ctx.sessions() as session:
+    with world.ctx.sessions.begin() as session:
         before = session.scalars(sa.select(loop_rows.c.last_tick_at).where(loop_rows.c.kind == "listener")).one()
     with _proxy(world, "500") as ctx:
         world._due()
         scan_chain(ctx, world.chain.chain_id)
-    with world.ctx.sessions() as session:
+    with world.ctx.sessions.begin() as session:
         row = session.execute(sa.select(loop_rows).where(loop_rows.c.kind == "listener")).one()
     assert (row.last_tick_at, row.lease_until) == (before, None), "operators see that nothing is read; the loop is free"
 
@@ -219,6 +219,6 @@ def test_a_fault_that_nobody_expected_leaves_the_loop_free_for_its_retry(
         world._due()
         with pytest.raises(ZeroDivisionError):
             scan_chain(world.ctx, world.chain.chain_id)
-        with world.ctx.sessions() as session:
+        with world.ctx.sessions.begin() as session:
             lease = session.scalars(sa.select(loop_rows.c.lease_until).where(loop_rows.c.kind == "listener")).one()
         assert lease is None, "or the retry would lose the claim and hide the fault"

@@ -142,7 +142,7 @@ def test_a_silent_node_is_waited_for_and_the_loop_is_free_meanwhile(world: World
     with between(world.ctx, lambda _: None) as silent:
         assert scan_now(silent, job_id).again_in is not None
     assert "did not answer" in str(jobs.find(world.ctx, job_id)["progress"])
-    with world.ctx.sessions() as session:
+    with world.ctx.sessions.begin() as session:
         loop = loop_rows.find(session, f"listener:{world.chain.chain_id}")
     assert loop is not None
     assert loop.lease_until is None

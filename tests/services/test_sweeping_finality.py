@@ -52,7 +52,7 @@ def live(world: World, blocks: int) -> None:
 
 
 def sweeps(world: World) -> list[tuple[IntentState, HeldReason | None]]:
-    with world.ctx.sessions() as session:
+    with world.ctx.sessions.begin() as session:
         rows = session.execute(sa.select(sweep_intents.c.state, sweep_intents.c.held_reason)).all()
     return [(IntentState(state), reason and HeldReason(reason)) for state, reason in rows]
 

@@ -51,7 +51,7 @@ def sweep(world: World, asked: dict[str, object]) -> dict[str, Any]:
 
 
 def intents(world: World, payment: Payment) -> list[Intent]:
-    with world.ctx.sessions() as session:
+    with world.ctx.sessions.begin() as session:
         found = sweeps.of_payment(session, payment.id, limit=100)
     return [intent for intent, _ in found if intent.kind is IntentKind.SWEEP]
 

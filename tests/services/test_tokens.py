@@ -19,9 +19,9 @@ pytestmark = pytest.mark.infra
 DAI = Token("DAI", b"\xda" * 20, 18)
 
 
-def tells(decimals: int) -> bytes:
-    """The code of a contract that answers every call with a number."""
-    return bytes((0x60, decimals, 0x60, 0, 0x52, 0x60, 32, 0x60, 0, 0xF3))
+def tells(decimals: int, *, size: int = 32) -> bytes:
+    """The code of a contract that answers every call with a number, and zeros after it where it has more bytes."""
+    return bytes((0x60, decimals, 0x60, 0, 0x52, 0x60, size, 0x60, 0, 0xF3))
 
 
 @pytest.fixture
@@ -57,6 +57,8 @@ def test_it_is_asked_again_until_its_contract_tells_the_decimals_that_it_is_list
         return look(world, ctx), is_unconfirmed(world)
 
     with between(world.ctx, noted) as ctx:
+        assert stands() == (["token_tells_no_decimals"], 1)
+        world.anvil.set_code(DAI.address, tells(DAI.decimals, size=64))
         assert stands() == (["token_tells_no_decimals"], 1)
         world.anvil.set_code(DAI.address, tells(6))
         assert stands() == (["token_has_other_decimals"], 1)

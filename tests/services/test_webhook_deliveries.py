@@ -21,7 +21,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def open_letters(office: Office) -> int:
-    with office.ctx.sessions() as session:
+    with office.ctx.sessions.begin() as session:
         return sum(dead_letters.count_open(session).values())
 
 
@@ -212,6 +212,6 @@ def test_letters_of_other_rows_stay_open_when_one_is_redelivered(office: Office,
     office.exhaust(first)
     office.exhaust(second)
     redeliver(office, first)
-    with office.ctx.sessions() as session:
+    with office.ctx.sessions.begin() as session:
         query = sa.select(letters_table.c.row_id).where(letters_table.c.replayed_at.is_(None))
         assert session.scalars(query).all() == [second]

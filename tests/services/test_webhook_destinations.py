@@ -57,7 +57,7 @@ def test_no_hostile_url_is_registered(
         with pytest.raises(DestinationRefused) as refused:
             register(office.ctx, endpoint_id, url)
         assert refused.value.param == "url", url
-    with office.ctx.sessions() as session:
+    with office.ctx.sessions.begin() as session:
         assert session.scalars(sa.select(endpoints.c.url)).all() == [GOOD]
     assert (recorder.resolved, recorder.dialled) == ([], [])
 
@@ -125,7 +125,7 @@ def test_no_hostile_destination_is_dialled_however_it_got_into_a_row(
     urls = urls if owe is sent else urls[::3]
     owe(office, urls)
     office.deliver_all()
-    with office.ctx.sessions() as session:
+    with office.ctx.sessions.begin() as session:
         of = webhook_deliveries.c
         least = 2 if owe is retried else 1
         rows = session.execute(sa.select(of.url, of.status, of.attempts >= least, of.last_status_code)).all()

@@ -72,7 +72,7 @@ def test_an_event_is_owed_once_to_each_enabled_endpoint_of_its_merchant_and_to_t
     disable(office, mine[1])
     webhook_endpoints.delete(office.ctx, MERCHANT_ID, mine[2])
     payment = office.pay(webhook_url=URL)
-    with office.ctx.sessions() as session:
+    with office.ctx.sessions.begin() as session:
         told = [delivery for delivery, _ in webhooks.of_payment(session, payment.id, limit=10)]
     assert {(each.endpoint_id, each.url) for each in told} == {(None, URL), (mine[0], URL)}
     assert len({each.event_id for each in told}) == 1, "receivers know the two by one webhook-id"

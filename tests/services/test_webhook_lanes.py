@@ -56,13 +56,13 @@ def relayed(office: Office, *, again_after: timedelta = timedelta(seconds=-1)) -
 
 
 def pending(office: Office) -> int:
-    with office.ctx.sessions() as session:
+    with office.ctx.sessions.begin() as session:
         of = webhook_deliveries.c
         return session.scalar(sa.select(sa.func.count()).where(of.status == "pending")) or 0
 
 
 def is_slow(office: Office, url: str) -> bool:
-    with office.ctx.sessions() as session:
+    with office.ctx.sessions.begin() as session:
         query = sa.select(webhook_origins.c.slow_since).where(webhook_origins.c.origin == url.removesuffix("/hooks"))
         return session.scalar(query) is not None
 
@@ -90,7 +90,7 @@ def test_those_who_look_at_a_free_origin_at_the_same_moment_do_not_all_go_in(off
     owed = [office.owe(f"{sink.url}/{n}")[0] for n in range(5)]
 
     def waiting() -> int:
-        with office.ctx.sessions() as session:
+        with office.ctx.sessions.begin() as session:
             query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             return session.scalar(sa.text(query)) or 0
 

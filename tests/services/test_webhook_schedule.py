@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from ctrip.box import SecretsBox
 from ctrip.context import Context
-from ctrip.database.engine import make_engine, make_sessions
+from ctrip.database.engine import Sessions, make_engine
 from ctrip.domain.ids import Prefix
 from ctrip.domain.webhooks import JITTER
 from ctrip.outbound.http import Poster
@@ -32,7 +32,7 @@ def restarted(office: Office, postgres_url: str) -> Context:
     """What a new process has: connections, keys and sockets of its own, and no memory."""
     return replace(
         office.ctx,
-        sessions=make_sessions(make_engine(postgres_url, process="restarted")),
+        sessions=Sessions(make_engine(postgres_url, process="restarted")),
         box=SecretsBox([SECRETS_KEY]),
         poster=Poster(allow=LOOPBACK, timeout_s=10),
     )
@@ -70,7 +70,7 @@ def test_the_whole_schedule_runs_its_three_days_through_restarts_then_dies_and_i
         ctx = restarted(office, postgres_url)
         assert [due.row_id for due in relay.claim_due(ctx, Prefix.DELIVERY)] == [delivery_id]
         deliver(ctx, delivery_id)
-        ctx.sessions.kw["bind"].dispose()
+        ctx.sessions.engine.dispose()
         assert len(sink.received) == attempt + 1
     history = office.history(delivery_id)
     assert (1 - JITTER) * SPAN < history[-1].at - history[0].at < (1 + JITTER) * SPAN
@@ -105,14 +105,14 @@ import sys, time
 from ipaddress import ip_network
 from ctrip.box import SecretsBox
 from ctrip.context import Context
-from ctrip.database.engine import make_engine, make_sessions
+from ctrip.database.engine import make_engine, Sessions
 from ctrip.outbound.http import Poster
 from ctrip.services.webhooks import deliver
 from ctrip.settings import Role, Settings
 url, key, timeout_s, first, *rest = sys.argv[1:]
 settings = Settings(role=Role.WEBHOOK, env="test", log_level="INFO", database_url=url, redis_url="", chains=())
 poster = Poster(allow=(ip_network("127.0.0.0/8"),), timeout_s=float(timeout_s))
-sessions = make_sessions(make_engine(url, process="hostile"))
+sessions = Sessions(make_engine(url, process="hostile"))
 ids = iter(range(1000))
 ctx = Context(settings, sessions, lambda: None, lambda prefix: f"{prefix}_{next(ids)}", {}, box=SecretsBox([key]),
               poster=poster)

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from ctrip.context import Context
-from ctrip.database.engine import Sessions, make_sessions
+from ctrip.database.engine import Sessions
 from ctrip.domain.merchants import MERCHANT_SCOPES
 from ctrip.services.merchants import create_key, create_merchant
 from ctrip.web import create_app
@@ -25,7 +25,7 @@ def api_ctx(sessions: Sessions) -> Context:
 @pytest.fixture(scope="session")
 def built_app(engine: sa.Engine) -> Flask:
     """Building it takes longer than most tests. It holds nothing but its Context; tests take `app`."""
-    return create_app(make_context(make_sessions(engine)))
+    return create_app(make_context(Sessions(engine)))
 
 
 @pytest.fixture

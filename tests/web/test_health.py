@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from ctrip.context import Context
-from ctrip.database.engine import Sessions, make_engine, make_sessions
+from ctrip.database.engine import Sessions, make_engine
 from ctrip.database.models import chain_cursors
 from ctrip.database.models import loops as loop_rows
 from ctrip.services.loops import ensure_loops
@@ -28,7 +28,7 @@ def serve(ctx: Context, **changes: Any) -> Api:
 @pytest.fixture
 def away() -> Sessions:
     """Sessions of a Postgres that is not there."""
-    return make_sessions(make_engine("postgresql+psycopg2://nobody@/none?host=/nowhere", process="tests"))
+    return Sessions(make_engine("postgresql+psycopg2://nobody@/none?host=/nowhere", process="tests"))
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_postgres_ending_the_connection_in_the_middle_of_a_creation_is_503_and_n
     shop: Api, api_ctx: Context, engine: sa.Engine
 ) -> None:
     def end_the_connection(connection: sa.Connection, _: Any, statement: str, *__: Any) -> None:
-        if statement.startswith("INSERT INTO events"):
+        if statement.startswith("INSERT INTO payments"):
             connection.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     sa.event.listen(engine, "before_cursor_execute", end_the_connection)

@@ -42,7 +42,7 @@ def test_an_endpoint_shows_its_secret_when_it_is_made_and_when_that_is_rotated_a
     assert shop.get(path).json == plain
     assert shop.get(PATH).json["data"] == [plain]
     assert shop.send("PATCH", path, json={"events": ["*"]}).json == plain | {"events": ["*"]}
-    with api_ctx.sessions() as session:
+    with api_ctx.sessions.begin() as session:
         stored = session.execute(sa.select(webhook_endpoints.c.secret, webhook_endpoints.c.former_secret)).one()
     for secret in secrets:
         assert all(secret.encode() not in sealed for sealed in stored)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from eth_hash.auto import keccak
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.blockchain.mnemonic import holds_phrase
 from ctrip.context import Context
@@ -57,7 +57,7 @@ def find_secrets(texts: Iterable[tuple[str, str]]) -> Iterator[Violation]:
             yield secret_found(name, name)
 
 
-def _check_payments(session: Session, chains: dict[int, Chain], on_progress: Progress) -> Iterator[Violation]:
+def _check_payments(session: Connection, chains: dict[int, Chain], on_progress: Progress) -> Iterator[Violation]:
     """Assess every payment again, and compare it with what its newest event told."""
     done, last_id = 0, ""
     while batch := rows.payments_after(session, last_id, limit=BATCH):
@@ -105,7 +105,7 @@ def _check_last_event(payment: Payment, body: dict[str, object]) -> Iterator[Vio
         yield Violation("2 newest_event_tells_the_payment", (payment.id,), sentence)
 
 
-def _check_addresses(ctx: Context, session: Session, on_progress: Progress) -> Iterator[Violation]:
+def _check_addresses(ctx: Context, session: Connection, on_progress: Progress) -> Iterator[Violation]:
     """Derive every address of our wallet again."""
     done, last = 0, b""
     while ctx.wallet is not None and (batch := rows.issued_after(session, last, limit=BATCH)):
@@ -118,7 +118,7 @@ def _check_addresses(ctx: Context, session: Session, on_progress: Progress) -> I
         on_progress("addresses", done, 0)
 
 
-def _check_signed(session: Session, on_progress: Progress) -> Iterator[Violation]:
+def _check_signed(session: Connection, on_progress: Progress) -> Iterator[Violation]:
     """Hash every signed transaction again."""
     done, last = 0, ("", 0)
     while batch := rows.signed_after(session, *last, limit=BATCH):
@@ -130,7 +130,7 @@ def _check_signed(session: Session, on_progress: Progress) -> Iterator[Violation
         on_progress("signed transactions", done, 0)
 
 
-def _check_destinations(session: Session, chains: dict[int, Chain]) -> Iterator[Violation]:
+def _check_destinations(session: Connection, chains: dict[int, Chain]) -> Iterator[Violation]:
     for to in rows.destinations(session):
         if to.chain_id in chains and to.recipient != chains[to.chain_id].treasury:
             sentence = (

@@ -11,7 +11,7 @@ from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.reading import read_blocks
 from ctrip.context import Context
 from ctrip.database import audit as rows
-from ctrip.database import balance_checks, coverage, cursors, holdings, transfers
+from ctrip.database import balance_checks, coverage, cursors, holdings
 from ctrip.domain.addresses import NATIVE, checksum_address, hex_text
 from ctrip.domain.audit import Violation
 from ctrip.domain.chains import Chain
@@ -19,6 +19,7 @@ from ctrip.domain.inflows import Place
 from ctrip.domain.scanning import BlockRange, Cursor, Header, is_linked
 from ctrip.domain.transfers import Sighting, Source, Transfer
 from ctrip.errors import BlockVanished
+from ctrip.runs import issued
 
 BATCH = 500
 BLOCKS_AT_ONCE = 50
@@ -92,7 +93,7 @@ def _check_transfers(ctx: Context, client: ChainClient, cursor: Cursor, on_progr
         before = headers[-1]
         with ctx.sessions.begin() as session:
             stored = rows.canonical_transfers(session, cursor.chain_id, first=wanted.first, last=wanted.last)
-            unread = coverage.unread(session, cursor.chain_id, tokens=[token.address for token in client.chain.tokens])
+            unread = coverage.unread(session, cursor.chain_id, tokens=client.chain.assets)
         known = {row.tx_hash for row in stored}
         # What a token that was listed later lacks, a backfill is about to read.
         looked_at = [s for s in there if s.tx_hash in known or not _is_within(s.block_number, unread.get(s.token, []))]
@@ -101,16 +102,12 @@ def _check_transfers(ctx: Context, client: ChainClient, cursor: Cursor, on_progr
 
 
 def _read(ctx: Context, client: ChainClient, wanted: BlockRange) -> tuple[list[Header], list[Sighting]]:
-    def issued(addresses: set[bytes]) -> set[bytes]:
-        with ctx.sessions.begin() as session:
-            return transfers.issued(session, addresses)
-
-    read = list(read_blocks(client, wanted, issued=issued, keep_lease=lambda: None))
+    read = list(read_blocks(client, wanted, issued=issued(ctx), keep_lease=lambda: None))
     return [header for each in read for header in each.headers], [seen for each in read for seen in each.sightings]
 
 
 def _differences(chain: Chain, there: Sequence[Sighting], stored: Sequence[Transfer]) -> Iterator[Violation]:
-    listed = {token.address for token in chain.tokens}
+    listed = set(chain.assets)
     on_chain = {(seen.tx_hash, seen.log_index): _content(seen) for seen in there}
     # Coin that a contract sent is in no block's transactions: the balances are compared by themselves.
     told = [(row.tx_hash, row) for row in stored if row.token in listed and row.source is not Source.INTERNAL]
@@ -138,7 +135,7 @@ def _content(of: Sighting | Transfer) -> tuple[object, ...]:
 
 def _check_balances(ctx: Context, client: ChainClient, cursor: Cursor, on_progress: Progress) -> Iterator[Violation]:
     """Compare what each paid address holds with what it must hold. More is no fault: not each look finds it at once."""
-    done, last, listed = 0, b"", {token.address for token in client.chain.tokens}
+    done, last, listed = 0, b"", set(client.chain.assets)
     while True:
         with ctx.sessions.begin() as session:
             addresses = rows.paid_addresses_after(session, cursor.chain_id, last, limit=BATCH)

@@ -1,9 +1,10 @@
 """The use case of coin that no transaction explains: look at balances, and store as transfers what the rows lack.
 
-    claim the loop · whose balances, after which blocks │ ask one endpoint, or the next where it does not tell, no
-    transaction open │ what must they hold?
-    more than that: find the block, trace it, ask another endpoint │ one transaction: hold the fence, lock the
-    listener's loop, check again that blocks are canonical and rows as they were; store, assess, release
+    claim the loop · whose balances, after which blocks │ ask one endpoint, each in its turn, or the next where it does
+    not tell, no transaction open │ what must they hold?
+    more than that: find the block, trace it, ask another endpoint · no more at a deadline: another endpoint looks too │
+    one transaction: hold the fence, lock the listener's loop, check again that blocks are canonical and rows as they
+    were; store, assess, release
 
 The block is the one that the listener read last, by its hash: the rows are whole up to it, and a reorg that takes it
 takes what was inferred there. At a deadline it is the last block before it: what had come by then is on time. A crash
@@ -13,10 +14,10 @@ before the commit leaves the round where it was.
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip import metrics
-from ctrip.blockchain.balances import most_at_once
+from ctrip.blockchain.balances import calls_for, most_at_once
 from ctrip.blockchain.verifying import Word
 from ctrip.context import Context
 from ctrip.database import balance_checks, cursors, finality, holdings, inflows, loops, payments, transfers
@@ -25,6 +26,7 @@ from ctrip.database.inflows import Inflow
 from ctrip.domain.addresses import checksum_address
 from ctrip.domain.inflows import Place
 from ctrip.domain.loops import LoopKind, Tick, period
+from ctrip.domain.scanning import Header
 from ctrip.domain.transfers import Transfer
 from ctrip.errors import ChainError, NodeRefused, NodeUnavailable
 from ctrip.log import get_logger
@@ -32,7 +34,7 @@ from ctrip.runs import Run, run_loop
 from ctrip.services.inflows.looking import Look, Seen, found_by, found_in, see, traced
 from ctrip.services.inflows.rounds import Turn, next_turn, pace
 from ctrip.services.inflows.tokens import confirm_tokens
-from ctrip.services.inflows.witnesses import endpoints_of, hear
+from ctrip.services.inflows.witnesses import hear, in_turn, look_again
 
 MOST_STORED = 500
 """The most inflows of one run; the rounds go on only when all that they found is stored."""
@@ -51,7 +53,7 @@ def check_balances(ctx: Context, chain_id: int) -> Tick:
 
 
 def _check(run: Run) -> timedelta:
-    """Look by the first endpoint that tells. Raises NodeUnavailable where none does."""
+    """Look by the endpoint whose turn it is, or another that tells. Raises NodeUnavailable where none does."""
     confirm_tokens(run)
     chain = run.chain
     with run.ctx.sessions.begin() as session:
@@ -60,15 +62,16 @@ def _check(run: Run) -> timedelta:
             return period(LoopKind.BALANCES, chain)
         read = {header.number: header for header in cursors.headers(session, chain.chain_id)}
         rounds = balance_checks.find(session, chain.chain_id)
-        doubted = inflows.unverified(session, chain.chain_id, limit=MOST_STORED)
+        doubted = inflows.unverified(session, chain.chain_id, head=cursor.read_block, limit=MOST_STORED)
     # The chain's own word may lie further back than the headers that are kept.
     final_block = max(cursor.final_block(chain.rule), min(read))
     faults: list[ChainError] = []
-    for first in endpoints_of(run):
+    for first in in_turn(run):
         look = Look(run, first, read, block=read[cursor.read_block], final_block=final_block)
         turn = _turn(look, rounds)
         try:
-            seen = see(look, turn.places | dict.fromkeys((transfer.recipient for transfer in doubted), look.block))
+            deep = {address: at for address, at in _deep(look, doubted).items() if address not in turn.deadlines}
+            seen = see(look, turn.places | deep)
         except ChainError as error:
             faults.append(error)
             run.keep_lease()
@@ -83,26 +86,36 @@ def _check(run: Run) -> timedelta:
 
 
 def _turn(look: Look, rounds: Rounds) -> Turn:
-    most = most_at_once(look.first)
+    most, every = most_at_once(look.first), pace(look.run.chain, to_finality=look.block.time - look.final_time)
     with look.run.ctx.sessions.begin() as session:
-        return next_turn(session, rounds, read=look.read, block=look.block, final_block=look.final_block, most=most)
+        return next_turn(
+            session, rounds, read=look.read, block=look.block, final_time=look.final_time, every=every, most=most
+        )
 
 
 def _weigh(look: Look, seen: Sequence[Seen], *, doubted: Sequence[Transfer], turn: Turn, rounds: Rounds) -> timedelta:
-    """Ask others for what differs from the rows, and store what stands."""
-    more = [each for each in seen if each.surplus > 0]
+    """Ask others for what differs from the rows, and for what seems to be nothing at a deadline; store what stands."""
+    more, exact = [each for each in seen if each.surplus > 0], [each for each in seen if each.surplus == 0]
+    other, hidden = look_again(look, [each for each in exact if each.address in turn.deadlines])
+    stands, contested = _found(look, more[:MOST_STORED], old_deadlines=turn.old_deadlines)
+    stands_too, contested_too = _found(other, hidden[:MOST_STORED], old_deadlines=turn.old_deadlines)
     refuted = _less(look, [each for each in seen if each.surplus < 0])
+    after = turn.after if turn.deadlines.isdisjoint(contested | contested_too) else turn.held
+    is_whole = max(len(more), len(hidden)) <= MOST_STORED
     return _store(
         look,
-        _found(look, more[:MOST_STORED], old_deadlines=turn.old_deadlines),
-        verified=_borne_out(look, doubted, [each for each in seen if each.surplus == 0]),
+        [*stands, *stands_too],
+        verified=_borne_out(look, doubted, exact),
         refuted=[transfer for transfer in doubted if transfer.recipient in refuted],
-        after=turn.after if len(more) <= MOST_STORED else rounds,
+        after=after if is_whole else rounds,
+        calls=None if turn.is_over and is_whole else calls_for(look.first, len(turn.places)),
     )
 
 
-def _found(look: Look, more: Sequence[Seen], *, old_deadlines: Mapping[bytes, datetime]) -> list[tuple[Seen, Inflow]]:
-    """Find where each surplus came in, and return those that stand once others were asked."""
+def _found(
+    look: Look, more: Sequence[Seen], *, old_deadlines: Mapping[bytes, datetime]
+) -> tuple[list[tuple[Seen, Inflow]], set[bytes]]:
+    """Find where each surplus came in. Returns those that stand once others were asked, and whose others deny."""
     with look.run.ctx.sessions.begin() as session:
         inferred = inflows.newest_inferred(session, look.run.chain.chain_id, [each.address for each in more])
     searched = [
@@ -111,8 +124,10 @@ def _found(look: Look, more: Sequence[Seen], *, old_deadlines: Mapping[bytes, da
         for each in more[:MOST_SEARCHED]
     ]
     hops, found = traced(look, searched), [*searched, *more[MOST_SEARCHED:]]
-    words = hear(look, found)
-    return [
+    client = look.run.ctx.clients[look.run.chain.chain_id]
+    # Where others are asked, they say when it is deep whether they have it, and the block that makes it deep.
+    words, is_alone = hear(look, found), len(client.endpoints) == 1
+    stands = [
         (
             each,
             Inflow(
@@ -121,12 +136,13 @@ def _found(look: Look, more: Sequence[Seen], *, old_deadlines: Mapping[bytes, da
                 amount=each.surplus,
                 hops=hops.get(each.address, ()),
                 endpoint=look.first.endpoint or "",
-                is_verified=words[each.address] is Word.BORNE_OUT,
+                is_verified=is_alone,
             ),
         )
         for each in found
         if words[each.address] is not Word.CONTRADICTED
     ]
+    return stands, {address for address, word in words.items() if word is Word.CONTRADICTED}
 
 
 def _less(look: Look, less: Sequence[Seen]) -> set[bytes]:
@@ -140,13 +156,21 @@ def _less(look: Look, less: Sequence[Seen]) -> set[bytes]:
     return {address for address, word in words.items() if word is Word.BORNE_OUT}
 
 
+def _deep(look: Look, doubted: Sequence[Transfer]) -> dict[bytes, Header]:
+    """Return, by address, the blocks that make doubted transfers deep: two endpoints must have them, too."""
+    numbers: dict[bytes, int] = {}
+    for transfer in doubted:
+        deep = max(transfer.block_number + transfer.required - 1, min(look.read))
+        numbers[transfer.recipient] = max(deep, numbers.get(transfer.recipient, 0))
+    return {address: look.read[number] for address, number in numbers.items()}
+
+
 def _borne_out(look: Look, doubted: Sequence[Transfer], exact: Sequence[Seen]) -> list[str]:
     """Return the ids of doubted transfers whose addresses hold, by another endpoint too, what the rows say."""
-    told_by = {transfer.recipient: transfer.endpoint for transfer in doubted}
-    seen = [each for each in exact if each.address in told_by]
-    words = hear(look, [each for each in seen if told_by[each.address] == look.first.endpoint])
-    right = {each.address for each in seen if words.get(each.address, Word.BORNE_OUT) is Word.BORNE_OUT}
-    return [transfer.id for transfer in doubted if transfer.recipient in right]
+    addresses, deep = {transfer.recipient for transfer in doubted}, _deep(look, doubted)
+    seen = [each for each in exact if each.address in addresses and each.at.number >= deep[each.address].number]
+    words = hear(look, seen)
+    return [each.id for each in doubted if words.get(each.recipient) is Word.BORNE_OUT]
 
 
 def _store(
@@ -156,11 +180,11 @@ def _store(
     verified: Collection[str],
     refuted: Sequence[Transfer],
     after: Rounds,
+    calls: int | None,
 ) -> timedelta:
     """Store what was found and everything that follows from it, in one fenced transaction."""
     run, chain = look.run, look.run.chain
-    final = look.read.get(look.final_block, look.block)
-    again_in = pace(chain, to_finality=look.block.time - final.time)
+    again_in = pace(chain, to_finality=look.block.time - look.final_time, calls=calls)
     stored: list[Transfer] = []
     with run.storing() as session:
         if found or verified or refuted:
@@ -180,7 +204,7 @@ def _store(
     return again_in
 
 
-def _standing(session: Session, look: Look, found: Sequence[tuple[Seen, Inflow]]) -> list[Inflow]:
+def _standing(session: Connection, look: Look, found: Sequence[tuple[Seen, Inflow]]) -> list[Inflow]:
     """Return the inflows whose block is still canonical, and whose rows say what they said when it was found.
 
     What was inferred at a block may have come earlier: nothing is inferred before it, or it would count twice.

@@ -44,6 +44,11 @@ class Look:
     final_block: int
     traces: dict[int, list[Hop]] = field(default_factory=dict)
 
+    @property
+    def final_time(self) -> datetime:
+        """The time of the final block; of the newest one where that is older than all that is kept."""
+        return self.read.get(self.final_block, self.block).time
+
 
 def see(look: Look, places: Mapping[bytes, Header]) -> list[Seen]:
     """Look at addresses after their blocks. One whose money is in motion is left out: the rows cannot say.

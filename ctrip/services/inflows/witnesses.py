@@ -1,7 +1,10 @@
-"""Who is asked for balances. What one endpoint shows is asked of the others, where there are some: it may lie."""
+"""Who is asked for balances: each endpoint in its turn. What one shows is asked of the others: it may lie."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from dataclasses import replace
+from hashlib import blake2b
+from itertools import islice
 
 from ctrip.blockchain.balances import balances_at
 from ctrip.blockchain.client import ChainClient
@@ -11,7 +14,39 @@ from ctrip.domain.addresses import checksum_address
 from ctrip.domain.scanning import Header
 from ctrip.errors import ChainError, NodeUnavailable
 from ctrip.runs import Run
-from ctrip.services.inflows.looking import Look, Seen
+from ctrip.services.inflows.looking import Look, Seen, see
+
+
+def drawn(number: int, of: int) -> int:
+    """Return which of so many endpoints the run of this number begins with.
+
+    By lot: what one of them hides another one sees soon, in whichever runs of a round an address comes.
+    """
+    return int.from_bytes(blake2b(number.to_bytes(8), digest_size=8).digest()) % of
+
+
+def in_turn(run: Run) -> Iterator[ChainClient]:
+    """Yield a client of each endpoint that may answer: the one whose turn it is first, and then the best ones."""
+    ranked = endpoints_of(run)
+    count = len(run.ctx.clients[run.chain.chain_id].endpoints)
+    passed = list(islice(ranked, 1 + drawn(run.claim.fence, count)))
+    yield from passed[-1:]
+    yield from passed[:-1]
+    yield from ranked
+
+
+def look_again(look: Look, seen: Collection[Seen]) -> tuple[Look, list[Seen]]:
+    """Look at the same addresses by another endpoint, the first that tells. Returns its look, and what it shows more.
+
+    Where no other one tells, nothing.
+    """
+    for witness in endpoints_of(look.run, but=look.first) if seen else ():
+        other = replace(look, first=witness, traces={})
+        try:
+            return other, [each for each in see(other, {one.address: one.at for one in seen}) if each.surplus > 0]
+        except ChainError:
+            look.run.keep_lease()
+    return look, []
 
 
 def hear(look: Look, seen: Collection[Seen]) -> dict[bytes, Word]:

@@ -3,6 +3,7 @@
 processing    one payment, for an operator who asks why it stands so
 rescanning    a range of blocks, for an operator who trusts it no more
 backfilling   what was never read of an asset, because it was listed later
+believing     whether an endpoint that tells of such blocks is on the chain that was read
 correcting    what all of them do with what they have read
 """
 

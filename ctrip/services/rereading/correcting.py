@@ -8,35 +8,38 @@ What one endpoint leaves out takes nothing back, and a payment that loses one tr
 once. The row's lock keeps the listener's own transactions out, so no claim is needed, and no run of it is lost.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.reading import BlocksRead
-from ctrip.blockchain.verifying import agreeing, refuted, verify
+from ctrip.blockchain.recounting import recounted
+from ctrip.blockchain.verifying import agreeing, verify
 from ctrip.context import Context
 from ctrip.database import coverage, cursors, finality, loops, payments, refused_transfers, rereading, transfers
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.chains import Chain
 from ctrip.domain.loops import LoopKind
-from ctrip.domain.processing import Difference, difference
+from ctrip.domain.rereading import Difference, Facts, difference, facts_of, place_of
 from ctrip.domain.scanning import BlockRange, Header
-from ctrip.domain.transfers import Transfer
+from ctrip.domain.transfers import Sighting, Transfer
 from ctrip.errors import BlockVanished
 from ctrip.log import get_logger
+from ctrip.runs import issued
 
-Compared = Callable[[Session, Collection[int]], Sequence[Transfer]]
+Compared = Callable[[Connection, Collection[int]], Sequence[Transfer]]
 """Returns the stored transfers of some blocks that what was read is compared with."""
 log = get_logger()
 
 
 @dataclass(frozen=True)
 class Corrected:
-    """What was put right, and the ids of the webhooks that are due now because of it."""
+    """The transfers that were missed and those that were none, and the ids of the webhooks due now because of them."""
 
-    found: Difference
+    stored: tuple[Transfer, ...]
+    orphaned: tuple[Transfer, ...]
     delivery_ids: tuple[str, ...]
 
 
@@ -52,13 +55,16 @@ class Noted:
 
 @dataclass(frozen=True)
 class _Heard:
-    """What other endpoints said of a difference: the ids of the strangers that none has, the places of what is there.
+    """What other endpoints said of a difference: the strangers that are false, the facts that are false or borne out.
 
-    `agreed` are old blocks that are others than was read before, and that another endpoint has as well.
+    `there` is what most of them show in the place of what is false. `agreed` are old blocks that are others than was
+    read before, and that another endpoint has as well.
     """
 
     refuted: frozenset[str] = frozenset()
-    borne_out: frozenset[tuple[object, ...]] = frozenset()
+    denied: frozenset[Facts] = frozenset()
+    borne_out: frozenset[Facts] = frozenset()
+    there: Mapping[str, Sequence[Sighting]] = field(default_factory=dict)
     agreed: frozenset[bytes] = frozenset()
 
 
@@ -78,21 +84,22 @@ def put_right(
     `touched` are assessed in any case. Raises BlockVanished where other blocks were read before, NodeUnavailable where
     another endpoint has other ones, NotFound where the chain has no listener.
     """
-    compared_with, concerned, found = compared_with or _all_of(chain), set(touched), Difference()
+    compared_with, concerned = compared_with or _all_of(chain), set(touched)
+    came, went = list[Transfer](), list[Transfer]()
     heard = _Heard() if read is None else _hear(ctx, chain, read, compared_with, keep_lease=keep_lease)
     with ctx.sessions.begin() as session:
         loops.lock(session, loops.loop_name(LoopKind.LISTENER, chain.chain_id))
         if read is not None:
-            found, changed = _store(ctx, session, chain, read, heard=heard, compared_with=compared_with)
-            concerned |= {each.payment_id for each in changed}
+            came, went = _store(ctx, session, chain, read, heard=heard, compared_with=compared_with)
+            concerned |= {each.payment_id for each in (*came, *went)}
         delivery_ids = _assess(ctx, session, chain, concerned)
         if noted is not None and read is not None:
             _note(session, chain, noted, endpoint=read.endpoint)
-    for each in found.missing:
+    for each in came:
         log.warning("missed_transfer_stored", chain=chain.name, block=each.block_number, token=hex_text(each.token))
-    for stranger in found.strangers:
-        log.warning("false_transfer_orphaned", chain=chain.name, transfer_id=stranger.id)
-    return Corrected(found, tuple(delivery_ids))
+    for each in went:
+        log.warning("false_transfer_orphaned", chain=chain.name, transfer_id=each.id)
+    return Corrected(tuple(came), tuple(went), tuple(delivery_ids))
 
 
 def all_of(read: BlocksRead) -> Noted:
@@ -101,23 +108,13 @@ def all_of(read: BlocksRead) -> Noted:
     return Noted(BlockRange(first.number, last.number), parent_hash=first.parent_hash, last_hash=last.hash)
 
 
-def issued(ctx: Context) -> Callable[[set[bytes]], set[bytes]]:
-    """Return what asks Postgres which addresses are ours."""
-
-    def ours(addresses: set[bytes]) -> set[bytes]:
-        with ctx.sessions.begin() as session:
-            return transfers.issued(session, addresses)
-
-    return ours
-
-
 def _all_of(chain: Chain) -> Compared:
     return lambda session, numbers: rereading.readable(session, chain, numbers=numbers)
 
 
-def _note(session: Session, chain: Chain, noted: Noted, *, endpoint: str) -> None:
+def _note(session: Connection, chain: Chain, noted: Noted, *, endpoint: str) -> None:
     """Note blocks as read for the assets that lack some of them: what was right stays as it is here too."""
-    tokens = [token.address for token in chain.tokens] if noted.tokens is None else noted.tokens
+    tokens = chain.assets if noted.tokens is None else noted.tokens
     coverage.extend(
         session,
         chain.chain_id,
@@ -137,22 +134,23 @@ def _hear(
     with ctx.sessions.begin() as session:
         found, others = _compare(session, chain, read, compared_with)
         missing = transfers.of_sightings(session, chain, found.missing, endpoint=read.endpoint, new_id=ctx.new_id)
-        cursor = cursors.find(session, chain.chain_id)
+        ours = cursors.headers(session, chain.chain_id)
     if others and not agreeing(client, others, told_by=read.endpoint, keep_lease=keep_lease):
         raise _other_than_read(chain, others[0])
-    hashes = {header.hash for header in read.headers}
-    strangers = [each for each in found.strangers if each.block_hash in hashes]
-    false = [
-        *(each for each in found.strangers if each.block_hash not in hashes),
-        *refuted(client, strangers, keep_lease=keep_lease),
-    ]
-    _dispute(client, read, kept=set(found.strangers) - set(false))
-    read_block = -1 if cursor is None else cursor.read_block
+    read_block = ours[-1].number if ours else -1
     deep = [each for each in missing if each.block_number <= read_block - each.required + 1]
-    borne_out = verify(client, deep, keep_lease=keep_lease).borne_out
+    words = verify(client, deep, ours=ours, keep_lease=keep_lease)
+    hashes = {header.hash for header in read.headers}
+    contested = [each for each in found.strangers if each.block_hash in hashes]
+    contested += [each for each in deep if each.id in words.contradicted]
+    recount = recounted(client, contested, issued=issued(ctx), keep_lease=keep_lease)
+    false = {each.id for each in recount.false} | {each.id for each in found.strangers if each.block_hash not in hashes}
+    _dispute(client, read, kept=[each for each in found.strangers if each.id not in false])
     return _Heard(
-        refuted=frozenset(each.id for each in false),
-        borne_out=frozenset(_place(each) for each in deep if each.id in borne_out),
+        refuted=frozenset(false),
+        denied=frozenset(facts_of(each) for each in missing if each.id in false),
+        borne_out=frozenset(facts_of(each) for each in deep if each.id in words.borne_out),
+        there=recount.there,
         agreed=frozenset(header.hash for header in others),
     )
 
@@ -164,35 +162,43 @@ def _dispute(client: ChainClient, read: BlocksRead, *, kept: Collection[Transfer
 
 
 def _store(
-    ctx: Context, session: Session, chain: Chain, read: BlocksRead, *, heard: _Heard, compared_with: Compared
-) -> tuple[Difference, list[Transfer]]:
+    ctx: Context, session: Connection, chain: Chain, read: BlocksRead, *, heard: _Heard, compared_with: Compared
+) -> tuple[list[Transfer], list[Transfer]]:
     """Orphan first, then store: a transaction that stands in another block by now is canonical once.
 
-    Returns what differed and was put right, and the transfers that came and went.
+    Returns the transfers that came, and those that went.
     """
     found, others = _compare(session, chain, read, compared_with)
     for header in others:
         if header.hash not in heard.agreed:
             raise _other_than_read(chain, header)
-    strangers = tuple(each for each in found.strangers if each.id in heard.refuted)
-    transfers.orphan(session, [transfer.id for transfer in strangers])
     refused_transfers.store(session, chain.chain_id, read.failed, endpoint=read.endpoint)
-    if not found.missing:
-        return Difference(strangers=strangers), list(strangers)
-    rereading.check_not_elsewhere(session, chain, found.missing)
-    stored = transfers.store_sightings(session, chain, found.missing, endpoint=read.endpoint, new_id=ctx.new_id)
-    there = rereading.readable(session, chain, numbers={each.block_number for each in stored})
-    finality.mark_verified(session, [each.id for each in there if _place(each) in heard.borne_out])
-    return Difference(found.missing, strangers), [*strangers, *stored]
+    if not found:
+        return [], []
+    false = [each for each in found.strangers if each.id in heard.refuted]
+    transfers.orphan(session, [each.id for each in false])
+    missing = [each for each in found.missing if facts_of(each) not in heard.denied]
+    rereading.check_not_elsewhere(session, chain, missing)
+    told = [(read.endpoint, missing), *heard.there.items()]
+    came = rereading.store_missing(session, chain, told, instead_of=false, new_id=ctx.new_id)
+    there = rereading.readable(session, chain, numbers={each.block_number for each in came})
+    finality.mark_verified(session, [each.id for each in there if facts_of(each) in heard.borne_out])
+    return came, false
 
 
 def _compare(
-    session: Session, chain: Chain, read: BlocksRead, compared_with: Compared
+    session: Connection, chain: Chain, read: BlocksRead, compared_with: Compared
 ) -> tuple[Difference, list[Header]]:
     """Return how the rows differ from blocks, and which of the blocks are others than the rows know. BlockVanished."""
     others = rereading.check_canonical(session, chain, read.headers)
     numbers = {header.number for header in read.headers}
-    return difference(compared_with(session, numbers), read.sightings, blocks=numbers), others
+    found = difference(compared_with(session, numbers), read.sightings, blocks=numbers)
+    places = {place_of(each) for each in found.missing}
+    # What stands in the place of what is missing is a stranger too, of whatever payment it is.
+    standing = rereading.readable(session, chain, numbers=numbers) if places else []
+    known = {each.id for each in found.strangers}
+    beside = [each for each in standing if place_of(each) in places and each.id not in known]
+    return Difference(found.missing, (*found.strangers, *beside)), others
 
 
 def _other_than_read(chain: Chain, header: Header) -> BlockVanished:
@@ -201,11 +207,7 @@ def _other_than_read(chain: Chain, header: Header) -> BlockVanished:
     )
 
 
-def _place(of: Transfer) -> tuple[object, ...]:
-    return of.block_hash, of.tx_hash, of.log_index
-
-
-def _assess(ctx: Context, session: Session, chain: Chain, concerned: set[str]) -> list[str]:
+def _assess(ctx: Context, session: Connection, chain: Chain, concerned: set[str]) -> list[str]:
     if not concerned:
         return []
     touched = concerned | finality.settle_finality(session, chain.chain_id)

@@ -6,14 +6,14 @@
 A crash goes on with the span at hand. What was right stays as it is, without an event.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from datetime import timedelta
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.history import first_block_since, hits_in
+from ctrip.blockchain.history import Hits, first_block_since, hits_in
 from ctrip.blockchain.reading import BlocksRead, read_blocks
 from ctrip.context import Context
 from ctrip.database import evidence, payments, rereading
@@ -24,12 +24,14 @@ from ctrip.domain.evidence import evidence_object, explain
 from ctrip.domain.jobs import Done, Facts, Later, Outcome
 from ctrip.domain.loops import Tick
 from ctrip.domain.payments import Payment
-from ctrip.domain.processing import Course, Difference, course, difference
+from ctrip.domain.processing import Course, course
+from ctrip.domain.rereading import difference
 from ctrip.domain.scanning import BlockRange, Cursor
 from ctrip.domain.transfers import Transfer
 from ctrip.errors import NotFound
 from ctrip.runs import JobRun, run_job
-from ctrip.services.rereading.correcting import put_right
+from ctrip.services.rereading.believing import of_our_chain
+from ctrip.services.rereading.correcting import Corrected, put_right
 
 SHOWN = 100
 """The most rows of a kind that the evidence in a result holds."""
@@ -84,32 +86,36 @@ def _process_span(job: JobRun, client: ChainClient, payment: Payment, now: Cours
     span = now.span()
     with job.ctx.sessions.begin() as session:
         stored = _stored(session, payment, client.chain, numbers=set(span))
-    wanted = set(span) if now.reads_whole else _blocks_with_logs(job, client, payment, span)
+    hits = [] if now.reads_whole else list(_hits(job, client, payment, span))
+    wanted = set(span) if now.reads_whole else {number for each in hits for number in each.numbers}
     wanted |= {transfer.block_number for transfer in stored}
-    found = Difference()
+    came = went = 0
     for read in read_blocks(
-        client, wanted, issued=lambda addresses: addresses & {payment.address}, keep_lease=job.keep_lease
+        client,
+        wanted,
+        issued=lambda addresses: addresses & {payment.address},
+        keep_lease=job.keep_lease,
+        check=of_our_chain(job.ctx, client.keeping(job.keep_lease), hits=hits),
     ):
         differs = difference(stored, read.sightings, blocks={header.number for header in read.headers})
         if differs or read.failed:
-            differs = _correct(job, payment, client.chain, read)
-        found = Difference(found.missing + differs.missing, found.strangers + differs.strangers)
-    return now.after(span, blocks_read=len(wanted), stored=len(found.missing), orphaned=len(found.strangers))
+            corrected = _correct(job, payment, client.chain, read)
+            came, went = came + len(corrected.stored), went + len(corrected.orphaned)
+    return now.after(span, blocks_read=len(wanted), stored=came, orphaned=went)
 
 
-def _blocks_with_logs(job: JobRun, client: ChainClient, payment: Payment, span: BlockRange) -> set[int]:
-    found = hits_in(
+def _hits(job: JobRun, client: ChainClient, payment: Payment, span: BlockRange) -> Iterator[Hits]:
+    return hits_in(
         client,
         span,
-        tokens=[token.address for token in client.chain.tokens if not token.is_native],
+        tokens=client.chain.contracts,
         recipients=[payment.address],
         issued=lambda addresses: addresses & {payment.address},
         keep_lease=job.keep_lease,
     )
-    return {number for hits in found for number in hits.numbers}
 
 
-def _correct(job: JobRun, payment: Payment, chain: Chain, read: BlocksRead | None = None) -> Difference:
+def _correct(job: JobRun, payment: Payment, chain: Chain, read: BlocksRead | None = None) -> Corrected:
     """Make the rows say what these blocks hold for the payment, and assess it."""
     corrected = put_right(
         job.ctx,
@@ -120,10 +126,10 @@ def _correct(job: JobRun, payment: Payment, chain: Chain, read: BlocksRead | Non
         keep_lease=job.keep_lease,
     )
     job.delivery_ids += corrected.delivery_ids
-    return corrected.found
+    return corrected
 
 
-def _stored(session: Session, payment: Payment, chain: Chain, *, numbers: Collection[int]) -> list[Transfer]:
+def _stored(session: Connection, payment: Payment, chain: Chain, *, numbers: Collection[int]) -> list[Transfer]:
     return [each for each in rereading.readable(session, chain, numbers=numbers) if each.payment_id == payment.id]
 
 

@@ -17,7 +17,9 @@ from ctrip.database import audit_log, coverage, cursors, loops, rereading
 from ctrip.domain.loops import LoopKind
 from ctrip.domain.scanning import BlockRange, Cursor, split
 from ctrip.errors import BlockVanished, Conflict, InvalidValue, NodeRefused, NotFound
-from ctrip.services.rereading.correcting import all_of, issued, put_right
+from ctrip.runs import issued
+from ctrip.services.rereading.believing import of_our_chain
+from ctrip.services.rereading.correcting import all_of, put_right
 
 SPAN = 10
 """Blocks that are read and compared as one; see the listener's own catching up."""
@@ -53,15 +55,22 @@ def rescan_chain(ctx: Context, name: str, *, first: int, last: int, by: str) -> 
 
 def _rescan(ctx: Context, client: ChainClient, wanted: BlockRange) -> Generator[Rescanned]:
     chain, now = client.chain, Rescanned(wanted.first)
-    spans = read_spans(client, split([wanted], most=SPAN), issued=issued(ctx), keep_lease=lambda: None)
+    # An endpoint that has left the chain is passed over, and the next one is asked.
+    spans = read_spans(
+        client,
+        split([wanted], most=SPAN),
+        issued=issued(ctx),
+        keep_lease=lambda: None,
+        check=of_our_chain(ctx, client),
+    )
     for read in itertools.chain.from_iterable(spans):
-        found = put_right(ctx, chain, read, noted=all_of(read)).found
+        corrected = put_right(ctx, chain, read, noted=all_of(read))
         # The spans come in their order.
         now = Rescanned(
             next_block=read.headers[-1].number + 1,
             blocks=now.blocks + len(read.headers),
-            transfers_stored=now.transfers_stored + len(found.missing),
-            transfers_orphaned=now.transfers_orphaned + len(found.strangers),
+            transfers_stored=now.transfers_stored + len(corrected.stored),
+            transfers_orphaned=now.transfers_orphaned + len(corrected.orphaned),
         )
         yield now
     _begin_earlier(ctx, client, wanted)

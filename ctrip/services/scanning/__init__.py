@@ -12,18 +12,17 @@ from datetime import timedelta
 
 from ctrip import metrics
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.forks import check_shared
-from ctrip.blockchain.matching import Issued
 from ctrip.blockchain.reading import Reading, read_step
 from ctrip.context import Context
-from ctrip.database import cursors, limits, transfers
+from ctrip.database import cursors, limits
 from ctrip.domain.jobs import Done, Facts, Failed, Later, Outcome
 from ctrip.domain.loops import LoopKind, Tick
-from ctrip.domain.scanning import Cursor, Header, tags_to_ask
+from ctrip.domain.scanning import Cursor, tags_to_ask
 from ctrip.errors import ReorgTooDeep
 from ctrip.log import get_logger
-from ctrip.runs import JobRun, Run, run_job, run_loop, run_loop_for
+from ctrip.runs import JobRun, Run, issued, run_job, run_loop, run_loop_for
 from ctrip.services.scanning.catching_up import CaughtUp, catch_up, is_far_behind
+from ctrip.services.scanning.sharing import check_deep, may_expire, stored
 from ctrip.services.scanning.starting import start_chain
 from ctrip.services.scanning.storing import Move, move_cursor, orphan, store_blocks, store_verdicts, tell, tell_reorg
 from ctrip.services.scanning.verifying import Verdicts, is_more_due, verify_due
@@ -112,64 +111,36 @@ def _scan(run: Run) -> Step:
 
 
 def _scan_with(run: Run, client: ChainClient) -> Step:
-    with run.ctx.sessions.begin() as session:
-        position = cursors.position(session, run.chain.chain_id)
+    position = run.position
     if position is None:
         return _start(run, client)
     cursor = position.cursor
     if cursor.stopped_reason is not None:
         return _stopped(cursor, cursor.stopped_reason)
     if is_far_behind(cursor, head_block=cursor.head_block, reorg_window=run.chain.reorg_window):
-        caught_up = catch_up(run, client, position, issued=_issued(run.ctx))
+        caught_up = catch_up(run, client, position, issued=issued(run.ctx))
         if caught_up is not None:
             return _caught_up(cursor, caught_up)
     try:
         reading = read_step(
             client,
             position.newest,
-            window=lambda: _window(run),
+            window=lambda: stored(run),
             expected=cursor.head_block - cursor.read_block,
             tags=tags_to_ask(run.chain, cursor),
-            issued=_issued(run.ctx),
+            issued=issued(run.ctx),
             keep_lease=run.keep_lease,
         )
     except ReorgTooDeep as error:
         return _stop(run, cursor, error)
-    _check_shared(run, client, position.newest, reading)
+    check_deep(run, client, position.newest, reading)
+    is_timed = may_expire(run, client, position, reading)
     verdicts = Verdicts()
     if position.has_unverified:
-        verdicts = verify_due(run, client, up_to=reading.base.number, head=reading.tip.number)
-    return _store(run, cursor=cursor, reading=reading, verdicts=verdicts)
-
-
-def _check_shared(run: Run, client: ChainClient, newest: Header, reading: Reading) -> None:
-    """Now and then have a block borne out that is half of the reorg window deep.
-
-    No honest endpoints differ there, and what is wrong can still be followed back.
-    """
-    window = run.chain.reorg_window
-    every = max(1, window // 4)
-    if len(client.endpoints) == 1 or reading.is_reorg or newest.number // every == reading.tip.number // every:
-        return
-    deep = [header for header in _window(run) if header.number <= newest.number - window // 2]
-    if deep:
-        check_shared(client, deep[-1], told_by=reading.blocks.endpoint)
-        run.keep_lease()
-
-
-def _window(run: Run) -> list[Header]:
-    with run.ctx.sessions.begin() as session:
-        return cursors.headers(session, run.chain.chain_id)
-
-
-def _issued(ctx: Context) -> Issued:
-    """Return what asks Postgres which addresses are ours: an address stored before it was shown is always seen."""
-
-    def issued(addresses: set[bytes]) -> set[bytes]:
-        with ctx.sessions.begin() as session:
-            return transfers.issued(session, addresses)
-
-    return issued
+        newest = reading.blocks.headers
+        told_by = reading.blocks.endpoint if newest else None
+        verdicts = verify_due(run, client, up_to=reading.base.number, newest=newest, told_by=told_by)
+    return _store(run, cursor=cursor, reading=reading, verdicts=verdicts, is_timed=is_timed)
 
 
 def _start(run: Run, client: ChainClient) -> Step:
@@ -177,16 +148,16 @@ def _start(run: Run, client: ChainClient) -> Step:
     return Step(timedelta(0), from_block=first.number + 1, to_block=first.number, head_block=head.number)
 
 
-def _store(run: Run, *, cursor: Cursor, reading: Reading, verdicts: Verdicts) -> Step:
+def _store(run: Run, *, cursor: Cursor, reading: Reading, verdicts: Verdicts, is_timed: bool) -> Step:
     """Store a reading and everything that follows from it, in one fenced transaction."""
     # A node may tell of a head whose blocks it does not tell yet: that is no reason to ask without a pause.
     is_more_there = reading.tip.number < reading.head_block and bool(reading.blocks.headers)
     with run.storing() as session:
         touched = orphan(session, run, reading.base) if reading.is_reorg else set()
         found = store_blocks(session, run, reading.blocks)
-        touched |= store_verdicts(session, verdicts)
+        touched |= store_verdicts(session, run, verdicts)
         to = Move(reading.base, reading.tip, reading.head_block, reading.tags)
-        move_cursor(session, run, cursor, to, touched=touched)
+        move_cursor(session, run, cursor, to, touched=touched, may_expire=is_timed)
         is_at_once = is_more_there or is_more_due(found, verdicts.borne_out, head=reading.tip.number)
         again_in = timedelta(0) if is_at_once else run.chain.poll
         run.release(session, again_in=again_in)

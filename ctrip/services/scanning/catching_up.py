@@ -19,6 +19,7 @@ from ctrip.database.cursors import Position
 from ctrip.domain.scanning import BlockRange, Cursor, Header, split
 from ctrip.errors import BlockVanished, ChainError
 from ctrip.runs import Run
+from ctrip.services.scanning.sharing import young_after
 from ctrip.services.scanning.storing import Move, move_cursor, store_blocks, store_verdicts, tell
 from ctrip.services.scanning.verifying import verify_due
 
@@ -30,11 +31,12 @@ TURN = timedelta(seconds=5)
 
 @dataclass(frozen=True)
 class CaughtUp:
-    """How far a turn came: to the block `newest`, `transfers` found, and the head by which it went."""
+    """How far a turn came: to the block `newest` of `endpoint`, `transfers` found, and the head by which it went."""
 
     cursor: Cursor
     newest: Header
     head: Header
+    endpoint: str | None = None
     transfers: int = 0
 
 
@@ -94,20 +96,24 @@ def _store(run: Run, client: ChainClient, at: CaughtUp, linked: Sequence[BlocksR
     if not linked:
         return at
     newest, whole = linked[-1].headers[-1], joined(linked)
-    check_shared(client, newest, told_by=linked[-1].endpoint)
-    run.keep_lease()
+    for each in whole:
+        # The hash of the last one speaks for all before it, the latest time for all times.
+        last, latest = each.headers[-1], max(each.headers, key=lambda header: (header.time, header.number))
+        wanted = [last] if latest == last else [latest, last]
+        heard = client.keeping(run.keep_lease)
+        check_shared(heard, wanted, told_by=each.endpoint, young_after=lambda: young_after(run))
     with run.storing() as session:
         found = [store_blocks(session, run, blocks) for blocks in whole]
         cursor = move_cursor(session, run, at.cursor, Move(at.newest, newest, at.head.number))
     for blocks, transfers_found in zip(whole, found, strict=True):
         tell(run, blocks, transfers_found)
-    return CaughtUp(cursor, newest, at.head, at.transfers + sum(map(len, found)))
+    return CaughtUp(cursor, newest, at.head, linked[-1].endpoint, at.transfers + sum(map(len, found)))
 
 
 def _verified(run: Run, client: ChainClient, at: CaughtUp) -> CaughtUp:
     """Have borne out what is deep enough by now: what was paid long ago need not wait for the whole gap."""
-    verdicts = verify_due(run, client, up_to=at.newest.number, head=at.newest.number)
+    verdicts = verify_due(run, client, up_to=at.newest.number, told_by=at.endpoint)
     with run.storing() as session:
-        touched = store_verdicts(session, verdicts)
+        touched = store_verdicts(session, run, verdicts)
         move_cursor(session, run, at.cursor, Move(at.newest, at.newest, at.head.number), touched=touched)
     return at

@@ -1,9 +1,14 @@
 """A chain's first block: at its head, or where the first address was issued, whichever is older."""
 
+from datetime import datetime
+
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.forks import check_shared
 from ctrip.blockchain.history import first_block_since
+from ctrip.blockchain.reading import of_any
 from ctrip.database import cursors, rereading
 from ctrip.domain.coverage import SKEW
+from ctrip.domain.forks import LEAST_PATIENCE
 from ctrip.domain.scanning import Header, is_linked
 from ctrip.errors import BlockVanished
 from ctrip.log import get_logger
@@ -15,28 +20,42 @@ log = get_logger()
 def start_chain(run: Run, client: ChainClient) -> tuple[Header, Header]:
     """Begin a chain. Returns the block that reading goes on from, and the head.
 
-    Money may be at any issued address on any chain that is listed later, so it is read from the first address on.
+    Money may be at any issued address on any chain that is listed later, so it is read from the first address on. All
+    is told by one endpoint, and borne out by another: what one alone tells may be too late a block, or none at all.
     """
-    head = client.head()
-    first = _first_block(run, client, head)
-    # The headers before it are kept too: a reorg may take the first block at once.
-    window = range(max(0, first - run.chain.reorg_window), first + 1)
-    found = client.headers(window)
-    headers = [found[number] for number in sorted(found)]
-    if len(headers) != len(window) or not is_linked(headers[1:], parent_hash=headers[0].hash):
-        raise BlockVanished(f"blocks of {run.chain.name} moved while they were read")
+    with run.ctx.sessions.begin() as session:
+        issued_at = rereading.first_issued_at(session)
+    since = None if issued_at is None else issued_at - SKEW
+    headers, head = of_any(client, lambda pinned: _headers(run, client, pinned, since=since), keep_lease=run.keep_lease)
     with run.storing() as session:
         cursors.start(session, run.chain.chain_id, headers[-1], head_block=head.number)
         cursors.store_headers(session, run.chain.chain_id, headers)
-    log.info("chain_started", chain=run.chain.name, block=first, head_block=head.number)
+    log.info("chain_started", chain=run.chain.name, block=headers[-1].number, head_block=head.number)
     return headers[-1], head
 
 
-def _first_block(run: Run, client: ChainClient, head: Header) -> int:
-    """Return the newest block that is older than every address that was issued."""
-    with run.ctx.sessions.begin() as session:
-        issued_at = rereading.first_issued_at(session)
-    if issued_at is None or issued_at - SKEW > head.time:
-        return head.number
-    since = first_block_since(client, issued_at - SKEW, low=0, high=head.number, keep_lease=run.keep_lease)
-    return max(0, since - 1)
+def _headers(
+    run: Run, client: ChainClient, pinned: ChainClient, *, since: datetime | None
+) -> tuple[list[Header], Header]:
+    """Return the first block, after the headers before it: a reorg may take it at once. And the head."""
+    head, window = pinned.head(), run.chain.reorg_window
+    run.keep_lease()
+    # Of blocks above this one honest endpoints may still differ, and times there are not borne out.
+    deep = max(0, head.number - window // 2)
+    first = head.number if since is None else min(deep, _last_before(run, pinned, since, head))
+    numbers = [*range(max(0, first - window), first + 1)]
+    found = pinned.headers([*numbers, deep])
+    headers = [found[number] for number in numbers if number in found]
+    if len(headers) < len(numbers) or deep not in found or not is_linked(headers[1:], parent_hash=headers[0].hash):
+        raise BlockVanished(f"blocks of {run.chain.name} moved while they were read")
+    wanted = [found[number] for number in sorted({min(first, deep), deep})]
+    young_after = run.ctx.now() - LEAST_PATIENCE
+    heard = client.keeping(run.keep_lease)
+    check_shared(heard, wanted, told_by=pinned.endpoint or "", young_after=lambda: young_after)
+    return headers, head
+
+
+def _last_before(run: Run, pinned: ChainClient, since: datetime, head: Header) -> int:
+    """Return the newest block that is older than a moment."""
+    after = first_block_since(pinned, since, low=0, high=head.number, keep_lease=run.keep_lease)
+    return max(0, after - 1)

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip import metrics
 from ctrip.blockchain.reading import BlocksRead, Reading
-from ctrip.database import coverage, cursors, finality, moves, payments, refused_transfers, sweeps, transfers
+from ctrip.database import coverage, cursors, finality, moves, payments, refused_transfers, rereading, sweeps, transfers
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.finality import Finality
 from ctrip.domain.scanning import BlockRange, Cursor, Header
@@ -30,7 +30,7 @@ class Move:
     tags: Mapping[Finality, Header] = field(default_factory=dict)
 
 
-def store_blocks(session: Session, run: Run, blocks: BlocksRead) -> list[Transfer]:
+def store_blocks(session: Connection, run: Run, blocks: BlocksRead) -> list[Transfer]:
     """Store linked blocks and the transfers in them. They count when the cursor has passed them."""
     if not blocks.headers:
         return []
@@ -41,7 +41,7 @@ def store_blocks(session: Session, run: Run, blocks: BlocksRead) -> list[Transfe
     coverage.extend(
         session,
         chain.chain_id,
-        tokens=[token.address for token in chain.tokens],
+        tokens=chain.assets,
         read=BlockRange(first.number, last.number),
         parent_hash=first.parent_hash,
         last_hash=last.hash,
@@ -50,7 +50,7 @@ def store_blocks(session: Session, run: Run, blocks: BlocksRead) -> list[Transfe
     return found
 
 
-def orphan(session: Session, run: Run, ancestor: Header) -> set[str]:
+def orphan(session: Connection, run: Run, ancestor: Header) -> set[str]:
     """Take back what the blocks above the common ancestor did. Returns the payments concerned."""
     chain_id = run.chain.chain_id
     touched = transfers.orphan_after(session, chain_id, ancestor.number)
@@ -61,19 +61,34 @@ def orphan(session: Session, run: Run, ancestor: Header) -> set[str]:
     return touched
 
 
-def store_verdicts(session: Session, verdicts: Verdicts) -> set[str]:
-    """Store what other endpoints said of transfers. Returns the payments of those that are none."""
+def store_verdicts(session: Connection, run: Run, verdicts: Verdicts) -> set[str]:
+    """Store what other endpoints said of transfers. Returns the payments of those that are none, and of the true ones.
+
+    Blocks that were read are never read again, so what is there instead of a false transfer is stored with that.
+    """
     finality.mark_verified(session, verdicts.borne_out)
     finality.put_back(session, verdicts.not_told)
-    if verdicts.refuted:
-        transfers.orphan(session, [transfer.id for transfer in verdicts.refuted])
-    return {transfer.payment_id for transfer in verdicts.refuted}
+    if not verdicts.refuted:
+        return set()
+    transfers.orphan(session, [transfer.id for transfer in verdicts.refuted])
+    there = rereading.store_missing(
+        session, run.chain, verdicts.there.items(), instead_of=verdicts.refuted, new_id=run.ctx.new_id
+    )
+    return {transfer.payment_id for transfer in (*verdicts.refuted, *there)}
 
 
-def move_cursor(session: Session, run: Run, cursor: Cursor, move: Move, *, touched: Collection[str] = ()) -> Cursor:
+def move_cursor(
+    session: Connection,
+    run: Run,
+    cursor: Cursor,
+    move: Move,
+    *,
+    touched: Collection[str] = (),
+    may_expire: bool = True,
+) -> Cursor:
     """Move the cursor on, and let the facts decide for every payment that this touches, those of `touched` too.
 
-    Returns the cursor where it stands then.
+    Unless it `may_expire`, no deadline is looked at. Returns the cursor where it stands then.
     """
     chain, chain_id = run.chain, run.chain.chain_id
     moved = cursors.advance(
@@ -86,7 +101,8 @@ def move_cursor(session: Session, run: Run, cursor: Cursor, move: Move, *, touch
         tags=move.tags,
     )
     passed = BlockRange(move.base.number + 1, move.to.number)
-    concerned = {*touched, *moves.settle(session, chain_id, passed, most=DEADLINES_PER_STEP)}
+    most = DEADLINES_PER_STEP if may_expire else 0
+    concerned = {*touched, *moves.settle(session, chain_id, passed, most=most)}
     run.delivery_ids += payments.reassess(
         session, concerned, chains=run.ctx.settings.chains_by_id, new_id=run.ctx.new_id
     )

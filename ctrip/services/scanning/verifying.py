@@ -1,14 +1,16 @@
-"""What is about to be final is borne out by another endpoint first; what every endpoint takes back is no transfer."""
+"""What is about to be final is borne out by another endpoint first; what most of them deny is no transfer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.verifying import refuted, verify
-from ctrip.database import finality
-from ctrip.domain.transfers import Transfer
+from ctrip.blockchain.recounting import recounted
+from ctrip.blockchain.verifying import verify
+from ctrip.database import cursors, finality
+from ctrip.domain.scanning import Header
+from ctrip.domain.transfers import Sighting, Transfer
 from ctrip.log import get_logger
-from ctrip.runs import Run
+from ctrip.runs import Run, issued
 
 MOST_AT_ONCE = 500
 """Transfers of one step; a lease is held meanwhile."""
@@ -19,33 +21,42 @@ log = get_logger()
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The ids of transfers that were borne out just now, the transfers that no endpoint knows any more, and the rest.
+    """The ids of transfers that were borne out just now, the transfers that most endpoints deny, and the rest.
 
-    That is by ids too: it was asked for in vain, and is asked for again after all others.
+    That is by ids too: it was asked for in vain, and is asked for again after all others. `there` is what most of them
+    show in the blocks of those that are denied, by one that does.
     """
 
     borne_out: Sequence[str] = ()
     refuted: Sequence[Transfer] = ()
     not_told: Sequence[str] = ()
+    there: Mapping[str, Sequence[Sighting]] = field(default_factory=dict)
 
 
-def verify_due(run: Run, client: ChainClient, *, up_to: int, head: int) -> Verdicts:
-    """Ask other endpoints for the transfers of blocks `up_to` one that have their confirmations at block `head`.
+def verify_due(
+    run: Run, client: ChainClient, *, up_to: int, newest: Sequence[Header] = (), told_by: str | None
+) -> Verdicts:
+    """Ask other endpoints for the transfers of stored blocks, `up_to` one, that have their confirmations.
 
-    What nobody bears out, because endpoints are away, behind or of another mind, is asked again at the next steps,
-    after what was not asked for as long; and what a reorg is about to take is not asked at all.
+    They have them at the `newest` blocks, which `told_by` told of just now and which go on from block `up_to`. What
+    nobody bears out, because endpoints are away, behind or of another mind, is asked again at the next steps, after
+    what was not asked for as long; and what a reorg is about to take is not asked at all.
     """
+    chain_id, head = run.chain.chain_id, newest[-1].number if newest else up_to
     with run.ctx.sessions.begin() as session:
-        due = finality.to_verify(session, run.chain.chain_id, up_to=up_to, head=head, limit=MOST_AT_ONCE)
+        due = finality.to_verify(session, chain_id, up_to=up_to, head=head, limit=MOST_AT_ONCE)
+        stored = cursors.headers(session, chain_id) if due else []
     if not due:
         return Verdicts()
-    heard = verify(client, due, keep_lease=run.keep_lease)
+    ours = [*(header for header in stored if header.number <= up_to), *newest]
+    heard = verify(client, due, ours=ours, told_by=told_by, keep_lease=run.keep_lease)
     contested = [transfer for transfer in due if transfer.id in heard.contradicted][:MOST_REFUTED]
-    false = refuted(client, contested, keep_lease=run.keep_lease)
-    for transfer in false:
+    recount = recounted(client, contested, issued=issued(run.ctx), keep_lease=run.keep_lease)
+    for transfer in recount.false:
         log.warning("false_transfer_orphaned", chain=run.chain.name, transfer_id=transfer.id)
-    known = {*heard.borne_out, *(transfer.id for transfer in false)}
-    return Verdicts(heard.borne_out, false, [transfer.id for transfer in due if transfer.id not in known])
+    known = {*heard.borne_out, *(transfer.id for transfer in recount.false)}
+    not_told = [transfer.id for transfer in due if transfer.id not in known]
+    return Verdicts(heard.borne_out, recount.false, not_told, recount.there)
 
 
 def is_more_due(found: Sequence[Transfer], verified: Sequence[str], *, head: int) -> bool:

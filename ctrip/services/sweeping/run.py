@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip import metrics, runs
 from ctrip.blockchain.client import ChainClient
@@ -50,7 +50,7 @@ class Run:
         """The chain that is swept."""
         return self.loop.chain
 
-    def storing(self) -> AbstractContextManager[Session]:
+    def storing(self) -> AbstractContextManager[Connection]:
         """Open a transaction that writes only while this run still owns the loop. Raises LostFence."""
         return self.loop.storing()
 
@@ -58,7 +58,7 @@ class Run:
         """Renew the claim's lease when a good part of it is over. Raises LostFence."""
         self.loop.keep_lease()
 
-    def reassess(self, session: Session, payment_ids: Iterable[str]) -> None:
+    def reassess(self, session: Connection, payment_ids: Iterable[str]) -> None:
         """Let payments follow from what this transaction stored about their sweeps."""
         chains, new_id = self.ctx.settings.chains_by_id, self.ctx.new_id
         self.loop.delivery_ids += payments.reassess(session, set(payment_ids), chains=chains, new_id=new_id)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.blockchain import erc20
 from ctrip.blockchain.decoding import Receipt
@@ -72,7 +72,7 @@ def _failure(run: Run, intent: Intent, *, attempt: Attempt, receipt: Receipt) ->
     return "no Transfer of the amount in its logs"
 
 
-def _finish(session: Session, intent: Intent, *, attempt: Attempt, failure: str | None) -> None:
+def _finish(session: Connection, intent: Intent, *, attempt: Attempt, failure: str | None) -> None:
     gas_cost = intent.gas_cost or 0
     own_coin = 0
     if intent.kind is IntentKind.SWEEP:

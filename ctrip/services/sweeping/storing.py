@@ -1,6 +1,6 @@
 """Where a signature becomes a row: one transaction checks what was decided, takes the nonce, signs and stores."""
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip.database import cursors, intents, signers, sweep_queues
 from ctrip.database.sweep_queues import InFlight, Waiting
@@ -79,7 +79,7 @@ def store_topup(run: Run, sweep: Intent, *, amount: int) -> None:
     run.tell("topup_planned", sweep, topup_id=topup_id, amount=str(amount))
 
 
-def _check(run: Run, session: Session, waiting: Waiting, *, block: tuple[int, bytes] | None) -> None:
+def _check(run: Run, session: Connection, waiting: Waiting, *, block: tuple[int, bytes] | None) -> None:
     """Raise Overtaken unless everything still is as it was decided on."""
     intent, chain_id = waiting.intent, run.chain.chain_id
     _lock(session, intent)
@@ -92,12 +92,12 @@ def _check(run: Run, session: Session, waiting: Waiting, *, block: tuple[int, by
         raise Overtaken
 
 
-def _lock(session: Session, intent: Intent) -> None:
+def _lock(session: Connection, intent: Intent) -> None:
     if intents.lock(session, [intent.id]).get(intent.id) != intent:
         raise Overtaken
 
 
-def _nonce(session: Session, intent: Intent, *, used: int) -> int:
+def _nonce(session: Connection, intent: Intent, *, used: int) -> int:
     if intent.nonce is not None:
         if used > intent.nonce:
             raise Overtaken  # one of its attempts has landed
@@ -142,7 +142,7 @@ def _sign(run: Run, intent: Intent, decided: Sign, *, index: int, nonce: int, nu
     )
 
 
-def _store(run: Run, session: Session, intent: Intent, *, attempt: Attempt, nonce: int) -> None:
+def _store(run: Run, session: Connection, intent: Intent, *, attempt: Attempt, nonce: int) -> None:
     intents.add_attempt(session, intent, attempt, nonce=nonce, recipient=_recipient(run, intent))
     if intent.state is IntentState.HELD:
         run.reassess(session, [intent.payment_id])

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from ctrip import runs
-from ctrip.database import cursors
 from ctrip.errors import MisconfiguredError
 from ctrip.services.sweeping.following import follow
 from ctrip.services.sweeping.funding import sign_topups
@@ -21,11 +20,9 @@ def tick(loop: runs.Run, *, first: Callable[[Run], None] | None = None) -> list[
     ctx, chain_id = loop.ctx, loop.chain.chain_id
     if ctx.signer is None:
         raise MisconfiguredError("this process holds no keys: sweeps are the sweeper's alone")
-    with ctx.sessions.begin() as session:
-        cursor = cursors.find(session, chain_id)
-    if cursor is None or cursor.stopped_reason is not None:
+    if loop.position is None or loop.position.cursor.stopped_reason is not None:
         return []
-    run = Run(loop, client=ctx.clients[chain_id], signer=ctx.signer, cursor=cursor)
+    run = Run(loop, client=ctx.clients[chain_id], signer=ctx.signer, cursor=loop.position.cursor)
     if first is not None:
         first(run)
     plan(run)

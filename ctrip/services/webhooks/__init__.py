@@ -15,7 +15,7 @@ import random
 import time
 from datetime import datetime, timedelta
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip import metrics
 from ctrip.context import Box, Context
@@ -149,7 +149,7 @@ class _Run:
         _tell(claim, attempt, result)
         return recorded
 
-    def _leave(self, session: Session, claim: Claim, *, is_held: bool, was_slow: bool) -> None:
+    def _leave(self, session: Connection, claim: Claim, *, is_held: bool, was_slow: bool) -> None:
         """Let somebody else go on at the origin; a slow one stands back while others want its place in the lane."""
         if was_slow and self._poster.slow_lane.is_wanted:
             webhook_attempts.put_off(session, claim.origin)
@@ -157,7 +157,7 @@ class _Run:
             self._comes_next = webhook_attempts.hand_on(session, claim.origin, is_held=is_held)
 
     def _judge(
-        self, session: Session, claim: Claim, attempt: Attempt, result: Outcome, *, recorded: Recorded, at: datetime
+        self, session: Connection, claim: Claim, attempt: Attempt, result: Outcome, *, recorded: Recorded, at: datetime
     ) -> None:
         """Draw the conclusions of an attempt for its endpoint, and for what else is on its way there."""
         last = attempt.error or f"HTTP {attempt.status_code}"
@@ -174,7 +174,7 @@ class _Run:
             )
             bury(self._ctx, session, ended, reason=DeadReason.ENDPOINT_DISABLED, last=last)
 
-    def _note_failure(self, session: Session, failed: Endpoint, attempt: Attempt, *, url: str, at: datetime) -> None:
+    def _note_failure(self, session: Connection, failed: Endpoint, attempt: Attempt, *, url: str, at: datetime) -> None:
         endpoint = webhook_endpoints.lock(session, failed.id)
         # An endpoint that was moved during the attempt is not at fault for what its former URL answers.
         if not endpoint.is_open or endpoint.url != url:
@@ -186,7 +186,7 @@ class _Run:
             log.warning("webhook_endpoint_disabled", endpoint_id=endpoint.id, reason=str(reason))
             self._close(session, changed)
 
-    def _close(self, session: Session, endpoint: Endpoint) -> None:
+    def _close(self, session: Connection, endpoint: Endpoint) -> None:
         """End a first batch of what is on its way to a closed endpoint; the rest when the turn is over."""
         end_batch(self._ctx, session, endpoint)
         self._closed = endpoint

@@ -2,12 +2,12 @@
 
 from functools import partial
 
-from sqlalchemy import event
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from ctrip import metrics
 from ctrip.context import Context
 from ctrip.database import dead_letters, emails, webhook_endpoints, webhook_schedules
+from ctrip.database.engine import after_commit
 from ctrip.domain.dead_letters import Reason, row_died
 from ctrip.domain.emails import EmailKind, endpoint_disabled
 from ctrip.domain.ids import Prefix
@@ -27,7 +27,7 @@ def end_the_rest(ctx: Context, endpoint: Endpoint) -> None:
                 return
 
 
-def end_batch(ctx: Context, session: Session, endpoint: Endpoint) -> int:
+def end_batch(ctx: Context, session: Connection, endpoint: Endpoint) -> int:
     """End deliveries to a closed endpoint. Letters tell of them where we gave it up; its owner knows what it closed."""
     ended = webhook_schedules.end_pending(session, endpoint.id, limit=END_BATCH)
     if endpoint.was_given_up:
@@ -41,7 +41,7 @@ def end_batch(ctx: Context, session: Session, endpoint: Endpoint) -> int:
     return len(ended)
 
 
-def bury(ctx: Context, session: Session, dead: list[Delivery], *, reason: DeadReason, last: str) -> None:
+def bury(ctx: Context, session: Connection, dead: list[Delivery], *, reason: DeadReason, last: str) -> None:
     """Store the dead letters of deliveries that were given up. `last` says what happened last."""
     died_at = webhook_schedules.clock(session)
     for delivery in dead:
@@ -56,10 +56,10 @@ def bury(ctx: Context, session: Session, dead: list[Delivery], *, reason: DeadRe
         )
         dead_letters.add(session, letter, letter_id=ctx.new_id(Prefix.DEAD_LETTER))
     # A transaction that is rolled back leaves no letters, and the next run counts those that it stores instead.
-    event.listen(session, "after_commit", partial(_count, len(dead), reason), once=True)
+    after_commit(session, partial(_count, len(dead), reason))
 
 
-def write_to_owner(ctx: Context, session: Session, endpoint: Endpoint, *, reason: DisabledReason) -> None:
+def write_to_owner(ctx: Context, session: Connection, endpoint: Endpoint, *, reason: DisabledReason) -> None:
     """Write to the owner of an endpoint that it was disabled, where there is an address."""
     recipient = webhook_endpoints.owner_email(session, endpoint)
     if recipient is not None:
@@ -73,6 +73,6 @@ def write_to_owner(ctx: Context, session: Session, endpoint: Endpoint, *, reason
         )
 
 
-def _count(letters: int, reason: DeadReason, _: Session) -> None:
+def _count(letters: int, reason: DeadReason) -> None:
     if letters:
         metrics.DEAD_LETTERS.labels(queue=QUEUE, actor=ACTOR, reason=str(reason)).inc(letters)

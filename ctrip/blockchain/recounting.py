@@ -1,0 +1,67 @@
+"""Every endpoint is heard on transfers that one tells of and another denies: what each has in their blocks.
+
+Where an endpoint's block shows nothing in the place of a transfer, its receipts must deny it as well: a node that keeps
+no old logs leaves out what was there.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.matching import Issued
+from ctrip.blockchain.reading import read_blocks
+from ctrip.blockchain.verifying import Word, words_of
+from ctrip.domain.forks import Voice
+from ctrip.domain.rereading import Recount, Telling, place_of, recount
+from ctrip.domain.transfers import Transfer
+from ctrip.errors import BlockVanished, NodeRefused, NodeUnavailable
+
+_VOICES = {Word.BORNE_OUT: Voice.KEPT, Word.CONTRADICTED: Voice.GONE, Word.NOT_TOLD: Voice.SILENT}
+
+
+def recounted(
+    client: ChainClient, contested: Sequence[Transfer], *, issued: Issued, keep_lease: Callable[[], None]
+) -> Recount:
+    """Ask each endpoint for the blocks of contested transfers, whole, and weigh what they tell.
+
+    Who goes on telling of what most deny is distrusted.
+    """
+    if not contested:
+        return Recount()
+    client = client.keeping(keep_lease)
+    tellings = {
+        endpoint: _telling(client, endpoint, contested, issued=issued, keep_lease=keep_lease)
+        for endpoint in client.endpoints
+    }
+    found = recount(contested, tellings)
+    for endpoint in found.liars:
+        with suppress(NodeUnavailable):
+            _alone(client, endpoint).distrust("receipt", f"{len(found.false)} transfer(s) that most others deny")
+    return found
+
+
+def _telling(
+    client: ChainClient,
+    endpoint: str,
+    contested: Sequence[Transfer],
+    *,
+    issued: Issued,
+    keep_lease: Callable[[], None],
+) -> Telling | None:
+    try:
+        alone = _alone(client, endpoint)
+        numbers = {transfer.block_number for transfer in contested}
+        read = list(read_blocks(alone, numbers, issued=issued, keep_lease=keep_lease))
+    except (BlockVanished, NodeRefused, NodeUnavailable):
+        return None
+    hashes = frozenset(header.hash for each in read for header in each.headers)
+    sightings = tuple(sighting for each in read for sighting in each.sightings)
+    places = {place_of(each) for each in sightings}
+    lacking = [each for each in contested if each.block_hash in hashes and place_of(each) not in places]
+    words = words_of(alone, lacking) if lacking else {}
+    return Telling(hashes, sightings, {transfer_id: _VOICES[word] for transfer_id, word in words.items()})
+
+
+def _alone(client: ChainClient, endpoint: str) -> ChainClient:
+    """Return a client of this endpoint. Raises NodeUnavailable."""
+    return client.pinned(avoiding=set(client.endpoints) - {endpoint})
