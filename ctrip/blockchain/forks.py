@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.others import others
+from ctrip.blockchain.others import alone, others
 from ctrip.domain.forks import Verdict, Voice, voice_of, voice_on, weigh
 from ctrip.domain.scanning import Header
 from ctrip.errors import ChainError, NodeUnavailable
@@ -54,7 +54,7 @@ def check_shared(
     """
     if len(client.endpoints) == 1:
         return
-    teller, gone, behind = _alone(client, told_by), 0, 0
+    teller, gone, behind = alone(client, told_by), 0, 0
     for other in others(client, teller):
         try:
             head, there = other.head_and_headers([header.number for header in headers])
@@ -81,7 +81,7 @@ def borne_out_time(
     `told_by` told of it just now; None where it was stored, for whoever told of it then may tell something else now.
     Where no second one tells, what one tells is believed. Raises NodeUnavailable where they differ.
     """
-    teller, against, behind = None if told_by is None else _alone(client, told_by), 0, False
+    teller, against, behind = None if told_by is None else alone(client, told_by), 0, False
     told = Counter([] if teller is None else [header.time])
     for other in others(client, teller or client) if len(client.endpoints) > 1 else ():
         try:
@@ -104,10 +104,6 @@ def borne_out_time(
     if votes == 1 and behind and time > young_after():
         return None
     return replace(header, time=time)
-
-
-def _alone(client: ChainClient, endpoint: str) -> ChainClient:
-    return client.pinned(avoiding=set(client.endpoints) - {endpoint})
 
 
 def _refused(

@@ -9,6 +9,11 @@ MOST_TRIED = 8
 """How many others are tried at the most, as long as they do not say what is looked for."""
 
 
+def alone(client: ChainClient, endpoint: str) -> ChainClient:
+    """Return a client of this endpoint. Raises NodeUnavailable where it fails."""
+    return client.pinned(avoiding=set(client.endpoints) - {endpoint})
+
+
 def others(client: ChainClient, pinned: ChainClient) -> Iterator[ChainClient]:
     """Yield a client of each of the other endpoints that do not fail, the best one first, MOST_TRIED at the most.
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.matching import Issued
+from ctrip.blockchain.others import alone
 from ctrip.blockchain.reading import read_blocks
 from ctrip.blockchain.verifying import Word, words_of
 from ctrip.domain.forks import Voice
@@ -36,7 +37,7 @@ def recounted(
     found = recount(contested, tellings)
     for endpoint in found.liars:
         with suppress(NodeUnavailable):
-            _alone(client, endpoint).distrust("receipt", f"{len(found.false)} transfer(s) that most others deny")
+            alone(client, endpoint).distrust("receipt", f"{len(found.false)} transfer(s) that most others deny")
     return found
 
 
@@ -49,19 +50,14 @@ def _telling(
     keep_lease: Callable[[], None],
 ) -> Telling | None:
     try:
-        alone = _alone(client, endpoint)
+        only = alone(client, endpoint)
         numbers = {transfer.block_number for transfer in contested}
-        read = list(read_blocks(alone, numbers, issued=issued, keep_lease=keep_lease))
+        read = list(read_blocks(only, numbers, issued=issued, keep_lease=keep_lease))
     except (BlockVanished, NodeRefused, NodeUnavailable):
         return None
     hashes = frozenset(header.hash for each in read for header in each.headers)
     sightings = tuple(sighting for each in read for sighting in each.sightings)
     places = {place_of(each) for each in sightings}
     lacking = [each for each in contested if each.block_hash in hashes and place_of(each) not in places]
-    words = words_of(alone, lacking) if lacking else {}
+    words = words_of(only, lacking) if lacking else {}
     return Telling(hashes, sightings, {transfer_id: _VOICES[word] for transfer_id, word in words.items()})
-
-
-def _alone(client: ChainClient, endpoint: str) -> ChainClient:
-    """Return a client of this endpoint. Raises NodeUnavailable."""
-    return client.pinned(avoiding=set(client.endpoints) - {endpoint})

@@ -36,6 +36,7 @@ from ctrip.blockchain.decoding import (
 from ctrip.blockchain.depth import Depth
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
 from ctrip.blockchain.forms import decoded
+from ctrip.blockchain.others import alone
 from ctrip.blockchain.transport import Call, Reply
 from ctrip.domain.addresses import COIN_LOGGER, NATIVE, hex_text
 from ctrip.domain.scanning import Header
@@ -126,23 +127,18 @@ def agreeing(client: ChainClient, headers: Sequence[Header], *, told_by: str, ke
         if endpoint == told_by:
             continue
         try:
-            alone = _alone(client, endpoint)
-            there = alone.headers([header.number for header in headers])
+            only = alone(client, endpoint)
+            there = only.headers([header.number for header in headers])
         except (NodeRefused, NodeUnavailable):
             continue
         keep_lease()
         for header in headers:
             if header.number in there and there[header.number].hash != header.hash:
                 detail = f"another block {header.number} than {told_by} has"
-                alone.dispute("fork", detail)
+                only.dispute("fork", detail)
                 raise NodeUnavailable(f"{endpoint} told of {detail}")
         found += len(there) == len(headers)
     return found
-
-
-def _alone(client: ChainClient, endpoint: str) -> ChainClient:
-    """Return a client of this endpoint. Raises NodeUnavailable."""
-    return client.pinned(avoiding=set(client.endpoints) - {endpoint})
 
 
 def _witnesses(client: ChainClient, endpoint: str | None) -> Iterator[ChainClient]:
