@@ -49,7 +49,8 @@ endif
 LANE = $(BIN)/pytest -q -m "not chaos"
 # These start and kill whole processes and wait for them; the others keep a core busy meanwhile. Ports of their own.
 # All that needs the running stack is in one lane: it takes seconds to start, and a third of a core while it runs.
-WORKER_TESTS = tests/actors tests/local tests/outbound tests/test_startup_refusals.py tests/test_lies.py
+WORKER_TESTS = tests/actors tests/local tests/outbound tests/test_startup_refusals.py tests/test_lies.py \
+	$(wildcard tests/services/test_webhook*.py) tests/services/test_relay.py tests/test_money_rules.py
 STACK_TESTS = tests/ops tests/local/test_stack.py tests/test_walk.py tests/test_admin_walk.py tests/test_secrets.py \
 	tests/services/test_catching_up.py tests/services/test_contested_blocks.py tests/test_faults.py \
 	tests/web tests/cli tests/test_reorgs.py tests/test_forged_tokens.py tests/test_honest_heads.py
