@@ -1,24 +1,29 @@
 """What a head costs: CPU and requests for each block that arrives alone, and the CPU of six chains at once.
 
-`python -m bench.scan_head one NODE CHAIN_ID` and `… six CHAIN_ID…` are the listener's process. What Postgres uses for
-the six chains is told beside them.
+`python -m bench.scan_head ours NODE CHAIN_ID` and `… six CHAIN_ID…` are the listener's process. Beside them stand what
+Postgres uses for the six chains, and what the same heads cost two others: `plain` is the scanner of web3.py, `bare` a
+program that asks our two requests and builds Python's objects of the answers, and nothing else.
 """
 
 import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
+import orjson
+import urllib3
 import yaml
 
 from bench.costs import peak_mb
 from bench.scan_blocks import FIRST_BLOCK, SyntheticChain
+from bench.scan_bodies import LISTED
 from bench.scan_node import Node
 from bench.scan_ours import read_block
+from bench.scan_plain import plain
 from bench.scan_world import Place, World, chain_row, run, start_chains
 from ctrip.bootstrap import bootstrap
-from ctrip.context import Context
 from ctrip.services.scanning import scan_chain
 from ctrip.settings import Role
 
@@ -50,11 +55,13 @@ def measure_heads(world: World) -> dict[str, float]:
     for chain_id in _QUIET:
         world.node.begin(chain_id, payees=0)
     environment = _environment(world, place)
-    with_hits = _one(world, PAID, environment)
+    with_hits = _one("ours", world, PAID, environment)
     place.check(FIRST_BLOCK + 1, FIRST_BLOCK + BLOCKS)
-    without = _one(world, ALONE, environment)
+    without = _one("ours", world, ALONE, environment)
+    others = {what: _one(what, world, ALONE, environment)["cpu_ms"] for what in ("bare", "plain")}
     return {
         **{f"head_{name}": value for name, value in without.items()},
+        **{f"head_{what}_cpu_ms": cpu_ms for what, cpu_ms in others.items()},
         **{f"head_3_hits_{name}": value for name, value in with_hits.items()},
         **_six(world, environment),
     }
@@ -69,9 +76,9 @@ def _environment(world: World, place: Place) -> dict[str, str]:
     return world.environment(place.url, file)
 
 
-def _one(world: World, chain_id: int, environment: dict[str, str]) -> dict[str, float]:
+def _one(what: str, world: World, chain_id: int, environment: dict[str, str]) -> dict[str, float]:
     """Let blocks arrive one by one."""
-    told = run("bench.scan_head", "one", world.node.port, chain_id, environment=environment)
+    told = run("bench.scan_head", what, world.node.port, chain_id, environment=environment)
     blocks = BLOCKS - WARM
     return {
         "cpu_ms": round(1000 * told["cpu_s"] / blocks, 2),
@@ -99,28 +106,76 @@ def _six(world: World, environment: dict[str, str]) -> dict[str, float]:
 
 def main() -> None:
     what, *arguments = sys.argv[1:]
-    ctx = bootstrap(Role.LISTENER)
-    told = _arriving(ctx, *map(int, arguments)) if what == "one" else _growing(ctx, *map(int, arguments))
+    told = _growing(*map(int, arguments)) if what == "six" else _arriving(what, *map(int, arguments))
     print(json.dumps(told))
 
 
-def _arriving(ctx: Context, port: int, chain_id: int) -> dict[str, Any]:
+def _arriving(what: str, port: int, chain_id: int) -> dict[str, Any]:
     node, cpu_s = Node(port), 0.0
+    read = {"ours": _ours, "bare": _bare, "plain": _plain}[what](node.url(chain_id), chain_id)
     for number in range(FIRST_BLOCK + 1, FIRST_BLOCK + 1 + BLOCKS):
         if number == FIRST_BLOCK + 1 + WARM:
             cpu_s = 0.0
             node.asked(chain_id)
         node.set_head(chain_id, number)
+        cpu_s += read(number)
+    asked = node.asked(chain_id)
+    return {"cpu_s": cpu_s, "requests": asked.requests, "calls": asked.calls}
+
+
+def _ours(_: str, chain_id: int) -> Callable[[int], float]:
+    """Return what reads a head by the listener's loop, and says how many seconds of CPU it took."""
+    ctx = bootstrap(Role.LISTENER)
+
+    def read(number: int) -> float:
+        cpu_s = 0.0
         while read_block(ctx, chain_id) < number:
             began = time.process_time()
             tick = scan_chain(ctx, chain_id)
             cpu_s += time.process_time() - began
             time.sleep(tick.again_in.total_seconds() if tick.again_in else 0.01)
-    asked = node.asked(chain_id)
-    return {"cpu_s": cpu_s, "requests": asked.requests, "calls": asked.calls}
+        return cpu_s
+
+    return read
 
 
-def _growing(ctx: Context, *chain_ids: int) -> dict[str, Any]:
+def _plain(url: str, _: int) -> Callable[[int], float]:
+    return _paced(lambda number: plain(url, [number], set()))
+
+
+def _bare(url: str, _: int) -> Callable[[int], float]:
+    pool = urllib3.PoolManager()
+
+    def results(*calls: tuple[str, list[object]]) -> list[Any]:
+        asked = [
+            {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+            for number, (method, params) in enumerate(calls)
+        ]
+        answer = pool.request("POST", url, body=orjson.dumps(asked), headers={"Content-Type": "application/json"})
+        return [reply["result"] for reply in orjson.loads(answer.data)]
+
+    def read(number: int) -> None:
+        latest, block = ("eth_getBlockByNumber", ["latest", False]), ("eth_getBlockByNumber", [hex(number), True])
+        block_hash = results(latest, block)[1]["hash"]
+        results(("eth_getLogs", [{"blockHash": block_hash, "address": list(LISTED)}]))
+
+    return _paced(read)
+
+
+def _paced(read: Callable[[int], object]) -> Callable[[int], float]:
+    """Rest before each head as long as our loop does: a program that was idle has cold caches."""
+
+    def timed(number: int) -> float:
+        time.sleep(POLL_S)
+        began = time.process_time()
+        read(number)
+        return time.process_time() - began
+
+    return timed
+
+
+def _growing(*chain_ids: int) -> dict[str, Any]:
+    ctx = bootstrap(Role.LISTENER)
     over, at_head = threading.Event(), threading.Semaphore(0)
 
     def listen(chain_id: int) -> None:

@@ -23,12 +23,12 @@ from ctrip.context import Context
 from ctrip.database import cursors, loops, schema
 from ctrip.database.engine import make_engine
 from ctrip.domain.loops import LoopKind
-from ctrip.domain.scanning import Header
+from ctrip.domain.scanning import Header, Move
 from ctrip.domain.transfers import Sighting
 from ctrip.local.children import is_ready, spawn, stop
 from ctrip.local.postgres import embedded_postgres
 from ctrip.runs import Run, run_loop
-from ctrip.services.scanning.storing import Move, move_cursor, store_blocks
+from ctrip.services.scanning.storing import move_cursor, store_blocks
 from ctrip.settings import Role
 from tests.waiting import wait_until
 

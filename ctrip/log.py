@@ -3,10 +3,27 @@
 import logging
 import re
 import sys
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
-import structlog
+
+@contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """Have a module not be found where it is not loaded yet."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+# It loads rich where it can, to draw tracebacks on terminals: 5 MB in each process, which writes lines of JSON.
+with _absent("rich"):
+    import structlog
 
 SECRET_PATTERN = "|".join(
     (

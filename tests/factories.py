@@ -18,7 +18,7 @@ from ctrip.domain.chains import Chain, SweepRules, Token
 from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix, make_id
 from ctrip.domain.payments import Payment, Standing
-from ctrip.domain.scanning import BlockRange, Header
+from ctrip.domain.scanning import BlockRange, Header, Move
 from ctrip.domain.sweeps import IntentKind, IntentState
 from ctrip.domain.transfers import NATIVE_LOG_INDEX, Source, Transfer, TransferStatus
 
@@ -241,5 +241,5 @@ def read_to(
         )
     cursor = cursors.find(session, chain.chain_id)
     assert cursor is not None
-    cursors.advance(session, cursor, base=header(after), to=tip, head_block=tip.number, window=chain.reorg_window)
+    cursors.advance(session, cursor, Move(header(after), tip, tip.number), window=chain.reorg_window)
     return finality.settle_finality(session, chain.chain_id)

@@ -1,8 +1,9 @@
 """Nodes that are wrong about blocks themselves: they make some up, tell other times, or come no further."""
 
+import json
 from typing import Any, ClassVar
 
-from tests.node_faults import Fault, Json, Surroundings, fake_hash
+from tests.node_faults import Answer, Fault, Json, Surroundings, fake_hash
 
 
 class MadeUpBlocks(Fault):
@@ -71,6 +72,14 @@ class EarlyTimes(WrongTimes):
     """The right blocks, two hours too early."""
 
     seconds = -7200
+
+
+class EarlyAtFirst(EarlyTimes):
+    """Two hours too early where it is asked for one block, or two; true where it is asked for many at once."""
+
+    def answer(self, body: bytes) -> Answer:
+        asked = json.loads(body)
+        return Fault(self.around).answer(body) if isinstance(asked, list) and len(asked) > 3 else super().answer(body)
 
 
 class Stuck(Fault):

@@ -5,6 +5,7 @@ from typing import Any
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
 from ctrip.domain.addresses import hex_text
 from tests.node_bends import Bent
+from tests.node_blocks import EarlyTimes, MadeUpBlocks, ManyMadeUpBlocks, Stuck, WrongTimes
 from tests.node_faults import (
     BatchLimited,
     Broken,
@@ -288,4 +289,9 @@ FAULTS: tuple[type[Fault], ...] = (
     ForgedCoin,
     Richer,
     Fork,
+    MadeUpBlocks,
+    ManyMadeUpBlocks,
+    WrongTimes,
+    EarlyTimes,
+    Stuck,
 )

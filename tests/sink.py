@@ -43,9 +43,15 @@ class Sink:
         events = {r.event["id"]: r.event for r in list(self.received) if _payment_id(r.event) == payment_id}
         return [event["type"] for event in sorted(events.values(), key=lambda e: e["data"]["payment"]["version"])]
 
-    def wait_for(self, payment_id: str, types: list[str], *, within_s: float) -> None:
-        """Wait until exactly these event types came for a payment."""
-        wait_until(lambda: self.types(payment_id) == types, within_s=within_s, what=f"every event of {payment_id} came")
+    def wait_for(
+        self, payment_id: str, types: list[str], *, within_s: float, evidence: Callable[[], str] = lambda: ""
+    ) -> None:
+        """Wait until exactly these event types came for a payment; what fails shows the `evidence`."""
+        wait_until(
+            lambda: self.types(payment_id) == types,
+            within_s=within_s,
+            what=lambda: f"{payment_id} is told {types}, but came {self.types(payment_id)}\n{evidence()}",
+        )
 
     def __enter__(self) -> "Sink":
         sink = self

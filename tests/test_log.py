@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -109,3 +110,9 @@ def test_what_is_below_the_level_is_not_written(lines: io.StringIO) -> None:
     get_logger().info("normal")
     get_logger().warning("tomorrow")
     assert [line["event"] for line in read(lines)] == ["tomorrow"]
+
+
+def test_a_process_that_only_logs_loads_nothing_that_draws_on_terminals() -> None:
+    program = "import sys; import ctrip.log; print(*sys.modules); import rich.table"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"rich", "pygments"} & set(ran.stdout.split())

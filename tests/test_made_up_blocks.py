@@ -1,8 +1,9 @@
 """One node alone that makes up blocks or times: nobody is paid or expired by it, and no honest node stops a chain."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,15 +11,19 @@ import pytest
 import sqlalchemy as sa
 
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.endpoint import MAX_REST_S
+from ctrip.blockchain.rpc import RpcPool
+from ctrip.blockchain.transport import Clock
 from ctrip.context import Context
 from ctrip.database.models import chain_cursors, chain_headers
 from ctrip.database.models import coverage as coverage_rows
+from ctrip.domain.forks import LEAST_PATIENCE
 from ctrip.domain.payments import Payment, Status, Timing
 from ctrip.services.audit import audit
 from ctrip.services.scanning import scan_chain
 from tests.devchain import ETHER, USDC, DevChain
 from tests.lying_node import LyingNode, Window
-from tests.node_blocks import EarlyTimes, MadeUpBlocks, ManyMadeUpBlocks, Stuck, WrongTimes
+from tests.node_blocks import EarlyAtFirst, EarlyTimes, MadeUpBlocks, ManyMadeUpBlocks, Stuck, WrongTimes
 from tests.node_faults import Down, Fault, HeadBack, Pruned
 from tests.services.test_inflows import Contracts
 from tests.world import World
@@ -33,12 +38,12 @@ def worlds(ctx: Context, anvil: DevChain) -> Iterator[Worlds]:
     """Make a world that is read through so many nodes."""
     with ExitStack() as stack:
 
-        def make(count: int, **changes: Any) -> tuple[World, list[LyingNode]]:
+        def make(count: int, clock: Clock = time.monotonic, **changes: Any) -> tuple[World, list[LyingNode]]:
             nodes = [stack.enter_context(closing(LyingNode(anvil.url))) for _ in range(count)]
             urls = tuple(node.url for node in nodes)
             chain = replace(ctx.settings.chains[0], rpc_urls=urls, reorg_window=WINDOW)
             settings = replace(ctx.settings, chains=(chain,))
-            clients = {chain.chain_id: ChainClient(chain)}
+            clients = {chain.chain_id: ChainClient(chain, pool=RpcPool(chain, clock=clock))}
             return World(replace(ctx, settings=settings, clients=clients, **changes), anvil), nodes
 
         yield make
@@ -123,6 +128,30 @@ def test_one_node_does_not_lead_the_listener_further_than_a_reorg_may_go_back(
     assert audit(world.ctx) == []
 
 
+@pytest.mark.parametrize("fault", [Stuck, Down])
+def test_a_chain_that_stands_still_is_not_led_away_while_no_other_node_can_tell(
+    worlds: Worlds, anvil: DevChain, fault: type[Fault]
+) -> None:
+    watch = Watch()
+    world, nodes = worlds(2, clock=watch, now=later)
+    last_real = anvil.mine(3)
+    world.scan()
+    be(nodes[0], ManyMadeUpBlocks)
+    be(nodes[1], fault)
+    scan(world, 3)
+    watch.ahead_s += LEAST_PATIENCE.total_seconds() / 2
+    scan(world, 3)
+    assert world.cursor().read_block < last_real + WINDOW
+    for node in nodes:
+        node.heal()
+    watch.ahead_s += MAX_REST_S
+    asked = world.ask(ETHER)
+    anvil.pay(asked.address, ETHER)
+    anvil.mine(8)
+    world.scan()
+    assert (world.stopped_reason(), status(world, asked)) == (None, {Status.CONFIRMED})
+
+
 def test_a_chain_does_not_begin_among_blocks_that_one_node_made_up(worlds: Worlds, anvil: DevChain) -> None:
     world, nodes = worlds(2)
     last_real = anvil.mine(3)
@@ -132,9 +161,10 @@ def test_a_chain_does_not_begin_among_blocks_that_one_node_made_up(worlds: World
     assert world.cursor().start_block == last_real, "another one was asked"
 
 
+@pytest.mark.parametrize("lies", [EarlyTimes, EarlyAtFirst])
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_chain_does_not_begin_at_a_block_whose_time_one_node_made_up(
-    worlds: Worlds, anvil: DevChain, count: int
+    worlds: Worlds, anvil: DevChain, count: int, lies: type[Fault]
 ) -> None:
     world, nodes = worlds(count)
     anvil.mine(40, seconds_apart=60)
@@ -142,7 +172,7 @@ def test_a_chain_does_not_begin_at_a_block_whose_time_one_node_made_up(
     anvil.pay(asked.address, ETHER)
     anvil.mine(40, seconds_apart=60)
     forget(world)
-    be(nodes[0], EarlyTimes)
+    be(nodes[0], lies)
     with world.ctx.sessions.begin() as session:
         session.execute(sa.text("UPDATE deposit_addresses SET created_at = :at"), {"at": asked.created_at})
     scan(world, 1)
@@ -189,7 +219,7 @@ def test_a_time_that_one_node_made_up_while_nobody_waited_ends_no_later_payment(
     be(nodes[0], WrongTimes)
     scan(world)
     nodes[0].heal()
-    asked, unpaid = world.ask(ETHER), world.ask(ETHER)
+    asked, unpaid, short = world.ask(ETHER), world.ask(ETHER), world.ask(ETHER, expires_in_s=600)
     anvil.pay(asked.address, ETHER)
     anvil.mine(2)
     scan(world, 12)
@@ -197,6 +227,9 @@ def test_a_time_that_one_node_made_up_while_nobody_waited_ends_no_later_payment(
     anvil.mine()
     scan(world)
     assert (world.events(asked), world.events(unpaid)) == (["created", "detected", "confirmed"], ["created"])
+    anvil.mine(3, seconds_apart=700)
+    scan(world, 12)
+    assert (world.events(short), world.events(unpaid)) == (["created", "expired"], ["created"])
 
 
 def test_money_that_came_late_is_not_on_time_because_one_node_says_so(worlds: Worlds, anvil: DevChain) -> None:
@@ -217,8 +250,18 @@ def test_money_that_came_late_is_not_on_time_because_one_node_says_so(worlds: Wo
 
 
 def later() -> datetime:
-    """Long after all blocks of a test: none of them is young."""
+    """Long after all blocks of a test: by its own time none of them is young."""
     return datetime.now().astimezone() + timedelta(hours=10)
+
+
+@dataclass
+class Watch:
+    """A clock that is turned on."""
+
+    ahead_s: float = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s
 
 
 @pytest.mark.parametrize(
@@ -229,7 +272,8 @@ def later() -> datetime:
 def test_nodes_that_are_stuck_behind_pruned_or_away_stop_no_chain_and_no_deadline(
     worlds: Worlds, anvil: DevChain, faults: tuple[type[Fault], ...]
 ) -> None:
-    world, nodes = worlds(1 + len(faults), now=later)
+    watch = Watch()
+    world, nodes = worlds(1 + len(faults), clock=watch, now=later)
     unpaid = world.ask(ETHER, expires_in_s=60)
     for node, fault in zip(nodes[1:], faults, strict=True):
         be(node, fault)
@@ -237,6 +281,8 @@ def test_nodes_that_are_stuck_behind_pruned_or_away_stop_no_chain_and_no_deadlin
     anvil.pay(asked.address, ETHER)
     for _ in range(4):
         anvil.mine(WINDOW // 2, seconds_apart=60)
+        scan(world, 1)
+        watch.ahead_s += 60 * WINDOW // 4  # by now the first one has told of these blocks for long
         world.scan()
     assert world.cursor().read_block == anvil.block_number()
     assert world.events(unpaid) == ["created", "expired"]

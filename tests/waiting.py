@@ -8,8 +8,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], *, within_s: float, every_s: float = 0.05, what: str = "") -> T:
-    """Return the first truthy answer of `condition`; fail where there is none within `within_s`."""
+def wait_until(
+    condition: Callable[[], T], *, within_s: float, every_s: float = 0.05, what: str | Callable[[], str] = ""
+) -> T:
+    """Return the first truthy answer of `condition`; fail with `what` was waited for where none came in `within_s`."""
     deadline = time.monotonic() + within_s
     pause = threading.Event()
     while True:
@@ -17,5 +19,6 @@ def wait_until(condition: Callable[[], T], *, within_s: float, every_s: float = 
         if answer:
             return answer
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within_s} s: {what or condition}; last answer: {answer!r}")
+            missed = what() if callable(what) else what or condition
+            raise AssertionError(f"not within {within_s} s: {missed}; last answer: {answer!r}")
         pause.wait(every_s)

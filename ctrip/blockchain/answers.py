@@ -7,13 +7,14 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 _MAX_HEAD_BYTES = 2**16
 """Of a status line with all headers, those of answers for the time being included."""
-_SOME = 2**16
+_RECEIVE_BYTES = 2**16
+"""How much is taken from a connection at once."""
 _LEAST_STATUS, _LEAST_FINAL_STATUS = 100, 200
 _VERSIONS = ("1.0", "1.1")
-_GZIP = 31
+_GZIP_WBITS = 31
 """How zlib says that data has gzip's header."""
-_PACKED_PIECE = 2**12
-"""A byte unpacks to 1032 at the most, so this to 4 MiB."""
+_GZIP_CHUNK_BYTES = 2**12
+"""How much is unpacked at once: a byte becomes 1032 at the most, so this 4 MiB."""
 
 Receive = Callable[[int], bytes]
 """Returns what comes next, so many bytes at the most, and nothing at the end. It may raise OSError."""
@@ -35,18 +36,19 @@ class Answer:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._heard = _Heard()
+        self._parsed = _ParsedResponse()
         left = _MAX_HEAD_BYTES
-        while not self._heard.has_head:
-            left -= self._hear()
-            if left < 0:
+        while not self._parsed.has_head:
+            if left == 0:
                 raise NoAnswer
-        self.status, self.headers = self._heard.status, self._heard.headers
+            # What comes of the body with the head counts nowhere: the head has ended then.
+            left -= self._hear(min(left, _RECEIVE_BYTES))
+        self.status, self.headers = self._parsed.status, self._parsed.headers
 
     @property
     def is_over(self) -> bool:
         """True where it was read whole, and its connection may carry another one."""
-        return self._heard.is_whole and self._heard.goes_on
+        return self._parsed.is_whole and self._parsed.goes_on
 
     def body(self, buffer: bytearray, *, most: int) -> memoryview | None:
         """Return the body, unpacked, which is in `buffer`; None where it is larger than `most`."""
@@ -67,28 +69,28 @@ class Answer:
 
     def _pieces(self) -> Iterator[bytes]:
         """Yield the body as it comes."""
-        heard = self._heard
+        parsed = self._parsed
         while True:
-            yield from heard.pieces
-            heard.pieces.clear()
-            if heard.is_whole:
+            yield from parsed.pieces
+            parsed.pieces.clear()
+            if parsed.is_whole:
                 return
             try:
-                self._hear()
+                self._hear(_RECEIVE_BYTES)
             except CutShort:
-                if heard.has_end:
+                if parsed.has_end:
                     raise
                 return
 
-    def _hear(self) -> int:
-        came = self._receive(_SOME)
+    def _hear(self, most: int) -> int:
+        came = self._receive(most)
         if not came:
             raise CutShort
-        self._heard.feed(came)
+        self._parsed.feed(came)
         return len(came)
 
 
-class _Heard:
+class _ParsedResponse:
     """What llhttp makes of the bytes that come; it calls the methods that begin with `on_`."""
 
     def __init__(self) -> None:
@@ -144,14 +146,14 @@ class _Heard:
 
 def _unpacked(packed: Iterable[bytes]) -> Iterator[bytes]:
     """Yield what is in one or several members of gzip (RFC 1952), in pieces that are never large."""
-    stream = zlib.decompressobj(_GZIP)
+    stream = zlib.decompressobj(_GZIP_WBITS)
     try:
         for piece in packed:
-            for at in range(0, len(piece), _PACKED_PIECE):
-                left = piece[at : at + _PACKED_PIECE]
+            for at in range(0, len(piece), _GZIP_CHUNK_BYTES):
+                left = piece[at : at + _GZIP_CHUNK_BYTES]
                 while left:
                     if stream.eof:
-                        stream = zlib.decompressobj(_GZIP)
+                        stream = zlib.decompressobj(_GZIP_WBITS)
                     yield stream.decompress(left)
                     left = stream.unused_data
     except zlib.error as error:

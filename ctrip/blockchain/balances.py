@@ -23,7 +23,7 @@ from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.decoding import to_bytes, to_int
 from ctrip.blockchain.erc20 import address_word
 from ctrip.blockchain.forms import decoded
-from ctrip.blockchain.learning import PATIENCE
+from ctrip.blockchain.learning import ANSWERS_BEFORE_MORE
 from ctrip.blockchain.transport import Call, Reply, TooSlow, refused
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.limits import is_its_own
@@ -72,30 +72,30 @@ _MOST_OF = {_Way.OVERRIDE: MOST, _Way.MULTICALL: MOST_OF_CONTRACT, _Way.SINGLE: 
 class _Allowed:
     """What an endpoint was found to allow; `most` is addresses in one call.
 
-    `patience` is how many answers it takes before more is tried: an endpoint that was busy once is not so for good.
+    `answers_before_more` is how many it takes before more is tried: an endpoint that was busy once is not so for good.
     """
 
     way: _Way = _Way.OVERRIDE
     most: int = MOST
     by_hash: bool = True
-    patience: int = 0
+    answers_before_more: int = 0
 
     def refuses_size(self, asked: int) -> None:
-        self.most, self.patience = max(LEAST, min(self.most, asked) // 2), PATIENCE
+        self.most, self.answers_before_more = max(LEAST, min(self.most, asked) // 2), ANSWERS_BEFORE_MORE
 
     def refuses_way(self, way: _Way) -> None:
         self.way = _Way(way + 1)
-        self.most, self.patience = _MOST_OF[self.way], PATIENCE
+        self.most, self.answers_before_more = _MOST_OF[self.way], ANSWERS_BEFORE_MORE
 
     def refuses_hashes(self) -> None:
-        self.by_hash, self.patience = False, PATIENCE
+        self.by_hash, self.answers_before_more = False, ANSWERS_BEFORE_MORE
 
     def accepted(self, asked: int) -> None:
         is_best = self.way is _Way.OVERRIDE and self.by_hash
         if is_best and (asked < self.most or self.most == MOST):
             return
-        if self.patience > 0:
-            self.patience -= 1
+        if self.answers_before_more > 0:
+            self.answers_before_more -= 1
         elif self.most < _MOST_OF[self.way]:
             self.most = min(_MOST_OF[self.way], 2 * self.most)
         else:
@@ -149,7 +149,7 @@ def _ask(client: ChainClient, asked: Sequence[bytes], *, allowed: _Allowed, bloc
     calls: list[Call]
     if allowed.way is _Way.SINGLE:
         calls = [("eth_getBalance", [hex_text(address), at]) for address in asked]
-        return _quantities(client.ask(calls))
+        return client.read(calls, _quantities)
     if allowed.way is _Way.OVERRIDE:
         program = hex_text(PROGRAM_AT)
         call = {"to": program, "data": hex_text(b"".join(asked))}
@@ -157,11 +157,10 @@ def _ask(client: ChainClient, asked: Sequence[bytes], *, allowed: _Allowed, bloc
     else:
         calls = [("eth_call", [{"to": hex_text(MULTICALL), "data": hex_text(_aggregate(asked))}, at])]
     try:
-        reply = client.ask(calls)[0]
+        answer = client.read(calls, _answer)
     except TooSlow:
         allowed.refuses_size(len(asked))
         raise
-    answer = None if reply.error is not None else to_bytes(decoded(_TEXT, reply.result))
     if answer is None:
         return None
     return _words(answer, count=len(asked)) if allowed.way is _Way.OVERRIDE else _aggregated(answer, count=len(asked))
@@ -212,6 +211,11 @@ def _quantities(replies: Sequence[Reply]) -> list[int] | None:
     if any(reply.error is not None for reply in replies):
         return None
     return [to_int(decoded(_TEXT, reply.result)) for reply in replies]
+
+
+def _answer(replies: Sequence[Reply]) -> bytes | None:
+    (reply,) = replies
+    return None if reply.error is not None else to_bytes(decoded(_TEXT, reply.result))
 
 
 def _words(answer: bytes, *, count: int) -> list[int] | None:

@@ -5,21 +5,20 @@ Every method raises NodeUnavailable where no endpoint answered and NodeRefused w
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
-from typing import Self
-
-import msgspec
+from typing import Self, TypeVar
 
 from ctrip import metrics
 from ctrip.blockchain.decoding import (
     BLOCKS,
     HEADERS,
     Block,
-    HeaderJson,
     LogJson,
     Receipt,
     ReceiptJson,
     blocks_of,
+    fees_of,
     header_of,
     headers_of,
     receipt_of,
@@ -28,7 +27,7 @@ from ctrip.blockchain.decoding import (
 )
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, UPGRADED_TOPIC, balance_of_call, decimals_call
 from ctrip.blockchain.fleet import READING
-from ctrip.blockchain.forms import decoded
+from ctrip.blockchain.learning import Learnt
 from ctrip.blockchain.ranges import Piece, Question, logs_in
 from ctrip.blockchain.rpc import RpcPool
 from ctrip.blockchain.transport import TEXTS, Call, Form, Reply
@@ -41,16 +40,14 @@ from ctrip.domain.scanning import BlockRange, Header
 from ctrip.errors import BlockVanished, NodeRefused, NodeUnavailable
 from ctrip.log import get_logger
 
-FAR = 16
-"""An endpoint that told of a head so many blocks beyond one that it lacks is not merely a moment behind itself."""
 log = get_logger()
 
-_HEADER = msgspec.json.Decoder(HeaderJson | None)
+V = TypeVar("V")
+
 _LOGS = Form(list[LogJson])
 _RECEIPTS = Form(ReceiptJson | None)
 _BLOCK_RECEIPTS = Form(list[ReceiptJson])
 _WATCHED = [hex_text(TRANSFER_TOPIC), hex_text(UPGRADED_TOPIC)]
-_TEXT = msgspec.json.Decoder(str)
 
 
 class ChainClient:
@@ -61,16 +58,26 @@ class ChainClient:
         self._pool = RpcPool(chain) if pool is None else pool
         self.endpoint: str | None = None
         """The label of the one endpoint that a pinned client asks; None for the client of them all."""
+        self.keep_lease: Callable[[], None] = lambda: None
+        """Called after each request, and by whoever waits for other threads; may raise."""
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The labels of all endpoints of the chain, in order of preference."""
         return tuple(self._pool.limits())
 
+    @property
+    def learnt(self) -> Learnt:
+        """What is known of the endpoint of this pinned client."""
+        return self._pool.learnt
+
     def keeping(self, keep_lease: Callable[[], None]) -> Self:
-        """Return a client that calls `keep_lease` after each of its requests, and so do those that are pinned of it."""
+        """Return a client that calls `keep_lease` after each of its requests, and so do those that are pinned of it.
+
+        Whoever holds a lease makes one, and hands it to all that reads: nothing below has to think of the lease.
+        """
         one = copy.copy(self)
-        one._pool = self._pool.keeping(keep_lease)
+        one._pool, one.keep_lease = self._pool.keeping(keep_lease), keep_lease
         return one
 
     def pinned(self, *, avoiding: Collection[str] = (), needs: Collection[str] = READING) -> Self:
@@ -85,31 +92,28 @@ class ChainClient:
         one.endpoint = endpoint.label
         return one
 
-    def distrust(self, kind: metrics.Disagreement, detail: str) -> None:
-        """Pass over the endpoint of this pinned client for a while. `detail` is for the operator, and holds no URL."""
+    def distrust(self, kind: metrics.Disagreement | None, detail: str) -> None:
+        """Pass over the endpoint of this pinned client for a while, without an alarm where no `kind` is given."""
         self._pool.distrust()
-        self.dispute(kind, detail)
+        if kind is not None:
+            self.dispute(kind, detail)
 
     def pass_over(self, method: str) -> None:
         """Ask others first, for a while, for a method that the endpoint of this pinned client does not serve."""
         self._pool.pass_over(method)
 
     def dispute(self, kind: metrics.Disagreement, detail: str) -> None:
-        """Say that endpoints tell different stories, and nobody knows yet which of them is right."""
+        """Say that endpoints tell different stories; nobody knows yet which is right. `detail` holds no URL."""
         metrics.CHAIN_DISAGREEMENTS.labels(chain=self.chain.name, kind=kind).inc()
         log.warning("endpoints_disagree", chain=self.chain.name, endpoint=self.endpoint, kind=kind, detail=detail)
 
-    def lacks(self, number: int) -> None:
-        """Look at the endpoint of this pinned client, which does not tell block `number`.
+    def told_head(self) -> Header | None:
+        """Return the newest block that the endpoint of this pinned client has told of."""
+        return self._pool.told_head()
 
-        Raises NodeUnavailable where it told of a head far beyond: it has no old blocks, or told of a head that there is
-        not, and is passed over for a while. A few blocks are nothing: behind one URL there may be several nodes.
-        """
-        head = self._pool.told_head()
-        if head is not None and head.number - number > FAR:
-            detail = f"no block {number}, and of a head at {head.number}"
-            self.distrust("head", detail)
-            raise NodeUnavailable(f"{self.endpoint} told of {detail}")
+    def told_for(self, number: int) -> timedelta:
+        """Return for how long this process knows that the endpoint of this pinned client tells of a head so new."""
+        return timedelta(seconds=self._pool.told_for_s(number))
 
     def verify(self) -> None:
         """Raise MisconfiguredError where a reachable endpoint is on another chain than configured."""
@@ -122,28 +126,28 @@ class ChainClient:
     def tagged(self, tags: Sequence[Finality]) -> tuple[Header, dict[Finality, Header]]:
         """Return the newest block and, as told just before it, those that the chain calls so: of the tags it knows."""
         calls: list[Call] = [("eth_getBlockByNumber", [tag, False]) for tag in (*tags, "latest")]
-        told = self._pool.ask(calls, form=HEADERS)
-        *blocks, newest = [None if reply.error is not None else reply.result for reply in told]
-        return header_of(newest), {
-            tag: header_of(block) for tag, block in zip(tags, blocks, strict=True) if block is not None
-        }
+
+        def read(replies: Sequence[Reply]) -> tuple[Header, dict[Finality, Header]]:
+            *blocks, newest = [None if reply.error is not None else reply.result for reply in replies]
+            told = zip(tags, blocks, strict=True)
+            return header_of(newest), {tag: header_of(block) for tag, block in told if block is not None}
+
+        return self._pool.read_replies(calls, read, form=HEADERS)
 
     def headers(self, numbers: Iterable[int]) -> dict[int, Header]:
         """Return the canonical headers by number; numbers beyond the node's head are left out."""
         wanted = list(numbers)
-        calls: list[Call] = [("eth_getBlockByNumber", [hex(number), False]) for number in wanted]
-        return self._pool.read(calls, partial(headers_of, wanted), form=HEADERS)
+        return self._pool.read(_blocks(wanted), partial(headers_of, wanted), form=HEADERS)
 
     def head_and_headers(self, numbers: Iterable[int]) -> tuple[Header, dict[int, Header]]:
         """Return the newest header and, in the same request, the canonical ones of `numbers`, as `headers` does."""
         wanted = list(numbers)
-        calls: list[Call] = [("eth_getBlockByNumber", [hex(number), False]) for number in wanted]
-        return self._pool.read_at_head(calls, partial(headers_of, wanted))
+        return self._pool.read_at_head(_blocks(wanted), partial(headers_of, wanted))
 
     def blocks(self, numbers: Iterable[int]) -> list[Block]:
         """Return whole blocks in the order of `numbers`. Raises BlockVanished where the node lacks one of them."""
         wanted = list(numbers)
-        found = self._pool.read(_whole(wanted), partial(blocks_of, wanted), form=BLOCKS)
+        found = self._pool.read(_blocks(wanted, are_whole=True), partial(blocks_of, wanted), form=BLOCKS)
         if len(found) < len(wanted):
             raise BlockVanished(f"{self.chain.name} has no block {wanted[len(found)]}")
         return found
@@ -154,7 +158,7 @@ class ChainClient:
         `numbers` follow each other.
         """
         wanted = list(numbers)
-        return self._pool.read_at_head(_whole(wanted), partial(blocks_of, wanted))
+        return self._pool.read_at_head(_blocks(wanted, are_whole=True), partial(blocks_of, wanted))
 
     def logs(self, headers: Sequence[Header], *, tokens: Collection[bytes]) -> list[list[LogJson]]:
         """Return, for each of `headers`, the Transfer and Upgraded logs of `tokens` in its block.
@@ -172,19 +176,14 @@ class ChainClient:
             raise BlockVanished(f"{self.chain.name} gave no logs: {error.rpc_message}") from error
 
     def logs_in(
-        self,
-        span: BlockRange,
-        *,
-        tokens: Sequence[bytes],
-        recipients: Sequence[bytes] | None = None,
-        keep_lease: Callable[[], None] = lambda: None,
+        self, span: BlockRange, *, tokens: Sequence[bytes], recipients: Sequence[bytes] | None = None
     ) -> Iterator[Piece]:
         """Yield the Transfer logs of `tokens` in `span`, to `recipients` alone where they are given, piece by piece.
 
-        The pieces are gapless and in order, each as large as the endpoint allows, which is learnt. `keep_lease` is
-        called after each request. The logs are asked for by number: compare their block hashes before they are stored.
+        The pieces are gapless and in order, each as large as the endpoint allows, which is learnt. The logs are asked
+        for by number: compare their block hashes before they are stored.
         """
-        return logs_in(self._pool, span, Question(tokens, recipients), keep_lease=keep_lease)
+        return logs_in(self._pool, span, Question(tokens, recipients))
 
     def survey(self) -> None:
         """Compare the heads of all endpoints where that is due: to be called between any two steps; it costs nothing.
@@ -237,39 +236,38 @@ class ChainClient:
             else ("eth_call", [{"to": hex_text(token), "data": hex_text(balance_of_call(address))}, tag])
             for address, token in holders
         ]
-        replies = self._pool.ask(calls, form=TEXTS) if calls else []
-        told = zip(holders, replies, strict=True)
-        return [None if reply.error else _held(token, reply.result) for (_, token), reply in told]
+
+        def read(replies: Sequence[Reply]) -> list[int | None]:
+            told = zip(holders, replies, strict=True)
+            return [None if reply.error else _held(token, reply.result) for (_, token), reply in told]
+
+        return self._pool.read_replies(calls, read, form=TEXTS) if calls else []
 
     def transaction_count(self, address: bytes, *, block: int | None = None) -> int:
         """Return the nonce that `address` would use next after `block`, or now by mined blocks alone."""
-        return to_int(decoded(_TEXT, self._one("eth_getTransactionCount", hex_text(address), _tag(block))))
+        return self._one(("eth_getTransactionCount", [hex_text(address), _tag(block)]), to_int)
 
     def fees(self) -> Fees:
         """Return what a transaction costs now. Where the node suggests no tip, the rest of its gas price is one."""
         latest: Call = ("eth_getBlockByNumber", ["latest", False])
-        head, price, tip = self._pool.ask([latest, ("eth_gasPrice", []), ("eth_maxPriorityFeePerGas", [])])
-        if head.error is not None or price.error is not None:
+        fees = self._pool.read_replies([latest, ("eth_gasPrice", []), ("eth_maxPriorityFeePerGas", [])], fees_of)
+        if fees is None:
             raise NodeUnavailable(f"a node of {self.chain.name} does not tell its fees")
-        block = decoded(_HEADER, head.result)
-        base_fee = None if block is None or block.base_fee is None else to_int(block.base_fee)
-        gas_price = to_int(decoded(_TEXT, price.result))
-        left_over = max(0, gas_price - (base_fee or 0))
-        return Fees(base_fee, left_over if tip.error else to_int(decoded(_TEXT, tip.result)), gas_price)
+        return fees
 
     def estimate_gas(self, *, sender: bytes, recipient: bytes, value: int = 0, call: bytes = b"") -> int:
         """Return the gas that a transaction would use now. Raises NodeRefused where it would revert."""
         asked = {"from": hex_text(sender), "to": hex_text(recipient), "value": hex(value), "data": hex_text(call)}
-        return to_int(decoded(_TEXT, self._one("eth_estimateGas", asked)))
+        return self._one(("eth_estimateGas", [asked]), to_int)
 
     def send_raw(self, raw: bytes) -> None:
         """Broadcast a signed transaction. Raises NodeRefused with the node's words where it does not take it."""
-        self._one("eth_sendRawTransaction", hex_text(raw))
+        self._pool.results([("eth_sendRawTransaction", [hex_text(raw)])])
 
     def decimals(self, token: bytes) -> int:
         """Ask a token for its decimals. Raises NodeRefused where there is no such contract, or it tells none."""
         call = {"to": hex_text(token), "data": hex_text(decimals_call())}
-        answer = decoded(_TEXT, self._one("eth_call", call, "latest"))
+        answer = self._one(("eth_call", [call, "latest"]), str)
         decimals = to_word(answer)
         if decimals is None:
             told = "empty answer: there is no contract" if answer == "0x" else "its answer is no number"
@@ -280,12 +278,16 @@ class ChainClient:
         """Send calls that this class has no words for. An error of a single call is in its reply."""
         return self._pool.ask(calls)
 
-    def _one(self, method: str, *params: object) -> msgspec.Raw:
-        return self._pool.results([(method, list(params))])[0]
+    def read(self, calls: Sequence[Call], reader: Callable[[list[Reply]], V]) -> V:
+        """Do as `ask`, and return what `reader` makes of the replies: by NodeUnavailable it says that it cannot."""
+        return self._pool.read_replies(calls, reader)
+
+    def _one(self, call: Call, reader: Callable[[str], V]) -> V:
+        return self._pool.read([call], lambda told: reader(told[0]), form=TEXTS)
 
 
-def _whole(numbers: Iterable[int]) -> list[Call]:
-    return [("eth_getBlockByNumber", [hex(number), True]) for number in numbers]
+def _blocks(numbers: Iterable[int], *, are_whole: bool = False) -> list[Call]:
+    return [("eth_getBlockByNumber", [hex(number), are_whole]) for number in numbers]
 
 
 def _tag(block: int | None) -> str:

@@ -7,7 +7,9 @@ from typing import cast
 
 import msgspec
 
-from ctrip.blockchain.transport import Form
+from ctrip.blockchain.forms import decoded
+from ctrip.blockchain.transport import Form, Reply
+from ctrip.domain.gas import Fees
 from ctrip.domain.scanning import Header
 from ctrip.errors import NodeUnavailable
 
@@ -47,6 +49,8 @@ class BlockJson(HeaderJson, kw_only=True):
 HEADERS = Form(HeaderJson | None)
 BLOCKS = Form(BlockJson | None)
 """Blocks that are there or not, in full or not."""
+_HEADER = msgspec.json.Decoder(HeaderJson | None)
+_TEXT = msgspec.json.Decoder(str)
 
 
 class LogJson(msgspec.Struct, gc=False):
@@ -212,3 +216,18 @@ def receipt_of(receipt: ReceiptJson) -> Receipt:
             for log in receipt.logs
         ),
     )
+
+
+def fees_of(replies: Iterable[Reply]) -> Fees | None:
+    """Read what a transaction costs from the replies, undecoded, for the newest block, the gas price and the tip.
+
+    Where no tip is suggested, the rest of the gas price is one. None where another of them is refused.
+    """
+    newest, price, tip = replies
+    if newest.error is not None or price.error is not None:
+        return None
+    block = decoded(_HEADER, newest.result)
+    base_fee = None if block is None or block.base_fee is None else to_int(block.base_fee)
+    gas_price = to_int(decoded(_TEXT, price.result))
+    left_over = max(0, gas_price - (base_fee or 0))
+    return Fees(base_fee, left_over if tip.error is not None else to_int(decoded(_TEXT, tip.result)), gas_price)

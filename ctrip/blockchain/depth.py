@@ -6,12 +6,13 @@ endpoint that is merely behind has it later.
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.others import others
 from ctrip.domain.scanning import Header
 from ctrip.domain.transfers import Transfer
-from ctrip.errors import ChainError, NodeUnavailable
+from ctrip.errors import NodeRefused, NodeUnavailable
 
 
 class Depth:
@@ -50,22 +51,18 @@ class Depth:
             if number in blocks and blocks[number].hash == ours[number]:
                 self._has[number].add(endpoint)
 
-    def ask_for(self, client: ChainClient, transfers: Sequence[Transfer], *, keep_lease: Callable[[], None]) -> None:
+    def ask_for(self, client: ChainClient, transfers: Sequence[Transfer]) -> None:
         """Ask for what is still wanted: who bears out a receipt may be the one that told how deep it lies."""
         while numbers := self.wanted(transfers):
             heard = self._told_by | set.intersection(*(self._asked[number] for number in numbers))
-            try:
-                other = client.pinned(avoiding=heard) if set(client.endpoints) - heard else None
-            except NodeUnavailable:
-                return
+            other = next(others(client, heard=heard), None)
             if other is None:
                 return
             try:
                 blocks = other.headers(sorted(numbers))
-            except ChainError:
+            except (NodeRefused, NodeUnavailable):
                 blocks = {}
             self.note(other.endpoint or "", numbers, blocks)
-            keep_lease()
 
 
 def _deep_of(transfer: Transfer, ours: Sequence[Header]) -> Header | None:

@@ -91,10 +91,10 @@ def check_empty(
     if not doubts:
         return
     rest, asked = [doubt for doubt in doubts if not doubt.calls], False
-    for other in others(client, pinned) if rest else ():
+    for other in others(client, heard=[pinned.endpoint]) if rest else ():
         try:
             found = other.logs([doubt.block.header for doubt in rest], tokens=tokens)
-        except ChainError:
+        except (BlockVanished, NodeRefused, NodeUnavailable):
             continue
         for doubt, logs in zip(rest, found, strict=True):
             _hold_against(pinned, doubt, (to_bytes(log.address) for log in logs))
@@ -158,10 +158,10 @@ def _check_failed(client: ChainClient, pinned: ChainClient, failed: Sequence[Sig
     the money is found by its balance. A failed transaction has no logs, so a token's Transfer contradicts it.
     """
     untold = {each.tx_hash: each for each in failed}
-    for other in others(client, pinned):
+    for other in others(client, heard=[pinned.endpoint]):
         try:
             told = other.receipts(sorted(untold))
-        except ChainError:
+        except (NodeRefused, NodeUnavailable):
             continue
         for tx_hash in untold.keys() & told.keys():
             if told[tx_hash].block_hash == untold[tx_hash].block_hash:

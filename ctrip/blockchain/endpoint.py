@@ -10,12 +10,13 @@ refuses      what it refused for its size is asked again in smaller pieces; a me
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ctrip import metrics
 from ctrip.blockchain.decoding import BLOCKS, BlockJson, header_of, to_int
+from ctrip.blockchain.growth import Growth, Told
 from ctrip.blockchain.learning import Learnt, Refusals
 from ctrip.blockchain.measuring import measure, outcome_of
 from ctrip.blockchain.transport import (
@@ -25,6 +26,7 @@ from ctrip.blockchain.transport import (
     BatchRefused,
     Call,
     Clock,
+    Crowded,
     Fault,
     Form,
     NotServed,
@@ -46,24 +48,14 @@ MAX_REST_S = 30.0
 """How long a failed endpoint is passed over while another one answers: twice as long with each failure in a row."""
 DISTRUST_S = 30.0
 """How long an endpoint that contradicted itself or another is passed over."""
-ARRIVING = 2
+MAX_ARRIVING_ANSWERS = 2
 """Answers of one endpoint that are received and decoded at once: each may be of megabytes. Many more may be awaited."""
 _TOO_MUCH = (Refusal.SIZE, Refusal.BATCH)
 _LATEST: Call = ("eth_getBlockByNumber", ["latest", False])
 log = get_logger()
 
-
-@dataclass(frozen=True)
-class Told:
-    """The newest block that an endpoint told of: it was asked, and had answered, at these moments of the clock.
-
-    At `grown_at` it was the first time that it told of one so new.
-    """
-
-    header: Header
-    asked_at: float
-    told_at: float
-    grown_at: float
+T = TypeVar("T")
+V = TypeVar("V")
 
 
 class Endpoint:
@@ -82,17 +74,16 @@ class Endpoint:
         self.label = label
         self.learnt = learnt
         self.head: Told | None = None
-        self.behind_with: Told | None = None
-        """What it told when it was found to be behind the others."""
         self.latency_s: float | None = None
         """How long it took to tell its head when all endpoints were asked at once."""
         self._chain_id = chain.chain_id
         self._names = {"chain": chain.name, "endpoint": self.label}
         self._clock = clock
         self._turns = Turns(self.label, clock=clock, pause=pause)
-        arriving = threading.Semaphore(ARRIVING)
+        arriving = threading.Semaphore(MAX_ARRIVING_ANSWERS)
         self._send = partial(exchange, url, label=label, clock=clock, arriving=arriving)
         self._refusals = Refusals()
+        self._growth = Growth()
         self._lock = threading.Lock()
         self._is_verified = False
         self._failures = 0
@@ -158,9 +149,15 @@ class Endpoint:
 
     def note_head(self, header: Header, *, asked_at: float) -> None:
         """Remember what it told of its newest block."""
-        before, now = self.head, self._clock()
-        grown_at = now if before is None or header.number > before.header.number else before.grown_at
-        self.head = Told(header, asked_at=asked_at, told_at=now, grown_at=grown_at)
+        with self._lock:
+            now = self._clock()
+            self._growth.note(header.number, at=now)
+            self.head = Told(header, asked_at=asked_at, told_at=now, grown_at=self._growth.grown_at)
+
+    def told_for_s(self, number: int) -> float:
+        """Return for how long it has told of a head at this number or beyond; 0 where that is not known."""
+        with self._lock:
+            return self._growth.told_for_s(number, now=self._clock())
 
     # --- how it is asked --------------------------------------------------------------------------------------------
 
@@ -186,19 +183,11 @@ class Endpoint:
             self._refusals.forget({method for method, _ in calls})
         return results
 
-    def newest(self) -> Header:
-        """Ask for its newest block. Raises NodeUnavailable, and NodeRefused where it does not tell."""
-        return self.newest_with([])[0]
-
     def newest_with(self, calls: Sequence[Call], manner: Manner = PLAIN) -> tuple[Header, list[BlockJson | None]]:
         """Ask for its newest block and, in the same request, for the blocks of `calls`; raises what `results` does."""
         asked_at = self._clock()
         newest, *blocks = self.results([_LATEST, *calls], replace(manner, form=BLOCKS))
-        try:
-            header = header_of(newest)
-        except NodeUnavailable:
-            self.failed()
-            raise
+        header = self.understood(newest, header_of)
         self.note_head(header, asked_at=asked_at)
         return header, blocks
 
@@ -207,7 +196,18 @@ class Endpoint:
         reply = self._exchange([("eth_chainId", [])], TEXTS)[0]
         if reply.error is not None:
             raise NodeUnavailable(f"{self.label} does not tell its chain id: {reply.error.message[:200]}")
-        return to_int(reply.result)
+        return self.understood(reply.result, to_int)
+
+    def understood(self, told: T, reader: Callable[[T], V]) -> V:
+        """Return what `reader` makes of what this endpoint told: one that is not to be understood fails.
+
+        `reader` says so by NodeUnavailable, which is raised with the endpoint's name.
+        """
+        try:
+            return reader(told)
+        except NodeUnavailable as error:
+            self.failed()
+            raise NodeUnavailable(f"{self.label} is not to be understood: {error.detail}") from error
 
     def failed(self) -> None:
         """Rest: it gave no answer, or one that cannot be read. Failures of one moment count once."""
@@ -263,7 +263,7 @@ class Endpoint:
             if not self._is_verified:
                 self._verify()
             replies = self._exchange(calls, form)
-        except RateLimited:
+        except (RateLimited, Crowded):
             raise
         except NodeUnavailable:
             self.failed()

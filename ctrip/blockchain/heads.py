@@ -16,16 +16,16 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from ctrip.blockchain.forms import WrongForm, decoded
-from ctrip.blockchain.transport import Fault, label_of
+from ctrip.blockchain.transport import Fault
 from ctrip.errors import ChainError, NodeRefused, NodeUnavailable
 from ctrip.log import get_logger
 
 MAX_MESSAGE_BYTES = 2**20
 """A head has a few kilobytes; a longer message ends the connection."""
-OPEN_S = 10.0
-_DRAINED = 100
+_OPEN_TIMEOUT_S = 10.0
+_MAX_DRAINED_MESSAGES = 100
 """How many messages are read at the most before the last of them is told: a node may send them without end."""
-_TICK_S = 0.5
+_STOP_CHECK_S = 0.5
 """How soon a stop is noticed."""
 log = get_logger()
 
@@ -70,8 +70,8 @@ _SUBSCRIBE = msgspec.json.encode(
 class HeadStream:
     """The heads that one URL tells of, for as long as anybody listens. For one thread."""
 
-    def __init__(self, url: str, *, label: str | None = None, chain: str, patience: Patience) -> None:
-        self.label = label or label_of(url)
+    def __init__(self, url: str, *, label: str, chain: str, patience: Patience) -> None:
+        self.label = label
         self.chain = chain
         self.patience = patience
         self._url = url
@@ -98,7 +98,7 @@ class HeadStream:
         """Subscribe, and yield heads until that ends. Raises what the connection raises, ChainError."""
         with connect(
             self._url,
-            open_timeout=OPEN_S,
+            open_timeout=_OPEN_TIMEOUT_S,
             ping_interval=self.patience.ping_s,
             ping_timeout=self.patience.ping_s,
             close_timeout=1,
@@ -136,9 +136,9 @@ class HeadStream:
         Raises NodeRefused, ConnectionClosed.
         """
         newest: _MessageJson | None = None
-        wait_s = _TICK_S
+        wait_s = _STOP_CHECK_S
         try:
-            for _ in range(_DRAINED):
+            for _ in range(_MAX_DRAINED_MESSAGES):
                 message = self._read(socket.recv(timeout=wait_s))
                 wait_s = 0
                 if message is not None and (message.params is not None or newest is None):

@@ -16,14 +16,15 @@ from functools import partial
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.decoding import to_bytes, to_int
+from ctrip.blockchain.forks import IsYoung, check_shared
 from ctrip.blockchain.matching import Issued, is_transfer
 from ctrip.blockchain.others import others
 from ctrip.blockchain.ranges import Piece, Question, RangeLogJson
-from ctrip.blockchain.reading import BlocksRead, of_any
+from ctrip.blockchain.reading import BlocksRead, believe, of_any
 from ctrip.domain.addresses import ADDRESS_BYTES
 from ctrip.domain.forks import Voice, voice_of
 from ctrip.domain.scanning import BlockRange, Header
-from ctrip.errors import BlockVanished, ChainError, NodeRefused, NodeUnavailable
+from ctrip.errors import BlockVanished, NodeRefused, NodeUnavailable
 
 CheckHeaders = Callable[[ChainClient, Sequence[Header]], None]
 """Raises a ChainError where the old headers that one endpoint told, in their order, are not to be believed."""
@@ -50,6 +51,12 @@ class Hits:
         numbers = tuple(sorted({*self.numbers, *other.numbers}))
         return replace(self, numbers=numbers, told=told, is_borne_out=True)
 
+    def check_borne_out(self) -> None:
+        """Raise NodeUnavailable where one endpoint of several told of them alone."""
+        if not self.is_borne_out:
+            where = f"blocks {self.blocks.first} to {self.blocks.last}"
+            raise NodeUnavailable(f"{where} were looked through at {self.endpoint} alone: no other endpoint answers")
+
     def check(self, pinned: ChainClient, read: BlocksRead) -> None:
         """Raise NodeUnavailable where a reading of such blocks shows fewer transfers than were told of."""
         shown = Counter(each.block_hash for each in read.sightings if each.token in self.tokens)
@@ -66,10 +73,10 @@ def check_lineage(client: ChainClient, pinned: ChainClient, header: Header, *, r
     `read` is a later block, which the listener has read and no reorg may take.
     """
     denied = 0
-    for other in others(client, pinned):
+    for other in others(client, heard=[pinned.endpoint]):
         try:
             there = other.headers([header.number, read.number])
-        except ChainError:
+        except (NodeRefused, NodeUnavailable):
             continue
         if voice_of(there.get(read.number), lost=read) is Voice.GONE:
             continue
@@ -88,13 +95,27 @@ def check_lineage(client: ChainClient, pinned: ChainClient, header: Header, *, r
     raise NodeUnavailable(f"{pinned.endpoint} told of {detail}")
 
 
-def old_headers(
-    client: ChainClient,
-    numbers: Sequence[int],
-    *,
-    keep_lease: Callable[[], None],
-    check: CheckHeaders = lambda *_: None,
-) -> list[Header]:
+def count_agreeing(client: ChainClient, headers: Sequence[Header], *, told_by: str) -> int:
+    """Return how many endpoints besides the one that told of some old blocks have the same ones.
+
+    Raises NodeUnavailable where one has another block: nobody knows who is right. One that lacks them says nothing.
+    """
+    count = 0
+    for other in others(client, heard=[told_by], most=len(client.endpoints)):
+        try:
+            there = other.headers([header.number for header in headers])
+        except (NodeRefused, NodeUnavailable):
+            continue
+        for header in headers:
+            if voice_of(there.get(header.number), lost=header) is Voice.GONE:
+                detail = f"another block {header.number} than {told_by} has"
+                other.dispute("fork", detail)
+                raise NodeUnavailable(f"{other.endpoint} told of {detail}")
+        count += len(there) == len(headers)
+    return count
+
+
+def old_headers(client: ChainClient, numbers: Sequence[int], *, check: CheckHeaders = believe) -> list[Header]:
     """Return the headers of old blocks, all from one endpoint: not every node has its whole history.
 
     Raises BlockVanished where none of those that answer has them all.
@@ -105,22 +126,50 @@ def old_headers(
         check(pinned, found)
         return found
 
-    return of_any(client, told_by, keep_lease=keep_lease)
+    return of_any(client, told_by)
 
 
 def first_block_since(
-    client: ChainClient, moment: datetime, *, low: int, high: int, keep_lease: Callable[[], None]
+    client: ChainClient, moment: datetime, *, low: int, high: int, check: CheckHeaders = believe
 ) -> int:
-    """Find the first of the blocks `low` to `high` that is not older than `moment`, by halves: times only grow.
+    """Find the first of the blocks `low` to `high` that is not older than `moment`; `high` + 1 where all are older.
 
-    Returns `high` + 1 where all are older. Raises BlockVanished where no endpoint that answers has one of them.
+    Raises BlockVanished where no endpoint that answers has one of them, and NodeUnavailable where endpoints tell other
+    times of the blocks around that moment, or one of several answers alone.
     """
+
+    def told_by(pinned: ChainClient) -> int:
+        # Who keeps no old blocks cannot tell, however long one waits; who is away may tell another time.
+        ask = partial(first_block_told, client, pinned, moment, low=low, high=high, check=check)
+        return ask(is_young=lambda *_: _is_alone(client, pinned))
+
+    return of_any(client, told_by)
+
+
+def first_block_told(
+    client: ChainClient,
+    pinned: ChainClient,
+    moment: datetime,
+    *,
+    low: int,
+    high: int,
+    is_young: IsYoung,
+    check: CheckHeaders = believe,
+) -> int:
+    """Find it by the word of `pinned`, by halves: times only grow. Raises as `first_block_since` and `check_shared` do.
+
+    The last block before the moment and the first one after it are all that counts, and what others are asked for.
+    """
+    told: dict[int, Header] = {}
     end = high + 1
     while low < end:
         middle = (low + end) // 2
-        (header,) = old_headers(client, [middle], keep_lease=keep_lease)
-        keep_lease()
-        low, end = (middle + 1, end) if header.time < moment else (low, middle)
+        (told[middle],) = _headers(pinned, [middle])
+        low, end = (middle + 1, end) if told[middle].time < moment else (low, middle)
+    around = [told[number] for number in (low - 1, low) if number in told]
+    if around:
+        check(pinned, around)
+        check_shared(client, around, told_by=pinned.endpoint or "", is_young=is_young)
     return low
 
 
@@ -131,8 +180,7 @@ def hits_in(
     tokens: Sequence[bytes],
     recipients: Sequence[bytes] | None,
     issued: Issued,
-    keep_lease: Callable[[], None],
-    check: CheckHeaders = lambda *_: None,
+    check: CheckHeaders = believe,
 ) -> Iterator[Hits]:
     """Look for Transfers of `tokens` to issued addresses in `span`, piece by piece, gapless and in order.
 
@@ -145,10 +193,10 @@ def hits_in(
         return
     # Of what takes a fee or rebases, less may have arrived than the logs say, or nothing.
     uncertain = {each.address for each in client.chain.tokens if each.fee_on_transfer or each.rebasing}
-    look = _Look(Question(tokens, recipients), frozenset(tokens) - uncertain, issued, check, keep_lease)
+    look = _Look(Question(tokens, recipients), frozenset(tokens) - uncertain, issued, check)
     first = span.first
     while first <= span.last:
-        here = of_any(client, partial(look.at, blocks=BlockRange(first, span.last)), keep_lease=keep_lease)
+        here = of_any(client, partial(look.at, blocks=BlockRange(first, span.last)))
         elsewhere = _elsewhere(client, here, partial(look.at, blocks=here.blocks, is_whole=True))
         yield here if elsewhere is None else here.with_that_of(elsewhere)
         first = here.blocks.last + 1
@@ -164,6 +212,17 @@ def _headers(pinned: ChainClient, numbers: Sequence[int]) -> list[Header]:
     return [found[number] for number in numbers]
 
 
+def _is_alone(client: ChainClient, pinned: ChainClient) -> bool:
+    """Return True where no other endpoint answers, whatever it keeps."""
+    for other in others(client, heard=[pinned.endpoint]):
+        try:
+            other.head()
+        except (NodeRefused, NodeUnavailable):
+            continue
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class _Look:
     """What is looked for: `counted` tokens are those whose logs say how much arrived."""
@@ -172,7 +231,6 @@ class _Look:
     counted: frozenset[bytes]
     issued: Issued
     check: CheckHeaders
-    keep_lease: Callable[[], None]
 
     def at(self, pinned: ChainClient, *, blocks: BlockRange, is_whole: bool = False) -> Hits:
         """Return what an endpoint tells of the first of these blocks, as many as it tells at once, or of all of them.
@@ -182,9 +240,7 @@ class _Look:
         numbers, told = set[int](), Counter[bytes]()
         asked = self.question
         # One by one: each may be large, and no log of them is kept.
-        for piece in pinned.logs_in(
-            blocks, tokens=asked.tokens, recipients=asked.recipients, keep_lease=self.keep_lease
-        ):
+        for piece in pinned.logs_in(blocks, tokens=asked.tokens, recipients=asked.recipients):
             hits = _ours(piece, self.issued)
             numbers |= {to_int(log.block_number) for log in hits}
             told.update(_places(hits, self.counted))
@@ -198,13 +254,7 @@ class _Look:
 
 def _elsewhere(client: ChainClient, here: Hits, look: Callable[[ChainClient], Hits]) -> Hits | None:
     """Return what another endpoint tells of the same blocks; None where no other one answers that is to be believed."""
-    heard = [here.endpoint]
-    while set(client.endpoints) - set(heard):
-        try:
-            other = client.pinned(avoiding=heard)
-        except NodeUnavailable:
-            return None
-        heard.append(other.endpoint or "")
+    for other in others(client, heard=[here.endpoint], most=len(client.endpoints)):
         try:
             return look(other)
         except (BlockVanished, NodeRefused, NodeUnavailable):

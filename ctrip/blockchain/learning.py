@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ctrip.domain.limits import START, Limits, fits, grow, learn, lighten
 
-PATIENCE = 64
+ANSWERS_BEFORE_MORE = 64
 """After a refusal: how many answers to the full limit it takes before more is tried again."""
 REFUSED_S = 30.0
 MOST_REFUSED_S = 600.0
@@ -14,11 +14,12 @@ MOST_REFUSED_S = 600.0
 
 
 class Learnt:
-    """The limits of one endpoint. Threads may share it."""
+    """The limits of one endpoint, and the ways of tracing a block that it refuses. Threads may share it."""
 
     def __init__(self) -> None:
         self.limits = START
-        self._patience = 0
+        self.traces = Refusals()
+        self._answers_before_more = 0
         self._lock = threading.Lock()
 
     def adopt(self, limits: Limits) -> None:
@@ -43,14 +44,14 @@ class Learnt:
             grown = grow(self.limits, asked=asked)
             if grown == self.limits:
                 return
-            if self._patience > 0:
-                self._patience -= 1
+            if self._answers_before_more > 0:
+                self._answers_before_more -= 1
             else:
                 self.limits = grown
 
     def _narrow(self, limits: Limits) -> None:
         if limits != self.limits:
-            self._patience = PATIENCE
+            self._answers_before_more = ANSWERS_BEFORE_MORE
         self.limits = limits
 
 

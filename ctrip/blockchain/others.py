@@ -1,8 +1,9 @@
 """The other endpoints of a chain, asked where one of them alone is not to be believed."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.fleet import READING
 from ctrip.errors import NodeUnavailable
 
 MOST_TRIED = 8
@@ -14,18 +15,25 @@ def alone(client: ChainClient, endpoint: str) -> ChainClient:
     return client.pinned(avoiding=set(client.endpoints) - {endpoint})
 
 
-def others(client: ChainClient, pinned: ChainClient) -> Iterator[ChainClient]:
-    """Yield a client of each of the other endpoints that do not fail, the best one first, MOST_TRIED at the most.
+def others(
+    client: ChainClient,
+    *,
+    heard: Iterable[str | None] = (),
+    needs: Collection[str] = READING,
+    most: int = MOST_TRIED,
+) -> Iterator[ChainClient]:
+    """Yield a client of each endpoint that was not `heard` and does not fail, the best one first for what it `needs`.
 
-    Whoever asks leaves off as soon as it was told enough. Those that do not answer, are behind, or are distrusted
-    come last, wherever the configuration has them; each may take the time of a whole request, so let `client` be one
-    that keeps the lease.
+    Whoever asks leaves off as soon as it was told enough. Those that are behind or distrusted come last, wherever the
+    configuration has them. Each may take the time of a whole request, so let `client` be one that keeps the lease.
+    Where nobody was heard, one that fails is better than none.
     """
-    heard = {pinned.endpoint or ""}
-    for _ in range(MOST_TRIED):
+    labels = {label for label in heard if label is not None}
+    for _ in range(most):
         try:
-            other = client.pinned(avoiding=heard)
+            other = client.pinned(avoiding=labels, needs=needs)
         except NodeUnavailable:
             return
-        heard.add(other.endpoint or "")
+        if other.endpoint is not None:
+            labels.add(other.endpoint)
         yield other

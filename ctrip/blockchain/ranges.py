@@ -4,7 +4,7 @@ A node answers a range beyond its head silently with the part that it has, so no
 told itself. Logs by number may be of a fork: whoever stores them compares their block hashes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
 from ctrip.blockchain.forms import decoded
 from ctrip.blockchain.rpc import RpcPool
 from ctrip.blockchain.transport import TooSlow
+from ctrip.blockchain.turns import Manner
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.limits import Limits
 from ctrip.domain.scanning import BlockRange
@@ -51,45 +52,44 @@ class Question:
 _LOGS = msgspec.json.Decoder(list[RangeLogJson])
 
 
-def logs_in(pool: RpcPool, span: BlockRange, question: Question, *, keep_lease: Callable[[], None]) -> Iterator[Piece]:
+def logs_in(pool: RpcPool, span: BlockRange, question: Question) -> Iterator[Piece]:
     """Yield the logs of `span` in pieces, gapless and in order; their sizes are learnt.
 
-    `keep_lease` is called after each request, and may raise. Raises NodeRefused where an endpoint refuses the smallest
-    piece, NodeUnavailable where none answers or none has the last block.
+    Raises NodeRefused where an endpoint refuses the smallest piece, NodeUnavailable where none answers or none has the
+    last block.
     """
     first = span.first
     while first <= span.last:
-        piece = pool.on_one(
-            partial(_piece, rest=BlockRange(first, span.last), question=question, keep_lease=keep_lease)
-        )
+        rest = BlockRange(first, span.last)
+        piece = pool.on_one(partial(_piece, rest=rest, question=question, manner=pool.manner))
         yield piece
         first = piece.blocks.last + 1
 
 
-def _piece(endpoint: Endpoint, *, rest: BlockRange, question: Question, keep_lease: Callable[[], None]) -> Piece:
+def _piece(endpoint: Endpoint, *, rest: BlockRange, question: Question, manner: Manner) -> Piece:
     """Ask for as many of the first blocks of `rest` as the endpoint allows; for fewer, each time that it refuses."""
     head = endpoint.head.header.number if endpoint.head is not None else -1
     if head < rest.last:
-        head = endpoint.newest().number
+        head = endpoint.newest_with([], manner)[0].number
     if head < rest.last:
         raise NodeUnavailable(f"{endpoint.label} has no block {rest.last} yet: its head is {head}")
     while True:
         limits = endpoint.learnt.limits
         blocks = BlockRange(rest.first, min(rest.last, rest.first + limits.span - 1))
-        logs = _logs(endpoint, blocks, question, limits=limits, keep_lease=keep_lease)
+        logs = _logs(endpoint, blocks, question, limits=limits, manner=manner)
         if logs is not None:
             return Piece(blocks, tuple(logs), endpoint.label)
 
 
 def _logs(
-    endpoint: Endpoint, blocks: BlockRange, question: Question, *, limits: Limits, keep_lease: Callable[[], None]
+    endpoint: Endpoint, blocks: BlockRange, question: Question, *, limits: Limits, manner: Manner
 ) -> list[RangeLogJson] | None:
     """Return all logs in `blocks`; None where less is to be asked for from now on. Raises NodeRefused."""
     found: list[RangeLogJson] = []
     for some in _portions(question.recipients, limits.topics):
         asked = Limits(batch=1, span=len(blocks), topics=len(some or ()))
         try:
-            reply = endpoint.ask([("eth_getLogs", [_filter(blocks, question.tokens, some)])])[0]
+            reply = endpoint.ask([("eth_getLogs", [_filter(blocks, question.tokens, some)])], manner)[0]
         except TooSlow:
             endpoint.learnt.too_much(asked=asked)
             raise
@@ -97,13 +97,12 @@ def _logs(
             if endpoint.learnt.refused(reply.error.code, reply.error.text, asked=asked):
                 return None
             raise endpoint.refused("eth_getLogs", reply.error)
-        told = _read(endpoint, reply.result, blocks)
+        told = endpoint.understood(reply.result, partial(_read, blocks))
         found += told
         if len(told) > MOST_LOGS:
             endpoint.learnt.too_much(asked=asked)
         elif len(told) <= MOST_LOGS // 2:
             endpoint.learnt.accepted(asked=asked)
-        keep_lease()
     return found
 
 
@@ -127,15 +126,9 @@ def _filter(blocks: BlockRange, tokens: Sequence[bytes], recipients: Sequence[by
     }
 
 
-def _read(endpoint: Endpoint, result: msgspec.Raw, blocks: BlockRange) -> list[RangeLogJson]:
+def _read(blocks: BlockRange, result: msgspec.Raw) -> list[RangeLogJson]:
     """Decode logs. Raises NodeUnavailable where they are none, or of blocks that were not asked for."""
-    try:
-        logs = decoded(_LOGS, result)
-        are_inside = all(blocks.first <= to_int(log.block_number) <= blocks.last for log in logs)
-    except NodeUnavailable as error:
-        endpoint.failed()
-        raise NodeUnavailable(f"{endpoint.label} gave logs of the wrong form: {error.detail}") from error
-    if not are_inside:
-        endpoint.failed()
-        raise NodeUnavailable(f"{endpoint.label} gave logs of other blocks than {blocks.first} to {blocks.last}")
+    logs = decoded(_LOGS, result)
+    if not all(blocks.first <= to_int(log.block_number) <= blocks.last for log in logs):
+        raise NodeUnavailable(f"logs of other blocks than {blocks.first} to {blocks.last}")
     return logs

@@ -15,7 +15,7 @@ from ctrip.blockchain.arriving import as_arrived
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.decoding import Block
 from ctrip.blockchain.doubting import bear_out, check_empty, checked_or_distrusted
-from ctrip.blockchain.forks import check_reorg
+from ctrip.blockchain.forks import check_lacking, check_reorg
 from ctrip.blockchain.matching import Issued, Upgrade, sightings, upgrades
 from ctrip.blockchain.tags import tags_told
 from ctrip.domain.addresses import COIN_LOGGER
@@ -38,7 +38,7 @@ _NO_TAGS: Mapping[Finality, Tagged | None] = {}
 class BlocksRead:
     """Whole blocks as one endpoint told them, in order, and what they hold for issued addresses.
 
-    `failed` is coin that did not move, for its transaction failed.
+    `failed` are those sightings whose transactions failed: coin that looked like money and did not move.
     """
 
     headers: tuple[Header, ...]
@@ -59,11 +59,16 @@ Check = Callable[[ChainClient, BlocksRead], None]
 """Raises a ChainError where what one endpoint told of blocks is not to be believed: then the next one is asked."""
 
 
+def believe(*_: object) -> None:
+    """Check nothing."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """What one step read. `base` is the block it continues: the newest stored one, or the common ancestor.
 
-    `tags` are the blocks that the endpoint calls safe or finalized, of those that were asked for.
+    `tags` are the newest of our blocks that the chain calls safe or finalized, where those have moved on: of several
+    endpoints two say so (see `tags_told`).
     """
 
     base: Header
@@ -86,83 +91,68 @@ def read_step(
     expected: int,
     tags: Mapping[Finality, Tagged | None] = _NO_TAGS,
     issued: Issued,
-    keep_lease: Callable[[], None],
 ) -> Reading:
     """Read the blocks after the `newest` that is stored, BLOCKS_PER_STEP at the most.
 
     `window` tells the stored headers of the reorg window, oldest first, where something may be gone. Head and the next
     block, or as many as are `expected`, come with one request, their logs with a second one; all of them from one
     endpoint, and from another where that one does not tell them.
-    `keep_lease` is called between requests, and may raise.
     Raises ReorgTooDeep, and BlockVanished where the chain moved while it was read.
     """
-    client, most = client.keeping(keep_lease), min(max(expected, 1), BLOCKS_PER_STEP)
+    most = min(max(expected, 1), BLOCKS_PER_STEP)
 
     def step(pinned: ChainClient) -> Reading:
         base = newest
         head, blocks = pinned.head_and_blocks(_after(base, most))
-        keep_lease()
         if not _continues(blocks, base) or (head.number <= base.number and _contradicts(head, base, window)):
             base = _ancestor(client, pinned, window(), head=head)
-            keep_lease()
             head, blocks = pinned.head_and_blocks(_after(base, BLOCKS_PER_STEP))
             if not _continues(blocks, base):
                 raise BlockVanished(f"{client.chain.name} moved while the blocks after {base.number} were read")
         if not blocks:
-            pinned.lacks(base.number + 1)
+            check_lacking(pinned, base.number + 1)
         read = _read(client, pinned, blocks, issued=issued)
-        keep_lease()
         return Reading(
             base=base,
             is_reorg=base != newest,
             head_block=max([head.number, base.number, *(block.header.number for block in blocks)]),
             blocks=read,
-            tags=tags_told(client, pinned, tags, read=(base, *read.headers), window=window, keep_lease=keep_lease),
+            tags=tags_told(client, pinned, tags, read=(base, *read.headers), window=window),
         )
 
-    return of_any(client, step, keep_lease=keep_lease)
+    return of_any(client, step)
 
 
 def read_blocks(
-    client: ChainClient,
-    numbers: Iterable[int],
-    *,
-    issued: Issued,
-    keep_lease: Callable[[], None],
-    check: Check = lambda *_: None,
+    client: ChainClient, numbers: Iterable[int], *, issued: Issued, check: Check = believe
 ) -> Iterator[BlocksRead]:
     """Read single blocks whole, wherever they stand, BLOCKS_PER_STEP at a time. Raises BlockVanished."""
-    client, rest = client.keeping(keep_lease), iter(sorted(numbers))
+    rest = iter(sorted(numbers))
     while now := list(islice(rest, BLOCKS_PER_STEP)):
-        yield of_any(client, partial(_read_numbers, client, now, issued, check), keep_lease=keep_lease)
-        keep_lease()
+        yield of_any(client, partial(_read_numbers, client, now, issued, check))
 
 
 def read_spans(
-    client: ChainClient,
-    wanted: Iterable[BlockRange],
-    *,
-    issued: Issued,
-    keep_lease: Callable[[], None],
-    check: Check = lambda *_: None,
+    client: ChainClient, wanted: Iterable[BlockRange], *, issued: Issued, check: Check = believe
 ) -> Iterator[list[BlocksRead]]:
     """Read spans of linked blocks, IN_FLIGHT at once, and return those that are done, in their order.
 
     Ends early where the caller leaves off. The first span that no endpoint would tell ends it too: its error is raised
-    when all before it were returned. `keep_lease` is called while it waits, and may raise.
+    when all before it were returned. The lease is kept while it waits, and by no other thread.
     """
-    rest = iter(wanted)
+    rest, leaseless = iter(wanted), client.keeping(lambda: None)
     with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="read") as threads:
         flying: deque[Future[BlocksRead]] = deque()
         try:
             while True:
                 for span in islice(rest, max(0, client.at_once(AHEAD) - len(flying))):
-                    flying.append(threads.submit(of_any, client, partial(_read_span, client, span, issued, check)))
+                    work = partial(_read_span, leaseless, span, issued, check)
+                    flying.append(threads.submit(of_any, leaseless, work))
                 if not flying:
                     return
                 # Several are stored at once, which costs little more than one, while others are read.
                 wait(islice(flying, IN_FLIGHT), timeout=1)
-                keep_lease()
+                client.keep_lease()
                 yield from _told(flying)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
@@ -200,7 +190,7 @@ def _read_span(client: ChainClient, span: BlockRange, issued: Issued, check: Che
     try:
         blocks = pinned.blocks(span)
     except BlockVanished:
-        pinned.lacks(span.last)
+        check_lacking(pinned, span.last)
         raise
     headers = [block.header for block in blocks]
     if not is_linked(headers[1:], parent_hash=headers[0].hash):
@@ -210,9 +200,7 @@ def _read_span(client: ChainClient, span: BlockRange, issued: Issued, check: Che
     return read
 
 
-def of_any(
-    client: ChainClient, work: Callable[[ChainClient], V], *, keep_lease: Callable[[], None] = lambda: None
-) -> V:
+def of_any(client: ChainClient, work: Callable[[ChainClient], V]) -> V:
     """Do some work with one endpoint and, where that does not tell what it needs, with the next.
 
     An endpoint may have no old blocks, refuse a method, or be of another mind than the rest. Raises what the first one
@@ -232,7 +220,6 @@ def of_any(
             if pinned.endpoint is None or len(failed) + 1 >= len(client.endpoints):
                 raise fault from None
             failed.add(pinned.endpoint)
-        keep_lease()
 
 
 def _read(client: ChainClient, pinned: ChainClient, blocks: Sequence[Block], *, issued: Issued) -> BlocksRead:

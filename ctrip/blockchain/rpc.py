@@ -25,8 +25,9 @@ V = TypeVar("V")
 class _Lacks(NotServed):
     """Some calls were refused for reasons of the endpoint's own; the others' replies are here as well."""
 
-    def __init__(self, replies: list[Reply], fault: Fault) -> None:
+    def __init__(self, endpoint: Endpoint, replies: list[Reply], fault: Fault) -> None:
         super().__init__(fault.message[:200], rpc_code=fault.code, rpc_message=fault.text)
+        self.endpoint = endpoint
         self.replies = replies
 
 
@@ -41,7 +42,8 @@ class RpcPool:
             for url, label in zip(chain.rpc_urls, labels_of(chain.rpc_urls), strict=True)
         )
         self._pinned_to: Endpoint | None = None
-        self._manner = Manner(is_bound=len(self.endpoints) == 1)
+        self.manner = Manner(is_bound=len(self.endpoints) == 1)
+        """How its endpoints are asked."""
         self._chain = chain
         self._clock = clock
         self._fleet = Fleet(self.endpoints, clock=clock)
@@ -64,13 +66,13 @@ class RpcPool:
             raise NodeUnavailable(f"chain {self._chain.name} has no other endpoint that answers")
         one = copy.copy(self)
         one._pinned_to = endpoint = self._fleet.ranked(allowed, needs=needs)[0]
-        one._manner = replace(self._manner, is_bound=True)
+        one.manner = replace(self.manner, is_bound=True)
         return one, endpoint
 
     def keeping(self, keep_lease: Callable[[], None]) -> Self:
         """Return a pool that calls `keep_lease` after each request, those inside of a long `ask` included."""
         one = copy.copy(self)
-        one._manner = replace(self._manner, keep_lease=keep_lease)
+        one.manner = replace(self.manner, keep_lease=keep_lease)
         return one
 
     def distrust(self) -> None:
@@ -83,10 +85,19 @@ class RpcPool:
         if self._pinned_to is not None:
             self._pinned_to.pass_over(method)
 
+    @property
+    def learnt(self) -> Learnt:
+        """What is known of the endpoint which this pool is pinned to; else of the best one."""
+        return self._candidates(READING)[0].learnt
+
     def told_head(self) -> Header | None:
         """Return the newest block that the endpoint which this pool is pinned to has told of."""
         told = None if self._pinned_to is None else self._pinned_to.head
         return None if told is None else told.header
+
+    def told_for_s(self, number: int) -> float:
+        """Return for how long the endpoint which this pool is pinned to has told of a head at `number` or beyond."""
+        return 0.0 if self._pinned_to is None else self._pinned_to.told_for_s(number)
 
     def on_one(self, work: Callable[[Endpoint], V], *, needs: Collection[str] = READING) -> V:
         """Do some work that needs these methods with the best endpoint alone, or else with the next one.
@@ -114,31 +125,38 @@ class RpcPool:
 
     def newest(self) -> Header:
         """Ask for the newest block."""
-        return self.on_one(lambda endpoint: endpoint.newest_with([], self._manner)[0])
+        return self.on_one(lambda endpoint: endpoint.newest_with([], self.manner)[0])
 
     def ask(self, calls: Sequence[Call], *, form: Form = RAW) -> list[Reply]:
         """Send calls in batches, all to one endpoint; the next one is asked where it fails or does not serve them.
 
         Their results are in a `form`, undecoded unless one is given.
         """
+        return self.read_replies(calls, list, form=form)
 
-        def work(endpoint: Endpoint) -> list[Reply]:
-            replies = endpoint.ask(calls, replace(self._manner, form=form))
+    def read_replies(self, calls: Sequence[Call], reader: Callable[[list[Reply]], V], *, form: Form = RAW) -> V:
+        """Do as `ask`, and return what `reader` makes of the replies; an endpoint whose replies it cannot read fails.
+
+        `reader` says so by NodeUnavailable.
+        """
+
+        def work(endpoint: Endpoint) -> V:
+            replies = endpoint.ask(calls, replace(self.manner, form=form))
             for (method, _), reply in zip(calls, replies, strict=True):
                 if reply.error is not None and _is_elsewhere(method, reply.error.refusal):
-                    raise _Lacks(replies, reply.error)
-            return replies
+                    raise _Lacks(endpoint, replies, reply.error)
+            return endpoint.understood(replies, reader)
 
         try:
             return self.on_one(work, needs=_methods(calls))
         except _Lacks as error:
-            return error.replies
+            return error.endpoint.understood(error.replies, reader)
 
     def results(self, calls: Sequence[Call]) -> list[msgspec.Raw]:
         """Send calls and return their results, undecoded. Raises NodeRefused at the first error among them."""
         if not calls:
             return []
-        return self.on_one(lambda endpoint: endpoint.results(calls, self._manner), needs=_methods(calls))
+        return self.on_one(lambda endpoint: endpoint.results(calls, self.manner), needs=_methods(calls))
 
     def read(self, calls: Sequence[Call], reader: Callable[[list[Any]], V], *, form: Form = RAW) -> V:
         """Send calls and return what `reader` makes of their results; an endpoint whose results it cannot read fails.
@@ -147,12 +165,7 @@ class RpcPool:
         """
 
         def work(endpoint: Endpoint) -> V:
-            results = endpoint.results(calls, replace(self._manner, form=form))
-            try:
-                return reader(results)
-            except NodeUnavailable:
-                endpoint.failed()
-                raise
+            return endpoint.understood(endpoint.results(calls, replace(self.manner, form=form)), reader)
 
         return self.on_one(work, needs=_methods(calls))
 
@@ -160,12 +173,8 @@ class RpcPool:
         """Do as `read` for blocks, and return the endpoint's newest header, which is asked for in the same request."""
 
         def work(endpoint: Endpoint) -> tuple[Header, V]:
-            header, blocks = endpoint.newest_with(calls, self._manner)
-            try:
-                return header, reader(blocks)
-            except NodeUnavailable:
-                endpoint.failed()
-                raise
+            header, blocks = endpoint.newest_with(calls, self.manner)
+            return header, endpoint.understood(blocks, reader)
 
         return self.on_one(work)
 

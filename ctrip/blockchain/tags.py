@@ -15,7 +15,7 @@ from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.others import others
 from ctrip.domain.finality import Finality
 from ctrip.domain.scanning import Header, Tagged, reached
-from ctrip.errors import ChainError
+from ctrip.errors import NodeRefused, NodeUnavailable
 
 EVERY = 32
 """So often others are asked though the word of the endpoint that was read stands still: it may be the one at fault."""
@@ -42,18 +42,15 @@ def tags_told(
     *,
     read: Sequence[Header],
     window: Callable[[], Sequence[Header]],
-    keep_lease: Callable[[], None],
 ) -> dict[Finality, Header]:
     """Return the newest of our blocks that the chain calls so, for each tag that goes beyond what is `known` of it.
 
     `read` are the base and the blocks that were just read after it, `window` tells the stored headers. One request
     where there is something to ask for; more, of other endpoints, only where a tag has moved on, and now and then.
-    `client` keeps the lease.
     """
     if not known:
         return {}
     told = _told(pinned, list(known))
-    keep_lease()
     count = len(client.endpoints)
     is_time = count > 2 and read[0].number // EVERY != read[-1].number // EVERY
     wanted = [tag for tag in known if is_time or (tag in told and _is_beyond(told[tag], known[tag]))]
@@ -63,10 +60,10 @@ def tags_told(
     ours = _Ours(pinned, stored | {header.number: header for header in read}, to=read[-1])
     first = _first({tag: told[tag] for tag in wanted if tag in told}, ours)
     words = {tag: [first[tag]] if tag in first and _is_beyond(first[tag], known[tag]) else [] for tag in wanted}
-    for other in others(client, pinned) if count > 1 else ():
+    for other in others(client, heard=[pinned.endpoint]) if count > 1 else ():
         try:
             theirs = _theirs(other, {tag: _furthest(blocks, ours.to) for tag, blocks in words.items()}, ours)
-        except ChainError:
+        except (NodeRefused, NodeUnavailable):
             continue
         for tag, block in theirs.items():
             words[tag] += [block] if _is_beyond(block, known[tag]) else []

@@ -12,7 +12,6 @@ import msgspec
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.decoding import to_bytes, to_int
-from ctrip.blockchain.learning import Refusals
 from ctrip.blockchain.transport import Call, Clock
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.inflows import Hop
@@ -21,7 +20,6 @@ from ctrip.errors import NodeUnavailable
 
 _MOVING = ("CALL", "CREATE", "CREATE2", "SELFDESTRUCT")
 """The frames that move coin: the value of a DELEGATECALL is its caller's, and a CALLCODE's stays where it is."""
-_REFUSALS: dict[tuple[int, str | None], Refusals] = {}
 
 
 class _Frame(msgspec.Struct):
@@ -74,7 +72,7 @@ def hops_in(client: ChainClient, block: Header, *, clock: Clock = time.monotonic
 
     `client` is a pinned one. A frame that failed moved nothing, and nothing below it did.
     """
-    refusals = _REFUSALS.setdefault((client.chain.chain_id, client.endpoint), Refusals())
+    refusals = client.learnt.traces
     ways: tuple[Call, ...] = (
         ("debug_traceBlockByHash", [hex_text(block.hash), {"tracer": "callTracer"}]),
         ("trace_block", [hex(block.number)]),

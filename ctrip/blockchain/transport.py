@@ -4,9 +4,10 @@ A URL may carry a provider's key, so only its host appears in errors and logs.
 """
 
 import re
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -16,24 +17,27 @@ import msgspec
 
 from ctrip.blockchain.answers import Answer, NoAnswer
 from ctrip.blockchain.buffers import Buffers
-from ctrip.blockchain.connections import Connections, Overdue, place_of, system_trust
+from ctrip.blockchain.connections import ConnectionPool, system_trust, target_of
 from ctrip.blockchain.forms import WrongForm, decoded
 from ctrip.domain.limits import Refusal, classify, seconds_to_wait
 from ctrip.errors import NodeRefused, NodeUnavailable
+from ctrip.time_limits import TimeLimit
 
 TIMEOUT_S = 8.0
-"""The most that one request may take, however slowly its answer drips."""
+"""The most that one request may take, from connecting to the last byte, however slowly anything of it drips.
+
+To resolve a name goes by the limits of the system's resolver: without a thread of its own nothing can end that.
+"""
 MAX_REPLY_BYTES = 64 * 2**20
 _MAX_ERROR_BYTES = 2**16
 _MAX_LEADING_BYTES = 2**10
-_KEPT = 128
+_MAX_IDLE_CONNECTIONS = 128
 """Connections that are kept open; more threads than this at once only dial again."""
 
 Call = tuple[str, list[object]]
 Clock = Callable[[], float]
-_CONNECTIONS = Connections(most=_KEPT, trust=system_trust)
+_CONNECTIONS = ConnectionPool(most=_MAX_IDLE_CONNECTIONS, trust=system_trust)
 _BUFFERS = Buffers(most=16)
-_ANY_NUMBER = nullcontext()
 _HIDDEN = re.compile(r"\w+://\S+")
 
 
@@ -95,7 +99,11 @@ class RateLimited(NodeUnavailable):
 
 
 class TooSlow(NodeUnavailable):
-    """No whole answer in time: the endpoint hangs, or was asked for too much."""
+    """No connection, or no whole answer, in time: the endpoint hangs, or was asked for too much."""
+
+
+class Crowded(NodeUnavailable):
+    """It began to answer, and what was received before took all the time that there was: no fault of the endpoint."""
 
 
 class NotServed(NodeRefused):
@@ -137,43 +145,48 @@ def exchange(
     url: str,
     calls: Sequence[Call],
     *,
+    label: str,
+    arriving: threading.Semaphore,
     form: Form = RAW,
-    label: str | None = None,
     clock: Clock = time.monotonic,
-    arriving: AbstractContextManager[object] = _ANY_NUMBER,
 ) -> list[Reply]:
     """Send calls as one batch and return their replies in the calls' order; an error of a single call is in its reply.
 
-    The answer is received and decoded inside of `arriving`, which may bound how many are in memory at once. `label` is
-    what errors call the endpoint, where its host alone does not tell it from others.
+    `label` is what errors call the endpoint. The answer is received and decoded within `arriving`, which bounds how
+    many are in memory at once; to wait for that counts as a part of the request, so none takes longer than TIMEOUT_S.
 
-    Raises NodeUnavailable where nothing usable came back, RateLimited where too much was asked of late, TooSlow, and
-    BatchRefused where the endpoint refused several calls as a whole.
+    Raises NodeUnavailable where nothing usable came back, RateLimited where too much was asked of late, TooSlow,
+    Crowded, and BatchRefused where the endpoint refused several calls as a whole.
     """
     requests = [
         {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         for number, (method, params) in enumerate(calls)
     ]
     body = msgspec.json.encode(requests if len(requests) > 1 else requests[0])
-    deadline, label = clock() + TIMEOUT_S, label or label_of(url)
-
-    def check() -> None:
-        if clock() > deadline:
-            raise Overdue
-
+    time_limit = TimeLimit(TIMEOUT_S, clock=clock)
     try:
-        place = place_of(url)
-        with _CONNECTIONS.to(place) as connection:
-            answer = connection.ask(place.head, body, check=check)
+        target = target_of(url)
+        with _CONNECTIONS.lend(target, time_limit=time_limit) as connection:
+            answer = connection.ask(target.head, body, time_limit=time_limit)
             if answer.status >= 300:
                 return _failed(answer, count=len(calls), label=label)
-            with arriving:
+            with _turn(arriving, time_limit, label=label):
                 return _answered(answer, form, count=len(calls), label=label)
     except TimeoutError as error:
         raise TooSlow(f"{label} did not answer whole in time: {type(error).__name__}") from None
     except (OSError, NoAnswer) as error:
         # The exception's own text may hold the URL's path, where providers put the key.
         raise NodeUnavailable(f"{label} did not answer: {type(error).__name__}") from None
+
+
+@contextmanager
+def _turn(arriving: threading.Semaphore, time_limit: TimeLimit, *, label: str) -> Iterator[None]:
+    if not arriving.acquire(timeout=time_limit.left_s(TIMEOUT_S)):
+        raise Crowded(f"{label} was not heard to the end: others of its answers took all the time")
+    try:
+        yield
+    finally:
+        arriving.release()
 
 
 def _answered(answer: Answer, form: Form, *, count: int, label: str) -> list[Reply]:

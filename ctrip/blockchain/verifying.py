@@ -15,7 +15,7 @@ What becomes of the contradicted, all endpoints together say (`recounting`).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,6 +23,7 @@ import msgspec
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.decoding import (
+    BlockJson,
     HeaderJson,
     Receipt,
     ReceiptJson,
@@ -36,24 +37,20 @@ from ctrip.blockchain.decoding import (
 from ctrip.blockchain.depth import Depth
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
 from ctrip.blockchain.forms import decoded
-from ctrip.blockchain.others import alone
+from ctrip.blockchain.others import others
 from ctrip.blockchain.transport import Call, Reply
 from ctrip.domain.addresses import COIN_LOGGER, NATIVE, hex_text
 from ctrip.domain.scanning import Header
 from ctrip.domain.transfers import NATIVE_LOG_INDEX, Transfer
 from ctrip.errors import NodeRefused, NodeUnavailable
 
-
-class _BlockJson(HeaderJson, kw_only=True):
-    """A block with the hashes of its transactions."""
-
-    transactions: list[str]
-
-
-_BLOCK = msgspec.json.Decoder(_BlockJson | None)
+_HEADER = msgspec.json.Decoder(HeaderJson | None)
+_BLOCK = msgspec.json.Decoder(BlockJson | None)
 _RECEIPT = msgspec.json.Decoder(ReceiptJson | None)
 _TRANSACTION = msgspec.json.Decoder(TransactionJson | None)
 _WORD = 32
+_AT_ONCE = 90
+"""Transfers that are asked for together, in one request where a few blocks hold them. For each up to 20 kB are told."""
 
 
 class Word(StrEnum):
@@ -66,14 +63,21 @@ class Word(StrEnum):
 
 @dataclass(frozen=True)
 class _Block:
-    """What an endpoint has at a number."""
+    """What an endpoint has at a number. Its transactions are read where they are looked for: they are hundreds."""
 
     header: Header
-    transactions: frozenset[bytes]
+    told: msgspec.Raw
+
+    def lacks(self, tx_hash: bytes | None) -> bool:
+        """Return True where it tells its transactions, and this is none of them. Raises NodeUnavailable."""
+        block = decoded(_BLOCK, self.told)
+        if block is None or block.transactions is None:
+            return False
+        return tx_hash not in {to_bytes(each if isinstance(each, str) else each.hash) for each in block.transactions}
 
 
 @dataclass(frozen=True)
-class Heard:
+class Verification:
     """The ids of transfers that another endpoint bears out, and of those that all who can tell contradict."""
 
     borne_out: tuple[str, ...] = ()
@@ -86,27 +90,28 @@ def verify(
     *,
     ours: Sequence[Header],
     told_by: str | None = None,
-    keep_lease: Callable[[], None],
-) -> Heard:
+) -> Verification:
     """Ask other endpoints for transfers that have a receipt, until one of them bears a transfer out.
 
     `ours` are the newest blocks that were read, oldest first; `told_by` told of the last of them just now. Transfers
     that are not deep under it are not asked for. Whoever contradicts what another one bears out is distrusted. Where
     all that can tell contradict it, nobody knows who is right: that is said, and it may be asked again, as what nobody
-    told of. `keep_lease` is called between requests.
+    told of.
     """
-    client, depth = client.keeping(keep_lease), Depth(client, transfers, ours=ours, told_by=told_by)
+    depth = Depth(client, transfers, ours=ours, told_by=told_by)
     groups: dict[str | None, list[Transfer]] = defaultdict(list)
     for transfer in transfers:
         if depth.is_known(transfer):
             groups[transfer.endpoint].append(transfer)
     shown, contradicted = list[Transfer](), list[Transfer]()
     for by, told in groups.items():
-        borne_out, denied = _hear(_witnesses(client, by), told, depth=depth, keep_lease=keep_lease)
+        # A chain's only endpoint is asked once more.
+        heard, count = [by] if set(client.endpoints) - {by} else [], len(client.endpoints)
+        borne_out, denied = _hear(others(client, heard=heard, most=count), told, depth=depth)
         shown += borne_out
         contradicted += denied
-    depth.ask_for(client, shown, keep_lease=keep_lease)
-    return Heard(
+    depth.ask_for(client, shown)
+    return Verification(
         borne_out=tuple(each.id for each in shown if depth.is_shared(each)),
         contradicted=tuple(each.id for each in contradicted),
     )
@@ -117,46 +122,8 @@ def words_of(witness: ChainClient, transfers: Sequence[Transfer]) -> dict[str, W
     return _ask(witness, transfers)[0]
 
 
-def agreeing(client: ChainClient, headers: Sequence[Header], *, told_by: str, keep_lease: Callable[[], None]) -> int:
-    """Return how many endpoints besides the one that told of some old blocks have the same ones.
-
-    Raises NodeUnavailable where one has another block: nobody knows who is right. One that lacks them says nothing.
-    """
-    client, found = client.keeping(keep_lease), 0
-    for endpoint in client.endpoints:
-        if endpoint == told_by:
-            continue
-        try:
-            only = alone(client, endpoint)
-            there = only.headers([header.number for header in headers])
-        except (NodeRefused, NodeUnavailable):
-            continue
-        keep_lease()
-        for header in headers:
-            if header.number in there and there[header.number].hash != header.hash:
-                detail = f"another block {header.number} than {told_by} has"
-                only.dispute("fork", detail)
-                raise NodeUnavailable(f"{endpoint} told of {detail}")
-        found += len(there) == len(headers)
-    return found
-
-
-def _witnesses(client: ChainClient, endpoint: str | None) -> Iterator[ChainClient]:
-    """Yield a client of each endpoint but the one that told; of that one where there is no other."""
-    heard = [endpoint] if endpoint is not None and set(client.endpoints) - {endpoint} else []
-    while True:
-        try:
-            witness = client.pinned(avoiding=heard)
-        except NodeUnavailable:
-            return
-        yield witness
-        heard.append(witness.endpoint or "")
-        if not set(client.endpoints) - set(heard):
-            return
-
-
 def _hear(
-    witnesses: Iterator[ChainClient], told: Sequence[Transfer], *, depth: Depth, keep_lease: Callable[[], None]
+    witnesses: Iterable[ChainClient], told: Sequence[Transfer], *, depth: Depth
 ) -> tuple[list[Transfer], list[Transfer]]:
     """Return the transfers that a witness bears out, and those that only contradict it."""
     open_ones, deniers, borne_out = list(told), defaultdict[str, list[ChainClient]](list), list[Transfer]()
@@ -164,7 +131,6 @@ def _hear(
         wanted = depth.wanted(open_ones)
         words, blocks = _ask(witness, open_ones, also=wanted)
         depth.note(witness.endpoint or "", wanted, blocks)
-        keep_lease()
         for transfer in open_ones:
             if words[transfer.id] is Word.CONTRADICTED:
                 deniers[transfer.id].append(witness)
@@ -184,10 +150,21 @@ def _hear(
 def _ask(
     witness: ChainClient, transfers: Sequence[Transfer], *, also: Collection[int] = ()
 ) -> tuple[dict[str, Word], dict[int, Header]]:
-    """Ask one endpoint for all of the transfers, and for the blocks of `also`, in one batch.
+    """Ask one endpoint for all of the transfers, and for the blocks of `also`.
 
     Returns its word on each transfer by id, and the blocks that it has.
     """
+    words, headers = _ask_some(witness, transfers[:_AT_ONCE], also=also)
+    for first in range(_AT_ONCE, len(transfers), _AT_ONCE):
+        more_words, more_headers = _ask_some(witness, transfers[first : first + _AT_ONCE])
+        words |= more_words
+        headers |= more_headers
+    return words, headers
+
+
+def _ask_some(
+    witness: ChainClient, transfers: Sequence[Transfer], *, also: Collection[int] = ()
+) -> tuple[dict[str, Word], dict[int, Header]]:
     calls: list[Call] = []
     for transfer in transfers:
         calls.append(("eth_getTransactionReceipt", [hex_text(transfer.tx_hash or b"")]))
@@ -213,11 +190,8 @@ def _block(number: int, reply: Reply) -> _Block | None:
     if reply.error is not None:
         return None
     try:
-        told = decoded(_BLOCK, reply.result)
-        if told is None:
-            return None
-        transactions = frozenset(to_bytes(tx_hash) for tx_hash in told.transactions)
-        return _Block(numbered(number, header_of(told)), transactions)
+        told = decoded(_HEADER, reply.result)
+        return None if told is None else _Block(numbered(number, header_of(told)), reply.result)
     except NodeUnavailable:
         return None
 
@@ -245,9 +219,8 @@ def _word(transfer: Transfer, of_receipt: Reply, of_transaction: Reply | None, b
 
 def _word_of_unknown(transfer: Transfer, block: _Block | None) -> Word:
     """Tell an endpoint whose block holds no such transaction from one that keeps no receipt, or is behind."""
-    is_its_block = block is not None and block.header.hash == transfer.block_hash
-    is_lacking = block is not None and transfer.tx_hash not in block.transactions
-    return Word.CONTRADICTED if is_its_block and is_lacking else Word.NOT_TOLD
+    is_lacking = block is not None and block.header.hash == transfer.block_hash and block.lacks(transfer.tx_hash)
+    return Word.CONTRADICTED if is_lacking else Word.NOT_TOLD
 
 
 def _is_shown(transfer: Transfer, receipt: Receipt, transaction: TransactionJson | None) -> bool:

@@ -1,6 +1,6 @@
 """How far each chain was read, and the headers of the reorg window."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -13,14 +13,17 @@ from ctrip.database.batches import Given
 from ctrip.database.models import chain_cursors, chain_headers, payments, transfers
 from ctrip.database.prepared import Prepared
 from ctrip.domain.finality import Finality
-from ctrip.domain.scanning import Cursor, Header, Tagged, tagged_after
+from ctrip.domain.scanning import Cursor, Header, Move, Tagged, tagged_after
 from ctrip.domain.standings import Status
 from ctrip.domain.transfers import TransferStatus
 
 _OF_CHAIN: sa.BindParameter[int] = sa.bindparam("of_chain")
-_NO_TAGS: Mapping[Finality, Header] = {}
 # What the listener asks at each block is built once: to build it anew costs as much as to ask.
-_FIND = sa.select(chain_cursors).where(chain_cursors.c.chain_id == _OF_CHAIN)
+_FIND = Prepared(sa.select(chain_cursors).where(chain_cursors.c.chain_id == _OF_CHAIN))
+_FIND_ALL = Prepared(sa.select(chain_cursors))
+_HEADERS = Prepared(
+    sa.select(chain_headers).where(chain_headers.c.chain_id == _OF_CHAIN).order_by(chain_headers.c.number)
+)
 _NEW = Given(
     "new", *(sa.column(name, chain_headers.c[name].type) for name in ("number", "hash", "parent_hash", "time"))
 )
@@ -48,7 +51,7 @@ class Position:
 
 def find(session: Connection, chain_id: int) -> Cursor | None:
     """Return a chain's cursor; None where it was never read."""
-    row = session.execute(_FIND, {"of_chain": chain_id}).one_or_none()
+    row = _FIND.execute(session, {"of_chain": chain_id}).one_or_none()
     return None if row is None else _cursor(row)
 
 
@@ -69,7 +72,7 @@ def position(session: Connection, chain_id: int) -> Position | None:
 
 def find_all(session: Connection) -> dict[int, Cursor]:
     """Return every cursor by chain id."""
-    return {row.chain_id: _cursor(row) for row in session.execute(sa.select(chain_cursors))}
+    return {row.chain_id: _cursor(row) for row in _FIND_ALL.execute(session, {})}
 
 
 def start(session: Connection, chain_id: int, header: Header, *, head_block: int | None = None) -> None:
@@ -88,23 +91,15 @@ def start(session: Connection, chain_id: int, header: Header, *, head_block: int
     store_headers(session, chain_id, [header])
 
 
-def advance(
-    session: Connection,
-    cursor: Cursor,
-    *,
-    base: Header,
-    to: Header,
-    head_block: int,
-    window: int,
-    tags: Mapping[Finality, Header] = _NO_TAGS,
-) -> Cursor:
-    """Move a cursor to `to`, forward or, after a reorg, back. The WHERE names where it stood: a late writer loses.
+def advance(session: Connection, cursor: Cursor, move: Move, *, window: int) -> Cursor:
+    """Move a cursor forward or, after a reorg, back. The WHERE names where it stood: a late writer loses.
 
-    The blocks after `base` were read for it, and where a reorg took the first blocks of all, that is a new start.
-    Headers that leave the reorg `window` are forgotten. `tags`: the blocks that the node calls so.
+    The blocks after the move's base were read for it, and where a reorg took the first blocks of all, that is a new
+    start. Headers that leave the reorg `window` are forgotten.
     """
-    safe = tagged_after(cursor.safe, tags.get(Finality.SAFE), base=base, to=to)
-    finalized = tagged_after(cursor.finalized, tags.get(Finality.FINALIZED), base=base, to=to)
+    base, to = move.base, move.to
+    safe = tagged_after(cursor.safe, move.tags.get(Finality.SAFE), base=base, to=to)
+    finalized = tagged_after(cursor.finalized, move.tags.get(Finality.FINALIZED), base=base, to=to)
     new = {
         "of_chain": cursor.chain_id,
         "was_at": cursor.read_hash,
@@ -112,7 +107,8 @@ def advance(
         "read_hash": to.hash,
         "base": base.number,
         "below": to.number - window,
-        "head_block": head_block,
+        "head_block": move.head_block,
+        "clock": move.clock,
         **tag_values(safe=safe, finalized=finalized),
     }
     if _ADVANCE.scalar(session, new) is None:
@@ -122,9 +118,10 @@ def advance(
         start_block=min(cursor.start_block, base.number),
         read_block=to.number,
         read_hash=to.hash,
-        head_block=head_block,
+        head_block=move.head_block,
         safe=safe,
         finalized=finalized,
+        clock=move.clock,
     )
 
 
@@ -135,8 +132,7 @@ def stop(session: Connection, chain_id: int, reason: str) -> None:
 
 def headers(session: Connection, chain_id: int) -> list[Header]:
     """Return the stored headers of a chain, oldest first: they end at the block that the cursor is on."""
-    of = chain_headers.c
-    rows = session.execute(sa.select(chain_headers).where(of.chain_id == chain_id).order_by(of.number))
+    rows = _HEADERS.execute(session, {"of_chain": chain_id})
     return [Header(row.number, row.hash, row.parent_hash, row.time) for row in rows]
 
 
@@ -205,7 +201,7 @@ def _advance() -> sa.Update:
         sa.update(chain_cursors)
         .where(chain_cursors.c.chain_id == _OF_CHAIN, chain_cursors.c.read_hash == sa.bindparam("was_at"))
         .values(
-            **{column: sa.bindparam(column) for column in ("read_block", "read_hash", "head_block", *tagged)},
+            **{column: sa.bindparam(column) for column in ("read_block", "read_hash", "head_block", "clock", *tagged)},
             start_block=sa.func.least(chain_cursors.c.start_block, sa.bindparam("base")),
             updated_at=sa.func.now(),
         )
@@ -224,6 +220,7 @@ def _cursor(row: sa.Row[Any]) -> Cursor:
         stopped_reason=row.stopped_reason,
         safe=None if row.safe_block is None else Tagged(row.safe_block, row.safe_time),
         finalized=None if row.finalized_block is None else Tagged(row.finalized_block, row.finalized_time),
+        clock=row.clock,
     )
 
 

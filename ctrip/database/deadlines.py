@@ -16,13 +16,23 @@ from ctrip.domain.finality import Finality
 from ctrip.domain.payments import Status
 
 
-def final_time() -> sa.ScalarSelect[datetime]:
+def passed_time() -> sa.ScalarSelect[datetime]:
+    """Return, as SQL over payments, the moment before which deadlines have passed; NULL where that is not known.
+
+    It is the time of the payment's final block, as far as the chain's clock is borne out.
+    """
+    return _final_time(is_bounded=True)
+
+
+def _final_time(*, is_bounded: bool) -> sa.ScalarSelect[datetime]:
     """Return, as SQL over payments, the time of a payment's final block; NULL where it was not read.
 
     It is the block with the payment's confirmations, or an older one that its chain calls safe or finalized, where its
-    rule asks for that.
+    rule asks for that: such a one was borne out with its time.
     """
     chain, header, rule = chain_cursors.alias(), chain_headers.alias(), payments.c.finality
+    # LEAST passes NULL over: without a clock there is no bound, and where there is no header there is no time.
+    bounded = sa.case((header.c.time.is_not(None), sa.func.least(header.c.time, chain.c.clock)))
     deep = chain.c.read_block - payments.c.required + 1
     is_deep = sa.and_(header.c.chain_id == chain.c.chain_id, header.c.number == deep)
     time = sa.case(
@@ -32,7 +42,7 @@ def final_time() -> sa.ScalarSelect[datetime]:
             rule == Finality.FINALIZED,
             _earlier(chain.c.finalized_block > deep, header.c.time, chain.c.finalized_time),
         ),
-        else_=header.c.time,
+        else_=bounded if is_bounded else header.c.time,
     )
     query = sa.select(time).select_from(chain.outerjoin(header, is_deep))
     return query.where(chain.c.chain_id == payments.c.chain_id).scalar_subquery()
@@ -47,7 +57,7 @@ def _earlier(
 
 def final_time_of(session: Connection, payment_id: str) -> datetime | None:
     """Return the time of a payment's final block; None where it was not read."""
-    return session.scalar(sa.select(final_time()).where(payments.c.id == payment_id))
+    return session.scalar(sa.select(_final_time(is_bounded=False)).where(payments.c.id == payment_id))
 
 
 def in_reach(session: Connection, chain_id: int, *, before: datetime) -> tuple[datetime, int] | None:
@@ -91,14 +101,14 @@ def _passed() -> sa.Select[Any]:
     """Say which pending payments have a deadline before their final block."""
     # No header is newer: without this bound the index could not tell the passed from all that are open.
     newest = _of_headers(sa.func.max(chain_headers.c.time))
-    return _with_status(Status.PENDING, payments.c.expires_at < newest, payments.c.expires_at < final_time())
+    return _with_status(Status.PENDING, payments.c.expires_at < newest, payments.c.expires_at < passed_time())
 
 
 def _brought_back() -> sa.Select[Any]:
     """Say which expired payments have a deadline that does not lie before their final block any more."""
     # The stored headers are the reorg window, and what lies before it stays as it is.
     oldest = _of_headers(sa.func.min(chain_headers.c.time))
-    not_final = sa.or_(payments.c.expires_at >= final_time(), final_time().is_(None))
+    not_final = sa.or_(payments.c.expires_at >= passed_time(), passed_time().is_(None))
     return _with_status(Status.EXPIRED, payments.c.expires_at >= oldest, not_final)
 
 

@@ -15,9 +15,10 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
 from ctrip.database import work
-from ctrip.database.batches import Given, batch
+from ctrip.database.batches import Given, array, batch, is_in
 from ctrip.database.leases import EARLY, is_unleased
 from ctrip.database.models import dead_letters, emails, merchants
+from ctrip.database.prepared import Prepared
 from ctrip.domain.emails import (
     QUEUE,
     Content,
@@ -42,13 +43,18 @@ _EXCEPTION_CHARACTERS = 80
 _of = emails.c
 _OWED = ("id", "kind", "merchant_id", "payment_id", "recipient", "subject", "text", "html")
 _owed = Given("owed", *(_of[name] for name in _OWED))
-_OWE = (
+_OWE = Prepared(
     pg.insert(emails)
     .from_select(
         [*_OWED, "status", "next_attempt_at"], sa.select(*_owed.c, sa.literal(EmailStatus.PENDING), sa.func.now())
     )
     .on_conflict_do_nothing(index_elements=["payment_id", "kind"])
     .returning(_of.id)
+)
+_MERCHANTS = Prepared(
+    sa.select(merchants.c.id, merchants.c.name, merchants.c.email).where(
+        is_in(merchants.c.id, sa.bindparam("merchant_ids", type_=sa.Text))
+    )
 )
 
 
@@ -83,9 +89,8 @@ def owe_confirmed(session: Connection, confirmed: Sequence[Payment], *, new_id: 
     """Write to the buyer and to the merchant of payments that are confirmed, each where there is an address, once."""
     if not confirmed:
         return
-    of = merchants.c
-    query = sa.select(of.id, of.name, of.email).where(of.id.in_({payment.merchant_id for payment in confirmed}))
-    known = {row.id: row for row in session.execute(query)}
+    wanted = array({payment.merchant_id for payment in confirmed})
+    known = {row.id: row for row in _MERCHANTS.execute(session, {"merchant_ids": wanted})}
     owed: list[dict[str, Any]] = []
     for payment in confirmed:
         merchant, about = known[payment.merchant_id], {"merchant_id": payment.merchant_id, "payment_id": payment.id}
@@ -227,7 +232,7 @@ def _add(session: Connection, owed: Sequence[dict[str, Any]]) -> list[str]:
     """Store e-mails that are due now, and ring. Returns the ids of those that were not stored before."""
     if not owed:
         return []
-    stored = list(session.scalars(_OWE, _owed.rows([list(map(each.get, _OWED)) for each in owed])).all())
+    stored = _OWE.scalars(session, _owed.rows([list(map(each.get, _OWED)) for each in owed]))
     if stored:
         work.ring(session)
     return stored

@@ -38,8 +38,6 @@ class Sessions:
         try:
             with self.engine.begin() as session:
                 yield session
-            for act in _AFTER_COMMIT.pop(session, ()):
-                act()
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
             if _is_beyond_limits(error):
                 raise
@@ -48,6 +46,9 @@ class Sessions:
             if not error.connection_invalidated:
                 raise
             raise Unavailable("the database ended the connection") from error
+        # Outside of what is caught above: it is stored by now, whatever these do.
+        for act in _AFTER_COMMIT.pop(session, ()):
+            act()
 
 
 def after_commit(session: Connection, act: Callable[[], None]) -> None:

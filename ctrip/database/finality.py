@@ -7,7 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from ctrip.database.batches import array, is_in
 from ctrip.database.models import chain_cursors, transfers
+from ctrip.database.prepared import Prepared
 from ctrip.database.transfers import transfer_of
 from ctrip.domain.finality import Finality
 from ctrip.domain.transfers import Source, Transfer, TransferStatus
@@ -20,6 +22,8 @@ _LONGEST_PAUSE = timedelta(minutes=5)
 """What is younger than the first is asked for at each block. Then the pause grows with the time that it has waited, of
 which it is a twentieth, up to the longest: half a minute after ten minutes, and no call for each block for ever."""
 _of = transfers.c
+_OF_CHAIN: sa.BindParameter[int] = sa.bindparam("of_chain")
+_IS_MEANT = is_in(_of.id, sa.bindparam("transfer_ids", type_=sa.Text))
 
 
 def settle_finality(session: Connection, chain_id: int) -> set[str]:
@@ -27,7 +31,7 @@ def settle_finality(session: Connection, chain_id: int) -> set[str]:
 
     Returns the ids of the payments that this touched.
     """
-    return set(session.scalars(SETTLE, {"of_chain": chain_id}))
+    return set(_SETTLE.scalars(session, {"of_chain": chain_id}))
 
 
 def to_verify(session: Connection, chain_id: int, *, up_to: int, head: int, limit: int) -> list[Transfer]:
@@ -39,14 +43,8 @@ def to_verify(session: Connection, chain_id: int, *, up_to: int, head: int, limi
 
     Coin that a contract sent is left out: no receipt tells of it, and its balance is read again instead.
     """
-    query = (
-        sa.select(transfers)
-        .where(_of.chain_id == chain_id, _of.status == TransferStatus.SEEN, ~_of.is_verified)
-        .where(_of.block_number <= up_to, _of.block_number <= head - _of.required + 1, _of.source != Source.INTERNAL)
-        .where(_is_its_turn())
-    )
-    turn = (_of.asked_at.asc().nulls_first(), _of.block_number, _of.id)
-    return [transfer_of(row) for row in session.execute(query.order_by(*turn).limit(limit))]
+    told = {"of_chain": chain_id, "up_to": up_to, "head": head, "limit": limit}
+    return [transfer_of(row) for row in _TO_VERIFY.rows(session, told)]
 
 
 def count_unverified(session: Connection) -> dict[int, int]:
@@ -66,13 +64,25 @@ def count_unverified(session: Connection) -> dict[int, int]:
 def mark_verified(session: Connection, transfer_ids: Collection[str]) -> None:
     """Note that transfers were borne out. `settle_finality` then says what follows."""
     if transfer_ids:
-        session.execute(sa.update(transfers).where(_of.id.in_(transfer_ids)).values(is_verified=True))
+        _VERIFIED.run(session, {"transfer_ids": array(transfer_ids)})
 
 
 def put_back(session: Connection, transfer_ids: Collection[str]) -> None:
     """Note that nobody told of transfers: their turn to be verified comes after that of all others, and later."""
     if transfer_ids:
-        session.execute(sa.update(transfers).where(_of.id.in_(transfer_ids)).values(asked_at=sa.func.now()))
+        _PUT_BACK.run(session, {"transfer_ids": array(transfer_ids)})
+
+
+def _to_verify() -> sa.Select[Any]:
+    head = sa.bindparam("head", type_=sa.BigInteger)
+    return (
+        sa.select(transfers)
+        .where(_of.chain_id == _OF_CHAIN, _of.status == TransferStatus.SEEN, ~_of.is_verified)
+        .where(_of.block_number <= sa.bindparam("up_to"), _of.block_number <= head - _of.required + 1)
+        .where(_of.source != Source.INTERNAL, _is_its_turn())
+        .order_by(_of.asked_at.asc().nulls_first(), _of.block_number, _of.id)
+        .limit(sa.bindparam("limit", type_=sa.Integer))
+    )
 
 
 def _is_its_turn() -> sa.ColumnElement[bool]:
@@ -93,7 +103,7 @@ def _settle() -> sa.CompoundSelect[Any]:
 
 
 def _change(old: TransferStatus, new: TransferStatus, condition: sa.ColumnElement[bool], *, name: str) -> sa.CTE:
-    of_chain = sa.and_(_of.chain_id == sa.bindparam("of_chain"), chain_cursors.c.chain_id == _of.chain_id)
+    of_chain = sa.and_(_of.chain_id == _OF_CHAIN, chain_cursors.c.chain_id == _of.chain_id)
     change = sa.update(transfers).where(of_chain, _of.status == old, condition).values(status=new)
     return change.returning(_of.payment_id).cte(name)
 
@@ -113,3 +123,6 @@ def _is_called_final() -> sa.ColumnElement[bool]:
 
 SETTLE = _settle()
 """Settle the transfers of chain `of_chain`, and return the payments that this touched."""
+_SETTLE, _TO_VERIFY = Prepared(SETTLE), Prepared(_to_verify())
+_VERIFIED = Prepared(sa.update(transfers).where(_IS_MEANT).values(is_verified=True))
+_PUT_BACK = Prepared(sa.update(transfers).where(_IS_MEANT).values(asked_at=sa.func.now()))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from ctrip.database import cursors
 from ctrip.database import transfers as stored
 from ctrip.database.models import transfers
 from ctrip.domain.addresses import NATIVE
@@ -74,6 +75,14 @@ def unverified(session: Connection, chain_id: int, *, head: int, limit: int) -> 
         _of.block_number <= head - _of.required + 1,
     )
     return [stored.transfer_of(row) for row in session.execute(query.order_by(_of.block_number, _of.id).limit(limit))]
+
+
+def correct_time(session: Connection, chain_id: int, block: Header) -> set[str]:
+    """Give a block, and the transfers in it that nobody has borne out, the time that was. Returns their payments."""
+    cursors.correct_time(session, chain_id, block)
+    in_it = (_of.chain_id == chain_id, _of.block_number == block.number, _of.block_hash == block.hash)
+    change = sa.update(transfers).where(*in_it, ~_of.is_verified).values(block_time=block.time)
+    return set(session.scalars(change.returning(_of.payment_id)))
 
 
 def _sightings(inflow: Inflow) -> Iterator[Sighting]:

@@ -21,7 +21,10 @@ from ctrip.database.prepared import Prepared
 from ctrip.errors import LostFence, NotFound
 
 LEASE = timedelta(seconds=20)
-"""Longer than a request to a node may take, twice over: it is renewed after each."""
+"""Longer than two requests to a node may take, of which each has 8 s to be answered whole: it is renewed after each.
+
+Not within that: to wait for a rate limit, and for a name to be resolved. A run that loses its lease writes nothing.
+"""
 
 
 _IS_ODD = loops.c.next_run_at > sa.func.now() + ODD + loops.c.every_ms * sa.literal_column("interval '1 ms'")

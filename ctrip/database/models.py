@@ -332,6 +332,8 @@ chain_cursors = sa.Table(
     columns.moment("safe_time"),
     sa.Column("finalized_block", sa.BigInteger),
     columns.moment("finalized_time"),
+    # The latest time of a block that others bore out: no deadline passes after it. Null where there are no others.
+    columns.moment("clock"),
     sa.Column("stopped_reason", sa.Text),
     columns.moment("updated_at", now=True),
     sa.CheckConstraint("read_block >= start_block", name="read_from_the_start"),

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from ctrip.database import cursors, events, sweeps, transfers
 from ctrip.database.batches import array, is_in
-from ctrip.database.deadlines import final_time
+from ctrip.database.deadlines import passed_time
 from ctrip.database.events import News
 from ctrip.database.models import chain_cursors, deposit_addresses, payments
 from ctrip.database.prepared import Prepared
@@ -28,13 +28,13 @@ _LOCK = {
     for keeps_transfers_out in (False, True)
 }
 # One statement, so one snapshot: between two, a listener may move the cursor and drop the header that is meant.
-_FINAL_TIMES = Prepared(
-    sa.select(payments.c.chain_id, payments.c.required, payments.c.finality, final_time())
+_PASSED_TIMES = Prepared(
+    sa.select(payments.c.chain_id, payments.c.required, payments.c.finality, passed_time())
     .join(chain_cursors, chain_cursors.c.chain_id == payments.c.chain_id)
     .where(_WANTED)
     .distinct()
 )
-AT_ONCE = 1_000
+AT_ONCE = 250
 """How many payments are assessed and stored together."""
 
 
@@ -122,16 +122,16 @@ def facts_of(session: Connection, of: Sequence[Payment], *, chains: Mapping[int,
     """Return what is known of each payment's chain; a payment whose chain was never read is left out."""
     ids = [payment.id for payment in of]
     swept = dict.fromkeys(ids, sweeps.SweepFacts()) | sweeps.facts_of(session, ids)
-    final_times = {tuple(rule): time for *rule, time in _FINAL_TIMES.rows(session, {"payment_ids": array(ids)})}
+    passed_times = {tuple(rule): time for *rule, time in _PASSED_TIMES.rows(session, {"payment_ids": array(ids)})}
     return {
         payment.id: Facts(
-            final_block_time=final_times[rule],
+            passed_time=passed_times[rule],
             covered=swept[payment.id].covered,
             is_sweep_held=swept[payment.id].is_held,
             threshold=_threshold(payment, chains),
         )
         for payment in of
-        if (rule := (payment.chain_id, payment.required, payment.finality)) in final_times
+        if (rule := (payment.chain_id, payment.required, payment.finality)) in passed_times
     }
 
 

@@ -5,7 +5,7 @@ runs hundreds of times in a second. What SQLAlchemy does at each run costs us th
 such statements are `Prepared`: what can be known of them is found out once, and they go straight to the driver.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, cast
 
@@ -22,19 +22,23 @@ _KNOWN = "prepared"
 _STALE = ("0A000", "26000", "42P05")
 """SQLSTATEs of a plan whose columns have changed, and of names that the server knows and we do not, or the reverse."""
 
+_CONVERTED_AT_ONCE = 500
+"""Rows of which there are several copies for a moment."""
+
 _Convert = Callable[[Any], Any]
 _Row = tuple[Any, ...]
-_Parameter = tuple[str, str | None, Any, _Convert | None]
-"""The name of a value in the statement; the key under which it is given, and what the driver takes, where it never is;
-and what converts what is given."""
-_Columns = tuple[list[str], list[_Convert | None]]
+_Parameter = tuple[str, str, _Convert | None]
+"""The name of a value in the statement, the key under which it is given, and what converts it."""
+_Columns = tuple[list[str], list[tuple[int, _Convert]]]
+"""The columns' names, and what converts the values of some of them, by their place."""
 
 
 class Prepared:
     """A statement with its values in bound parameters, which are given at each run.
 
-    Postgres finds out what types they have, and says so where it cannot: then a cast tells it. Errors are SQLAlchemy's,
-    as those of any other statement are.
+    Those that are known stand in its text, or no plan could go by an index of some rows alone. Postgres finds out what
+    types the others have, and says so where it cannot: then a cast tells it. Errors are SQLAlchemy's, as those of any
+    other statement are.
     """
 
     def __init__(self, statement: sa.Select[Any] | sa.CompoundSelect[Any] | sa.UpdateBase) -> None:
@@ -66,10 +70,7 @@ class Prepared:
     # --- how it runs ------------------------------------------------------------------------------------------------
 
     def _run(self, session: Connection, values: Mapping[str, Any]) -> tuple[list[str], list[_Row]]:
-        arguments = [
-            value if key is None else values[key] if convert is None else convert(values[key])
-            for _, key, value, convert in self._parameters
-        ]
+        arguments = [values[key] if convert is None else convert(values[key]) for _, key, convert in self._parameters]
         if not session.in_transaction():
             session.begin()
         pooled = session.connection
@@ -88,21 +89,25 @@ class Prepared:
     def _prepare(self, cursor: Cursor, *, name: str) -> str:
         """Have Postgres prepare the statement. Returns what runs it."""
         numbers = {name: f"${number}" for number, (name, *_) in enumerate(self._parameters, start=1)}
-        cursor.execute(f"PREPARE {name} AS {str(self._compiled) % numbers}")
+        known = {name: cursor.mogrify("%s", (value,)).decode() for name, value in self._constants.items()}
+        cursor.execute(f"PREPARE {name} AS {str(self._compiled) % (numbers | known)}")
         return f"EXECUTE {name} ({', '.join(['%s'] * len(numbers))})" if numbers else f"EXECUTE {name}"
 
     def _read(self, cursor: Cursor) -> tuple[list[str], list[_Row]]:
         if cursor.description is None:
             return [], []
-        rows = cursor.fetchall()
         self._known_columns = self._known_columns or self._columns(cursor)
         names, converts = self._known_columns
-        if not any(converts):
-            return names, rows
-        return names, [
-            tuple(value if convert is None else convert(value) for value, convert in zip(row, converts, strict=True))
-            for row in rows
-        ]
+        if not converts:
+            return names, cursor.fetchall()
+        converted = list[_Row]()
+        while rows := cursor.fetchmany(_CONVERTED_AT_ONCE):
+            # Column by column: most need no word, and thousands of rows have dozens of them.
+            columns = list[Iterable[Any]](zip(*rows, strict=True))
+            for place, convert in converts:
+                columns[place] = map(convert, columns[place])
+            converted += zip(*columns, strict=True)
+        return names, converted
 
     # --- what is found out once -------------------------------------------------------------------------------------
 
@@ -111,10 +116,19 @@ class Prepared:
         return self._statement.compile(dialect=_DIALECT)
 
     @cached_property
-    def _parameters(self) -> list[_Parameter]:
+    def _bound(self) -> dict[str, sa.BindParameter[Any]]:
         # Several of one name are one.
-        named = {name: bound for bound, name in self._compiled.bind_names.items()}
-        return [_parameter(name, bound) for name, bound in named.items()]
+        return {name: bound for bound, name in self._compiled.bind_names.items()}
+
+    @cached_property
+    def _parameters(self) -> list[_Parameter]:
+        return [(name, bound.key, _converter(bound)) for name, bound in self._bound.items() if bound.required]
+
+    @cached_property
+    def _constants(self) -> dict[str, Any]:
+        """What the driver takes for each value that is never given."""
+        told = {name: (bound.value, _converter(bound)) for name, bound in self._bound.items() if not bound.required}
+        return {name: value if convert is None else convert(value) for name, (value, convert) in told.items()}
 
     def _columns(self, cursor: Cursor) -> _Columns:
         """Return the columns' names, and what makes of the driver's values those that SQLAlchemy's types are in Python.
@@ -123,17 +137,21 @@ class Prepared:
         """
         types = [column.type.dialect_impl(_DIALECT) for column in self._statement.exported_columns]
         described = cursor.description or ()
-        converts: list[_Convert | None] = [
-            kind.result_processor(_DIALECT, column.type_code) for kind, column in zip(types, described, strict=True)
+        converts = [
+            (place, convert)
+            for place, (kind, column) in enumerate(zip(types, described, strict=True))
+            if (convert := cast("_Convert | None", kind.result_processor(_DIALECT, column.type_code))) is not None
         ]
         return [column.name for column in described], converts
 
 
-def _parameter(name: str, bound: sa.BindParameter[Any]) -> _Parameter:
-    convert = bound.type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
-    if bound.required:
-        return name, bound.key, None, convert
-    return name, None, bound.value if convert is None else convert(bound.value), None
+def is_one_of(column: sa.ColumnElement[Any], values: Iterable[object]) -> sa.ColumnElement[bool]:
+    """Say that a column holds one of a few values that are known when a `Prepared` is written; IN is written later."""
+    return sa.or_(*(column == value for value in values))
+
+
+def _converter(bound: sa.BindParameter[Any]) -> _Convert | None:
+    return bound.type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
 
 
 def _told(session: Connection, statement: str, error: psycopg2.Error) -> exc.StatementError:

@@ -16,7 +16,7 @@ from ctrip.database import events, transfers
 from ctrip.database.batches import Given, is_among
 from ctrip.database.events import News
 from ctrip.database.models import payments
-from ctrip.database.prepared import Prepared
+from ctrip.database.prepared import Prepared, is_one_of
 from ctrip.database.rows import reader
 from ctrip.domain.events import EventType
 from ctrip.domain.ids import Prefix
@@ -157,7 +157,7 @@ def _milestones(status: sa.ColumnElement[str]) -> dict[str, sa.ColumnElement[Any
     for place, (milestone, column) in enumerate(_MILESTONES.items()):
         values[column] = sa.case(
             (status == milestone, sa.func.coalesce(_of[column], sa.func.now())),
-            (sa.or_(*(status == later for later in reached[place:])), _of[column]),
+            (is_one_of(status, reached[place:]), _of[column]),
             else_=None,
         )
     return values

@@ -1,13 +1,14 @@
 """Coin that was known otherwise gives way to a transfer that explains it: one of the two stands, at any time."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cache
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 
-from ctrip.database.batches import is_among
+from ctrip.database.batches import array, is_in
 from ctrip.database.models import transfers
+from ctrip.database.prepared import Prepared
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.ids import Prefix
 from ctrip.domain.inflows import Coin, superseded
@@ -33,7 +34,14 @@ def supersede(
     by = _coins(new)
     if not by:
         return
-    rows = {row["id"]: row for row in session.execute(_standing(new[0].chain_id, by)).mappings()}
+    told = {
+        "of_chain": new[0].chain_id,
+        "recipients": array({each.recipient for each in by}),
+        "tx_hashes": array({each.tx_hash for each in by if each.tx_hash is not None}),
+        "since": min(each.block for each in by),
+    }
+    standing_of = _standing(frozenset(each.teller for each in by))
+    rows = {row["id"]: row for row in standing_of.execute(session, told).mappings()}
     stored = {(each.tx_hash, each.log_index) for each in by}
     standing = [
         Coin(row["id"], row["recipient"], row["block_number"], row["amount"], row["tx_hash"], row["log_index"])
@@ -55,17 +63,20 @@ def supersede(
         session.execute(sa.insert(transfers), rests)
 
 
-def _standing(chain_id: int, by: Sequence[Coin]) -> sa.Select[Any]:
+@cache
+def _standing(tellers: frozenset[int]) -> Prepared:
     """Select what the same transactions brought as far as was known, and what balances showed at or after them."""
-    is_of_balance = sa.and_(_of.source == Source.INTERNAL, _of.block_number >= min(each.block for each in by))
-    is_same = is_among(_of.tx_hash, {each.tx_hash for each in by if each.tx_hash is not None})
-    is_told_otherwise = sa.or_(*(_OTHERWISE[teller] for teller in {each.teller for each in by}))
-    return sa.select(transfers).where(
-        _of.chain_id == chain_id,
-        is_among(_of.recipient, {each.recipient for each in by}),
-        _of.token == NATIVE,
-        _of.status != TransferStatus.ORPHANED,
-        is_of_balance | (is_same & is_told_otherwise),
+    is_of_balance = sa.and_(_of.source == Source.INTERNAL, _of.block_number >= sa.bindparam("since"))
+    is_same = is_in(_of.tx_hash, sa.bindparam("tx_hashes", type_=sa.Text))
+    is_told_otherwise = sa.or_(*(_OTHERWISE[teller] for teller in tellers))
+    return Prepared(
+        sa.select(transfers).where(
+            _of.chain_id == sa.bindparam("of_chain"),
+            is_in(_of.recipient, sa.bindparam("recipients", type_=sa.Text)),
+            _of.token == NATIVE,
+            _of.status != TransferStatus.ORPHANED,
+            is_of_balance | (is_same & is_told_otherwise),
+        )
     )
 
 

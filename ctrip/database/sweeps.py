@@ -5,6 +5,7 @@ Statements are built once and executed with parameters: building one takes longe
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from sqlalchemy.dialects import postgresql as pg
 from ctrip.database.batches import array, is_in
 from ctrip.database.intents import OVER, UNMINED, attempts_of, read_intent
 from ctrip.database.models import payments, sweep_intents, transfers
+from ctrip.database.prepared import Prepared, is_one_of
 from ctrip.domain.addresses import ADDRESS_BYTES, NATIVE
 from ctrip.domain.chains import Chain
 from ctrip.domain.ids import Prefix
@@ -58,7 +60,7 @@ class Planned:
 
 def facts_of(session: Connection, payment_ids: Sequence[str]) -> dict[str, SweepFacts]:
     """Return the sweep facts of payments, of those alone of which there is more to say than that there were none."""
-    rows = session.execute(_facts(), {"payment_ids": array(payment_ids)})
+    rows = _FACTS.rows(session, {"payment_ids": array(payment_ids)})
     return {payment_id: SweepFacts(covered=int(covered), is_held=is_held) for payment_id, covered, is_held in rows}
 
 
@@ -107,8 +109,8 @@ def plan_one(
     return _plan(session, chain, session.execute(_owed_a_sweep(chain, where=_Where.AT_ONE), place), new_id=new_id)
 
 
-def under_way(session: Connection, chain_id: int, *, address: bytes, token: bytes) -> Intent | None:
-    """Return the newest sweep of a token at an address that is not over."""
+def under_way(session: Connection, chain_id: int, *, address: bytes, token: bytes, since: datetime) -> Intent | None:
+    """Return the newest sweep of a token at an address that is not over, or was not `since` then."""
     of = sweep_intents.c
     query = (
         sa.select(sweep_intents)
@@ -117,7 +119,7 @@ def under_way(session: Connection, chain_id: int, *, address: bytes, token: byte
             of.address == address,
             of.token == token,
             of.kind == IntentKind.SWEEP,
-            of.state.not_in(OVER),
+            sa.or_(of.state.not_in(OVER), of.updated_at >= since),
         )
         .order_by(of.id.desc())
         .limit(1)
@@ -150,7 +152,6 @@ def of_payment(session: Connection, payment_id: str, *, limit: int) -> list[tupl
     return [(intent, tuple(attempts.get(intent.id, ()))) for intent in found]
 
 
-@cache
 def _facts() -> sa.Select[Any]:
     ours, intents = payments.c, sweep_intents.c
     is_held = sa.exists().where(
@@ -191,7 +192,7 @@ def _covered(chain_id: Any, address: Any, token: Any) -> sa.ScalarSelect[Any]:
             s.c.chain_id == chain_id,
             s.c.address == address,
             s.c.kind == IntentKind.SWEEP,
-            s.c.state.in_(OVER),
+            is_one_of(s.c.state, OVER),
         )
         .scalar_subquery()
     )
@@ -274,3 +275,6 @@ def _owed_a_sweep(chain: Chain, *, where: _Where) -> sa.Select[Any]:
 def _is_final(of: sa.FromClause) -> sa.ColumnElement[bool]:
     """Return, as SQL, whether a transfer is money that must be swept: final, and not our own gas."""
     return sa.and_(of.c.status == TransferStatus.FINAL, ~of.c.is_own)
+
+
+_FACTS = Prepared(_facts())

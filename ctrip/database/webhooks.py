@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
 from ctrip.database import work
-from ctrip.database.batches import Given, is_among
+from ctrip.database.batches import Given, array, is_in
 from ctrip.database.models import events, payments, webhook_attempts, webhook_deliveries, webhook_endpoints
 from ctrip.database.prepared import Prepared
 from ctrip.domain.events import EventType
@@ -35,6 +35,31 @@ _OWE = Prepared(
         [*_OWED, "status", "next_attempt_at"], sa.select(*_owed.c, sa.literal(DeliveryStatus.PENDING), sa.func.now())
     )
 )
+_MERCHANT_IDS = sa.bindparam("merchant_ids", type_=sa.Text)
+_PAYMENT_IDS = sa.bindparam("payment_ids", type_=sa.Text)
+
+
+def _endpoints_of() -> sa.Select[Any]:
+    of = webhook_endpoints.c
+    is_enabled = sa.and_(of.deleted_at.is_(None), of.status == EndpointStatus.ENABLED)
+    query = sa.select(of.merchant_id, of.url, of.origin, of.id, of.events)
+    return query.where(is_in(of.merchant_id, _MERCHANT_IDS), is_enabled).order_by(of.id)
+
+
+def _gone_of() -> sa.Select[Any]:
+    at, status_code = webhook_attempts.c.at, webhook_attempts.c.status_code
+    last = sa.func.array_agg(pg.aggregate_order_by(status_code, at.desc().nulls_last()), type_=pg.ARRAY(sa.Integer))
+    is_pending = sa.func.bool_or(_of.status == DeliveryStatus.PENDING)
+    return (
+        sa.select(_of.payment_id, _of.url)
+        .outerjoin(webhook_attempts, webhook_attempts.c.delivery_id == _of.id)
+        .where(is_in(_of.payment_id, _PAYMENT_IDS), _of.endpoint_id.is_(None))
+        .group_by(_of.payment_id, _of.url)
+        .having(last[1] == GONE, ~is_pending)
+    )
+
+
+_ENDPOINTS, _GONE = Prepared(_endpoints_of()), Prepared(_gone_of())
 
 
 @dataclass(frozen=True)
@@ -213,11 +238,8 @@ def read(row: sa.Row[Any]) -> Delivery:
 
 def _endpoints(session: Connection, merchant_ids: Collection[str]) -> dict[str, list[_Subscriber]]:
     """Return the enabled endpoints of merchants, with what each wants to hear."""
-    of, found = webhook_endpoints.c, defaultdict[str, list[_Subscriber]](list)
-    query = sa.select(of.merchant_id, of.url, of.origin, of.id, of.events).where(
-        of.merchant_id.in_(merchant_ids), of.deleted_at.is_(None), of.status == EndpointStatus.ENABLED
-    )
-    for row in session.execute(query.order_by(of.id)):
+    found = defaultdict[str, list[_Subscriber]](list)
+    for row in _ENDPOINTS.execute(session, {"merchant_ids": array(merchant_ids)}):
         found[row.merchant_id].append(_Subscriber(_Destination(row.url, row.origin, row.id), frozenset(row.events)))
     return found
 
@@ -226,17 +248,7 @@ def _gone(session: Connection, payment_ids: Sequence[str]) -> set[tuple[str, str
     """Return which payments' own URLs have answered 410 last, and nobody has asked for another try since."""
     if not payment_ids:
         return set()
-    at, status_code = webhook_attempts.c.at, webhook_attempts.c.status_code
-    last = sa.func.array_agg(pg.aggregate_order_by(status_code, at.desc().nulls_last()), type_=pg.ARRAY(sa.Integer))
-    is_pending = sa.func.bool_or(_of.status == DeliveryStatus.PENDING)
-    query = (
-        sa.select(_of.payment_id, _of.url)
-        .outerjoin(webhook_attempts, webhook_attempts.c.delivery_id == _of.id)
-        .where(is_among(_of.payment_id, payment_ids), _of.endpoint_id.is_(None))
-        .group_by(_of.payment_id, _of.url)
-        .having(last[1] == GONE, ~is_pending)
-    )
-    return {(row.payment_id, row.url) for row in session.execute(query)}
+    return set(_GONE.rows(session, {"payment_ids": array(payment_ids)}))
 
 
 def _add(session: Connection, owed: Sequence[Mapping[str, object]]) -> list[str]:

@@ -17,6 +17,7 @@ from ctrip.database import webhook_origins
 from ctrip.database.batches import batch
 from ctrip.database.leases import is_unleased
 from ctrip.database.models import emails, jobs, webhook_deliveries
+from ctrip.database.prepared import Prepared
 from ctrip.domain import emails as email_rules
 from ctrip.domain import webhooks
 from ctrip.domain.emails import EmailStatus
@@ -26,6 +27,7 @@ from ctrip.domain.webhooks import DeliveryStatus
 
 DUE_CHANNEL = "ctrip_due"
 """The NOTIFY channel that tells the relay of due work. A lost notice costs one period of the relay, nothing else."""
+_RING = Prepared(sa.select(sa.func.pg_notify(DUE_CHANNEL, "")))
 JOB_DIED = "an exception that nobody expected; its dead letter has it"
 
 
@@ -104,7 +106,7 @@ KINDS = tuple(_KINDS)
 
 def ring(session: Connection) -> None:
     """Tell the relay, when this transaction commits, that work is due."""
-    session.execute(sa.select(sa.func.pg_notify(DUE_CHANNEL, "")))
+    _RING.run(session, {})
 
 
 def claim_due(session: Connection, kind: Prefix, *, limit: int, again_after: timedelta) -> list[Due]:

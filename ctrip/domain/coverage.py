@@ -84,7 +84,7 @@ class ChainCoverage:
     """What was read of a chain from `first_block`, before which no address was issued, to `read_block`.
 
     Reading began after `start_block`; of what lies before, only what an operator asks for is read. Where not
-    `is_first_known`, no node told when the first block was, and it is the first one that was read. Where it
+    `is_first_known`, nobody knows when the first block was, and it is the first one that was read. Where it
     `has_witness`, the chain has more endpoints than one.
     """
 
@@ -114,7 +114,7 @@ def in_words(of: ChainCoverage) -> list[str]:
         said.append(f"no gap: {every}" if of.is_first_known else every)
     if not of.is_first_known:
         unknown = f"whether a payment may be in a block before {of.first_block} is not known"
-        said.append(f"{unknown}: no node of {of.chain} told when that block was")
+        said.append(f"{unknown}: no node of {of.chain} told when that block was, or several do not agree")
     if not of.has_witness:
         said.append("one endpoint alone told of it: what that left out nobody else can say; list a second in rpc_urls")
     return said

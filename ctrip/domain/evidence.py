@@ -155,6 +155,8 @@ def _status(evidence: Evidence) -> Iterator[str]:
         case Status.PENDING:
             reached = "an unknown time" if evidence.final_block_time is None else timestamp(evidence.final_block_time)
             yield f"the amount is not complete; the deadline is {deadline}, the newest final block is of {reached}"
+            if evidence.final_block_time is not None and evidence.final_block_time > payment.expires_at:
+                yield "it has not expired yet: no second endpoint has told a time after the deadline"
         case Status.DETECTED:
             yield _wait_for_finality(evidence)
         case Status.CONFIRMED | Status.SETTLED if payment.accepted_at is not None:

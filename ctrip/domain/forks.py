@@ -13,12 +13,15 @@ Who is behind says nothing, and is told from who is not by the times of blocks: 
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
+from statistics import median_high
 
 from ctrip.domain.scanning import Header
 
 LEAST_PATIENCE = timedelta(seconds=15)
+MOST_PATIENCE = timedelta(hours=1)
+"""For so long at the least must be remembered since when an endpoint has told of a block: see `is_young`."""
 
 
 class Voice(StrEnum):
@@ -60,13 +63,25 @@ def patience(stored: Sequence[Header], *, reorg_window: int) -> timedelta:
     """Return how old a block must be before an endpoint that has not come so far is stuck, and not just of its time.
 
     It is the time of a quarter of the reorg window at the pace of the oldest of the stored blocks: what was made up of
-    late is not among them.
+    late is not among them. Their paces over some blocks each are compared, for a single time may be false, and a second
+    may have several blocks.
     """
-    first, last = stored[0], stored[len(stored) // 4]
-    if first.number == last.number:
+    oldest = stored[: len(stored) // 4 + 1]
+    apart = len(oldest) // 2
+    if apart == 0:
         return LEAST_PATIENCE
-    interval = (last.time - first.time) / (last.number - first.number)
-    return max(LEAST_PATIENCE, interval * (reorg_window // 4))
+    pairs = zip(oldest, oldest[apart:], strict=False)
+    interval = median_high((later.time - earlier.time) / (later.number - earlier.number) for earlier, later in pairs)
+    return min(max(LEAST_PATIENCE, interval * (reorg_window // 4)), MOST_PATIENCE)
+
+
+def is_young(header: Header, told_for: timedelta, *, now: datetime, patience: timedelta) -> bool:
+    """Return True where a block is not believed by the word of one endpoint alone, whatever keeps others from telling.
+
+    They may be behind, or away for a moment. A block is as old as its own time says, and no older than the time since
+    when it has been told of: a time can be made up, and so can many blocks at once, on a chain that stands still.
+    """
+    return header.time > now - patience or told_for < patience
 
 
 def weigh(voices: Sequence[Voice], *, is_too_deep: bool) -> Verdict:

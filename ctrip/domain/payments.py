@@ -95,11 +95,12 @@ class Payment:
 class Facts:
     """What is known of a payment's chain, read from rows that one transaction stored.
 
-    `final_block_time` is the time of the newest block that is final by the payment's rule (None where it was never
-    read). `covered` is what final sweeps took of the asset; `threshold` the least that is worth a sweep.
+    Deadlines before `passed_time` have passed: it is the time of the newest block that is final by the payment's rule,
+    as far as that is not one endpoint's word alone (None where it was never read). `covered` is what final sweeps took
+    of the asset; `threshold` the least that is worth a sweep.
     """
 
-    final_block_time: datetime | None
+    passed_time: datetime | None
     covered: int = 0
     is_sweep_held: bool = False
     threshold: int = 0
@@ -229,7 +230,7 @@ def _status(
     if on_time:
         return Status.DETECTED
     # Only what had ended was ever accepted: where the accepted money is gone, it has ended again.
-    deadline_is_final = facts.final_block_time is not None and facts.final_block_time > payment.expires_at
+    deadline_is_final = facts.passed_time is not None and facts.passed_time > payment.expires_at
     return Status.EXPIRED if is_accepted or deadline_is_final else Status.PENDING
 
 

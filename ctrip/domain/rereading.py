@@ -17,7 +17,7 @@ from ctrip.domain.addresses import NATIVE
 from ctrip.domain.forks import Verdict, Voice, weigh
 from ctrip.domain.transfers import NATIVE_LOG_INDEX, Sighting, Transfer
 
-Place = tuple[bytes, bytes | None, int]
+LogPosition = tuple[bytes, bytes | None, int]
 """Where a transfer is said to be: block, transaction and log. One transfer alone can be there."""
 Facts = tuple[object, ...]
 
@@ -57,7 +57,7 @@ class Recount:
     liars: tuple[str, ...] = ()
 
 
-def place_of(told: Sighting | Transfer) -> Place:
+def position_of(told: Sighting | Transfer) -> LogPosition:
     """Return where a transfer is."""
     return told.block_hash, told.tx_hash, told.log_index
 
@@ -66,7 +66,7 @@ def facts_of(told: Sighting | Transfer, *, unsure: Collection[bytes] = ()) -> Fa
     """Return all that a telling says of a transfer, without the amount where its token is among `unsure`."""
     amount = None if told.token in unsure else told.amount
     where = (told.block_number, told.block_time)
-    return (*place_of(told), *where, told.token, told.sender, told.recipient, amount)
+    return (*position_of(told), *where, told.token, told.sender, told.recipient, amount)
 
 
 def difference(stored: Sequence[Transfer], sightings: Sequence[Sighting], *, blocks: Collection[int]) -> Difference:
@@ -114,14 +114,14 @@ class _Said:
     def __init__(self, telling: Telling, *, unsure: Collection[bytes]) -> None:
         self.hashes, self.receipts = telling.hashes, telling.receipts
         self.facts = {facts_of(each, unsure=unsure) for each in telling.sightings}
-        self.places = {place_of(each) for each in telling.sightings}
+        self.positions = {position_of(each) for each in telling.sightings}
 
 
 def _is_false(transfer: Transfer, said: Mapping[str, _Said | None], *, unsure: Collection[bytes]) -> bool:
     voices, facts = list[Voice](), facts_of(transfer, unsure=unsure)
     for endpoint, one in said.items():
         voice = _voice(one, transfer.block_hash, facts)
-        if voice is Voice.GONE and one is not None and place_of(transfer) not in one.places:
+        if voice is Voice.GONE and one is not None and position_of(transfer) not in one.positions:
             voice = one.receipts.get(transfer.id, Voice.SILENT)
         # What it told once stands until it takes that back.
         voices.append(Voice.KEPT if voice is Voice.SILENT and endpoint == transfer.endpoint else voice)

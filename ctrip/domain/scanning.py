@@ -1,7 +1,7 @@
 """Which blocks to read next, and what a reorg took: decisions of the listener, over numbers and hashes alone."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ctrip.domain.chains import Chain
@@ -32,6 +32,8 @@ class Cursor:
 
     `head_block` is the newest block that the node told of. `stopped_reason` is set where only an operator can go on.
     `safe` and `finalized` are the newest blocks that were read and that the node calls so; None where it was not asked.
+    `clock` is the latest time of a block that is not one endpoint's word alone: no deadline after it has passed. None
+    where the chain has one endpoint.
     """
 
     chain_id: int
@@ -42,6 +44,7 @@ class Cursor:
     stopped_reason: str | None = None
     safe: Tagged | None = None
     finalized: Tagged | None = None
+    clock: datetime | None = None
 
     def tagged(self, finality: Finality) -> Tagged | None:
         """Return the newest block that the chain's own word makes final."""
@@ -54,6 +57,21 @@ class Cursor:
             return deep
         tagged = self.tagged(rule.finality)
         return -1 if tagged is None else min(deep, tagged.number)
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where a cursor goes: from `base`, which it stands on or a reorg left, `to` the newest block that was read.
+
+    `head_block` is the newest block that the node told of, `tags` are those that it calls so, and `clock` is that of
+    the cursor from then on.
+    """
+
+    base: Header
+    to: Header
+    head_block: int
+    tags: Mapping[Finality, Header] = field(default_factory=dict)
+    clock: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -111,13 +129,6 @@ def split(ranges: Iterable[BlockRange], *, most: int) -> Iterator[BlockRange]:
     for each in ranges:
         for first in range(each.first, each.last + 1, most):
             yield BlockRange(first, min(each.last, first + most - 1))
-
-
-def next_range(read_block: int, head_block: int, *, most: int) -> BlockRange | None:
-    """Return the blocks to read after `read_block`, `most` of them at the most; None where the head was read."""
-    if head_block <= read_block:
-        return None
-    return BlockRange(read_block + 1, min(head_block, read_block + most))
 
 
 def is_linked(headers: Sequence[Header], *, parent_hash: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""From a name to a connected socket, within a deadline, and what people read where it fails."""
+"""From a name to a connected socket, within a time limit, and what people read where it fails."""
 
 import http.client
 import socket
@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 
 import certifi
 
-from ctrip.outbound.deadlines import Deadline
+from ctrip.time_limits import TimeLimit
 
 MAX_ADDRESSES_TRIED = 4
 MAX_RESOLVING = 32
@@ -68,9 +68,9 @@ class Dialler:
         # The system's resolver cannot be stopped: a slow name keeps its thread after the attempt was given up.
         self._resolvers = threading.BoundedSemaphore(MAX_RESOLVING)
 
-    def addresses(self, host: str, port: int, *, deadline: Deadline) -> Sequence[str]:
-        """Resolve a name in a thread of its own, because the system's resolver has no deadline. Raises OSError."""
-        if not self._resolvers.acquire(timeout=deadline.left_s()):
+    def addresses(self, host: str, port: int, *, time_limit: TimeLimit) -> Sequence[str]:
+        """Resolve a name in a thread of its own, because the system's resolver has no time limit. Raises OSError."""
+        if not self._resolvers.acquire(timeout=time_limit.left_s()):
             raise TimeoutError("all resolver threads are waiting for an answer")
         answers: SimpleQueue[Sequence[str] | OSError] = SimpleQueue()
 
@@ -84,22 +84,23 @@ class Dialler:
 
         threading.Thread(target=ask, name="resolve", daemon=True).start()
         try:
-            answer = answers.get(timeout=deadline.left_s())
+            answer = answers.get(timeout=time_limit.left_s())
         except Empty:
             raise TimeoutError("the name was not resolved in time") from None
         if isinstance(answer, OSError):
             raise answer
         return answer
 
-    def connected(self, addresses: Sequence[str], port: int, *, deadline: Deadline) -> socket.socket:
+    def connected(self, addresses: Sequence[str], port: int, *, time_limit: TimeLimit) -> socket.socket:
         """Connect to the first address that answers, a few at the most. Raises OSError."""
         failure: OSError | None = None
         for address in addresses[:MAX_ADDRESSES_TRIED]:
             try:
-                sock = self._connect(address, port, min(deadline.left_s(), CONNECT_TIMEOUT_S))
+                left_s = time_limit.left_s()
+                sock = self._connect(address, port, min(left_s, CONNECT_TIMEOUT_S))
             except OSError as error:
                 failure = error
             else:
-                sock.settimeout(deadline.left_s())
+                sock.settimeout(left_s)
                 return sock
         raise failure or OSError("no address")

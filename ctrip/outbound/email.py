@@ -22,9 +22,10 @@ from ctrip.domain.email_layout import one_line
 from ctrip.domain.emails import Email
 from ctrip.domain.mailboxes import MailServer, is_address, read_mail_server, read_mailbox
 from ctrip.errors import DeliveryFailed
-from ctrip.outbound.deadlines import Deadline
 from ctrip.outbound.dialling import TOO_LONG, Connect, Dialler, Resolve, dial, system_resolve, system_trust, words_of
+from ctrip.outbound.shutting import shut_after
 from ctrip.outbound.streams import Capped
+from ctrip.time_limits import TimeLimit
 
 QUIT_TIMEOUT_S = 1.0
 _REFUSALS: Mapping[type[smtplib.SMTPResponseException], str] = MappingProxyType(
@@ -67,12 +68,12 @@ class Mailer:
         if not is_address(recipient):
             raise DeliveryFailed("the recipient is no e-mail address")
         message = self._message(email, recipient)
-        deadline, server = Deadline(self._timeout_s), self._server
+        time_limit, server = TimeLimit(self._timeout_s), self._server
         try:
-            addresses = self._dialler.addresses(server.host, server.port, deadline=deadline)
+            addresses = self._dialler.addresses(server.host, server.port, time_limit=time_limit)
             with (
-                closing(self._dialler.connected(addresses, server.port, deadline=deadline)) as plain,
-                deadline.shuts(plain),
+                closing(self._dialler.connected(addresses, server.port, time_limit=time_limit)) as plain,
+                shut_after(time_limit, plain),
                 closing(self._secured(plain)) as sock,
                 closing(_Connection(sock, server.host)) as connection,
             ):
@@ -81,7 +82,7 @@ class Mailer:
                 connection.leave()
         except (OSError, smtplib.SMTPException) as error:
             # Not chained: the replies of a server repeat whom it was to write to.
-            raise DeliveryFailed(TOO_LONG if deadline.is_over else _words(error)) from None
+            raise DeliveryFailed(TOO_LONG if time_limit.is_over else _words(error)) from None
 
     def _secured(self, plain: socket.socket) -> socket.socket:
         if not self._server.is_tls:

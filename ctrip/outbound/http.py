@@ -18,11 +18,12 @@ from functools import cached_property
 from typing import Any
 
 from ctrip.errors import DeliveryFailed, DestinationRefused
-from ctrip.outbound.deadlines import Deadline
 from ctrip.outbound.destinations import Address, Destination, Network, check_addresses, read_address, read_destination
 from ctrip.outbound.dialling import TOO_LONG, Connect, Dialler, Resolve, dial, system_resolve, system_trust, words_of
 from ctrip.outbound.lanes import Lane
+from ctrip.outbound.shutting import shut_after
 from ctrip.outbound.streams import Capped
+from ctrip.time_limits import TimeLimit
 
 MAX_RESPONSE_BYTES = 1024
 
@@ -78,19 +79,19 @@ class Poster:
         Raises DestinationRefused where the URL leads where it may not, DeliveryFailed where no status line came.
         """
         destination = read_destination(url)
-        deadline = Deadline(self.timeout_s)
+        time_limit = TimeLimit(self.timeout_s)
         try:
-            addresses = self._addresses(destination, deadline)
+            addresses = self._addresses(destination, time_limit)
             check_addresses(destination, addresses, allow=self._allow)
             checked = [str(address) for address in addresses]
             with (
-                closing(self._dialler.connected(checked, destination.port, deadline=deadline)) as plain,
-                deadline.shuts(plain),
+                closing(self._dialler.connected(checked, destination.port, time_limit=time_limit)) as plain,
+                shut_after(time_limit, plain),
                 closing(self._secured(plain, destination)) as sock,
             ):
                 return _exchange(sock, destination, body=body, headers=headers)
         except (OSError, http.client.HTTPException) as error:
-            raise DeliveryFailed(TOO_LONG if deadline.is_over else words_of(error)) from error
+            raise DeliveryFailed(TOO_LONG if time_limit.is_over else words_of(error)) from error
 
     def _check(self, destination: Destination) -> None:
         if destination.literal is not None:
@@ -98,10 +99,10 @@ class Poster:
         elif not destination.is_tls and not self._allow:
             raise DestinationRefused("the URL's scheme is not https")
 
-    def _addresses(self, destination: Destination, deadline: Deadline) -> list[Address]:
+    def _addresses(self, destination: Destination, time_limit: TimeLimit) -> list[Address]:
         if destination.literal is not None:
             return [destination.literal]
-        found = self._dialler.addresses(destination.host, destination.port, deadline=deadline)
+        found = self._dialler.addresses(destination.host, destination.port, time_limit=time_limit)
         return [read_address(text) for text in found]
 
     def _secured(self, sock: socket.socket, destination: Destination) -> socket.socket:
@@ -116,7 +117,7 @@ class Poster:
 
 
 class _WholeLines(io.BufferedReader):
-    """A stream of whole lines: http.client would take a status line that the deadline broke off for all of it."""
+    """A stream of whole lines: http.client would take a status line that the time limit broke off for all of it."""
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)
@@ -159,7 +160,7 @@ def _opening(response: http.client.HTTPResponse) -> bytes:
     opening = bytearray()
     with suppress(OSError, ValueError, http.client.HTTPException):
         while len(opening) < MAX_RESPONSE_BYTES:
-            # One byte at a time: a longer read that the deadline breaks would lose what a drip had brought.
+            # One byte at a time: a longer read that the time limit breaks would lose what a drip had brought.
             byte = response.read(1)
             if not byte:
                 break

@@ -1,6 +1,6 @@
 """Which blocks of a chain were read, for which asset, when and from which endpoint; and which were not."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.history import first_block_since
@@ -50,7 +50,7 @@ def _first_block(client: ChainClient | None, cursor: Cursor, issued_at: datetime
     """Return the first block that can hold a payment: that of the chain's start, or an earlier one if it began late.
 
     Chains begin at the first address by themselves, those that were read before they did so may not have. None where
-    nobody tells: the chain is switched off, its nodes do not answer, or have not so old a block.
+    nobody tells: the chain is switched off, its nodes do not answer, have not so old a block, or tell other times.
     """
     start = cursor.start_block
     if issued_at is None:
@@ -58,11 +58,9 @@ def _first_block(client: ChainClient | None, cursor: Cursor, issued_at: datetime
     if client is None:
         return None
     try:
-        header = client.headers([start]).get(start)
-        if header is None:
-            return None
-        if header.time <= issued_at:
+        # Nodes without old blocks may have that one.
+        if first_block_since(client, issued_at + timedelta.resolution, low=start, high=start) > start:
             return start + 1
-        return first_block_since(client, issued_at, low=0, high=start, keep_lease=lambda: None)
+        return first_block_since(client, issued_at, low=0, high=start)
     except ChainError:
         return None

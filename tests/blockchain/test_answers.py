@@ -197,6 +197,47 @@ def test_what_is_no_answer_is_refused(came: bytes) -> None:
     assert type(refused.value) is NoAnswer
 
 
+class Packets:
+    """What a connection brings, each packet cut where the other side or the network cut it."""
+
+    def __init__(self, *packets: bytes) -> None:
+        self.packets = list(packets)
+
+    def receive(self, most: int) -> bytes:
+        """Take what is left of the next packet, so many bytes at the most."""
+        piece, rest = self.packets[0][:most], self.packets[0][most:]
+        self.packets[:1] = [rest] if rest else []
+        return piece
+
+
+LARGE = b"x" * 70 * 1024
+
+
+@pytest.mark.parametrize("cut", [1, 16, 60])
+def test_a_head_that_comes_with_much_of_its_body_is_small_wherever_it_was_cut(cut: int) -> None:
+    came = said(f"Content-Length: {len(LARGE)}", "X: " + "x" * 100, body=LARGE)
+    answer = Answer(Packets(came[:cut], came[cut:]).receive)
+    body = answer.body(bytearray(), most=len(LARGE))
+    assert body is not None and bytes(body) == LARGE
+
+
+@pytest.mark.parametrize(("size", "is_read"), [(2**16, True), (2**16 + 1, False)])
+@pytest.mark.parametrize("packet", [1000, 2**15, 10**6])
+def test_a_head_may_have_64_kib_and_no_byte_more(size: int, is_read: bool, packet: int) -> None:
+    filler = size - len(said(LENGTH, "X: ", body=b""))
+    came = said(LENGTH, "X: " + "x" * filler)
+    assert len(came) == size + len(BODY)
+    pieces = Pieces(came, size=packet)
+    if is_read:
+        body = Answer(pieces.receive).body(bytearray(), most=MOST)
+        assert body is not None and bytes(body) == BODY
+        return
+    with pytest.raises(NoAnswer) as refused:
+        Answer(pieces.receive)
+    assert type(refused.value) is NoAnswer
+    assert len(pieces.came) == 1 + len(BODY), "no more than that of it was read"
+
+
 BOMB = gzip.compress(b" " * 10**7)
 
 

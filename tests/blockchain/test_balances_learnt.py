@@ -9,7 +9,7 @@ import pytest
 from ctrip.blockchain.balances import LEAST, MOST, MOST_REQUESTS, MOST_SINGLE, balances_at, most_at_once
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.fleet import BALANCES
-from ctrip.blockchain.learning import PATIENCE
+from ctrip.blockchain.learning import ANSWERS_BEFORE_MORE
 from ctrip.domain.addresses import ADDRESS_BYTES
 from ctrip.errors import NodeRefused
 from tests.blockchain.nodes import Clock, Error, Http, Node, Request, client_of, serving
@@ -82,8 +82,8 @@ def test_a_size_that_is_refused_twice_is_halved_and_grows_again() -> None:
         assert ask(3_000) == [3_000, 1, 3_000, 1_500, 1, 1_500, *[750] * 4]
         assert ask(3_000) == [750] * 4
         node.refuses = lambda _: False
-        grown = ask(750 * PATIENCE + 4 * MOST)
-        assert set(grown[: PATIENCE // 2]) == {750}, "not at once"
+        grown = ask(750 * ANSWERS_BEFORE_MORE + 4 * MOST)
+        assert set(grown[: ANSWERS_BEFORE_MORE // 2]) == {750}, "not at once"
         assert ask(MOST) == [MOST], "it takes more now, and is asked for more"
 
 
@@ -105,7 +105,7 @@ def test_a_way_that_is_not_served_is_tried_again_only_after_a_while() -> None:
     node.refuses = lambda _: True
     with asking(node) as ask:
         assert ask(100) == [100, 1]
-        tries = [len(ask(100)) for _ in range(3 * PATIENCE)]
+        tries = [len(ask(100)) for _ in range(3 * ANSWERS_BEFORE_MORE)]
         assert sum(tries) in (4, 6), "twice or three times"
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ctrip.blockchain.answers import CutShort
-from ctrip.blockchain.connections import Connection, Connections, place_of
-from ctrip.blockchain.transport import exchange
+from ctrip.blockchain.connections import Connection, ConnectionPool, target_of
 from ctrip.errors import ChainError
-from tests.blockchain.wires import Wire, be_silent, hang_up, said, say_and_hang_up, wired
+from ctrip.time_limits import Overdue, TimeLimit
+from tests.blockchain.wires import Wire, asked, be_silent, hang_up, said, say_and_hang_up, wired
 from tests.certificates import self_signed
 from tests.waiting import wait_until
 
@@ -25,18 +25,22 @@ def untrusting() -> ssl.SSLContext:
     raise AssertionError("http needs no trust")
 
 
-def connections(*, most: int = 8, silence_s: float = 20.0) -> Connections:
-    return Connections(most=most, trust=untrusting, silence_s=silence_s)
+def connections(*, most: int = 8, read_timeout_s: float = 20.0) -> ConnectionPool:
+    return ConnectionPool(most=most, trust=untrusting, read_timeout_s=read_timeout_s)
 
 
-def ask(pool: Connections, wire: Wire) -> bytes:
+def soon() -> TimeLimit:
+    return TimeLimit(20)
+
+
+def ask(pool: ConnectionPool, wire: Wire) -> bytes:
     """Ask once and read the answer."""
-    with pool.to(place_of(wire.url)) as connection:
+    with pool.lend(target_of(wire.url), time_limit=soon()) as connection:
         return heard(connection, wire)
 
 
 def heard(connection: Connection, wire: Wire) -> bytes:
-    answer = connection.ask(place_of(wire.url).head, b"{}", check=lambda: None)
+    answer = connection.ask(target_of(wire.url).head, b"{}", time_limit=soon())
     body = answer.body(bytearray(), most=1000)
     assert body is not None
     return bytes(body)
@@ -56,7 +60,7 @@ def test_a_connection_that_was_closed_while_nobody_used_it_is_noticed_and_replac
     pool = connections()
     with wired(say_and_hang_up(ANSWER), ANSWER) as wire:
         assert ask(pool, wire) == BODY
-        (_, kept), = pool._free  # fmt: skip
+        (_, kept), = pool._idle  # fmt: skip
         wait_until(lambda: kept.is_dropped, within_s=5, every_s=0.001)
         assert ask(pool, wire) == BODY
         assert (wire.connections, len(wire.requests)) == (2, 2)
@@ -75,8 +79,8 @@ def test_a_connection_that_was_closed_while_nobody_used_it_is_noticed_and_replac
 def test_a_connection_is_closed_whose_answer_was_not_read_whole_or_is_the_last(unfinished: bytes) -> None:
     pool = connections()
     with wired(unfinished, ANSWER) as wire:
-        with pool.to(place_of(wire.url)) as first:
-            first.ask(b"POST / HTTP/1.1\r\nContent-Length: ", b"{}", check=lambda: None).body(bytearray(), most=1000)
+        with pool.lend(target_of(wire.url), time_limit=soon()) as first:
+            first.ask(b"POST / HTTP/1.1\r\nContent-Length: ", b"{}", time_limit=soon()).body(bytearray(), most=1000)
         assert first._socket.fileno() == -1
         assert ask(pool, wire) == BODY
         assert wire.connections == 2
@@ -85,10 +89,10 @@ def test_a_connection_is_closed_whose_answer_was_not_read_whole_or_is_the_last(u
 def test_a_connection_is_closed_whose_request_failed_in_between() -> None:
     pool = connections()
     with wired(ANSWER) as wire:
-        with pytest.raises(KeyError), pool.to(place_of(wire.url)) as first:
-            first.ask(b"POST / HTTP/1.1\r\nContent-Length: ", b"{}", check=lambda: None)
+        with pytest.raises(KeyError), pool.lend(target_of(wire.url), time_limit=soon()) as first:
+            first.ask(b"POST / HTTP/1.1\r\nContent-Length: ", b"{}", time_limit=soon())
             raise KeyError
-        with pytest.raises(KeyError), pool.to(place_of(wire.url)) as second:
+        with pytest.raises(KeyError), pool.lend(target_of(wire.url), time_limit=soon()) as second:
             heard(second, wire)
             first.close()
             raise KeyError
@@ -97,7 +101,7 @@ def test_a_connection_is_closed_whose_request_failed_in_between() -> None:
 
 
 def test_a_connection_is_closed_whose_answer_did_not_come_in_time_or_it_would_answer_the_next_question() -> None:
-    pool = connections(silence_s=0.05)
+    pool = connections(read_timeout_s=0.05)
     with wired(ANSWER, be_silent, said(b"the next")) as wire:
         ask(pool, wire)
         with pytest.raises(TimeoutError):
@@ -119,19 +123,19 @@ def test_so_many_are_kept_and_the_one_used_last_is_used_first() -> None:
     pool = connections(most=2)
     with wired(ANSWER) as wire, wired(ANSWER) as other:
         with ExitStack() as stack:
-            lent = [stack.enter_context(pool.to(place_of(wire.url))) for _ in range(4)]
+            lent = [stack.enter_context(pool.lend(target_of(wire.url), time_limit=soon())) for _ in range(4)]
             for each in lent:
                 heard(each, wire)
         # They are given back in the order opposite to that in which they were lent.
         assert [each._socket.fileno() == -1 for each in lent] == [False, False, True, True]
         for _ in range(3):
-            with pool.to(place_of(wire.url)) as again:
+            with pool.lend(target_of(wire.url), time_limit=soon()) as again:
                 assert again is lent[0]
                 heard(again, wire)
         assert ask(pool, other) == BODY
         assert lent[1]._socket.fileno() == -1, "the one that was not used for the longest time makes room"
         assert (wire.connections, other.connections) == (4, 1)
-        assert len(pool._free) == 2
+        assert len(pool._idle) == 2
 
 
 def test_threads_share_them_and_each_gets_its_own_answer() -> None:
@@ -154,12 +158,30 @@ def test_threads_share_them_and_each_gets_its_own_answer() -> None:
 
 
 def test_silence_has_a_limit() -> None:
-    pool = connections(silence_s=0.01)
-    with wired(be_silent) as wire:
-        with pytest.raises(TimeoutError):
-            ask(pool, wire)
-        with pool.to(place_of(wire.url)) as connection:
-            assert connection._socket.gettimeout() == 0.01, "it has not that of connecting"
+    pool = connections(read_timeout_s=0.01)
+    with wired(be_silent) as wire, pytest.raises(TimeoutError):
+        ask(pool, wire)
+
+
+@pytest.mark.parametrize(("left_s", "waits_s"), [(1.5, 1.5), (8.0, 2.0)])
+@pytest.mark.parametrize("is_tls", [False, True], ids=["connecting", "the handshake of TLS"])
+def test_connecting_waits_no_longer_than_is_left(
+    certificate: Path, left_s: float, waits_s: float, is_tls: bool
+) -> None:
+    pool = ConnectionPool(most=2, trust=lambda: ssl.create_default_context(cafile=str(certificate)))
+    with (
+        wired_by_tls(certificate) if is_tls else wired(ANSWER) as wire,
+        pool.lend(target_of(wire.url), time_limit=TimeLimit(left_s, clock=lambda: 7.0)) as connection,
+    ):
+        assert connection._socket.gettimeout() == waits_s
+
+
+def test_who_is_out_of_time_connects_to_none_of_the_addresses() -> None:
+    clock = iter([0.0, 8.0, 8.0, 8.0]).__next__
+    with wired(ANSWER) as wire:
+        with pytest.raises(Overdue), connections().lend(target_of(wire.url), time_limit=TimeLimit(8, clock=clock)):
+            pass
+        assert wire.connections == 0
 
 
 def test_who_does_not_listen_is_not_reached() -> None:
@@ -186,21 +208,21 @@ def wired_by_tls(certificate: Path) -> Iterator[Wire]:
 
 
 def test_a_connection_over_tls_is_used_again_and_again(certificate: Path) -> None:
-    pool = Connections(most=2, trust=lambda: ssl.create_default_context(cafile=str(certificate)))
+    pool = ConnectionPool(most=2, trust=lambda: ssl.create_default_context(cafile=str(certificate)))
     with wired_by_tls(certificate) as wire:
         assert [ask(pool, wire) for _ in range(3)] == [BODY] * 3
         assert wire.connections == 1
 
 
 def test_a_certificate_that_nobody_vouches_for_or_of_another_host_is_refused(certificate: Path) -> None:
-    trusting = Connections(most=2, trust=lambda: ssl.create_default_context(cafile=str(certificate)))
+    trusting = ConnectionPool(most=2, trust=lambda: ssl.create_default_context(cafile=str(certificate)))
     with wired_by_tls(certificate) as wire:
         with pytest.raises(ChainError, match="did not answer: SSLCertVerificationError") as failed:
-            exchange(wire.url, [("eth_chainId", [])])
+            asked(wire.url)
         assert "/v2/" not in str(failed.value)
         with (
             pytest.raises(ssl.SSLCertVerificationError, match="IP address mismatch"),
-            trusting.to(place_of(wire.url.replace("localhost", "127.0.0.1"))),
+            trusting.lend(target_of(wire.url.replace("localhost", "127.0.0.1")), time_limit=soon()),
         ):
             pass
         assert not wire.requests
@@ -233,9 +255,9 @@ def test_a_certificate_that_nobody_vouches_for_or_of_another_host_is_refused(cer
 def test_a_url_says_where_to_connect_and_what_to_ask_for(
     url: str, origin: tuple[bool, str, int], line: str, host: str, more: list[str]
 ) -> None:
-    place = place_of(url)
-    lines = place.head.decode().split("\r\n")
-    assert place.origin == origin
+    target = target_of(url)
+    lines = target.head.decode().split("\r\n")
+    assert target.origin == origin
     assert lines[:2] == [f"POST {line} HTTP/1.1", f"Host: {host}"]
     assert f"Accept-Encoding: {'gzip' if origin[0] else 'identity'}" in lines
     assert [each for each in lines if each.startswith("Authorization")] == more
@@ -251,18 +273,21 @@ def test_a_url_says_where_to_connect_and_what_to_ask_for(
         "http://:80",
         "ftp://node.example",
         "http://node.example:99999",
+        "http://[::1",
+        "http://[nonsense]",
+        "http://node.example:port",
         f"http://{'x' * 64}.example",
     ],
 )
 def test_what_leads_nowhere_says_so_and_not_what_it_is(url: str) -> None:
     with pytest.raises(OSError, match=r"^this is no URL of a node$"):
-        place_of(url)
+        target_of(url)
     with pytest.raises(ChainError, match=r"did not answer: OSError$"):
-        exchange(f"{url}/v2/s3cret", [("eth_chainId", [])])
+        asked(f"{url}/v2/s3cret")
 
 
-def test_what_is_shown_of_a_place_holds_no_key() -> None:
-    shown = repr(place_of("https://user:word@node.example:8545/v2/s3cret?key=s3cret"))
+def test_what_is_shown_of_a_target_holds_no_key() -> None:
+    shown = repr(target_of("https://user:word@node.example:8545/v2/s3cret?key=s3cret"))
     assert "(True, 'node.example', 8545)" in shown
     assert not any(secret in shown for secret in ("s3cret", "user", "word", "dXNlcjp3b3Jk"))
 
@@ -273,3 +298,15 @@ def test_a_request_goes_out_with_its_length_and_its_body() -> None:
         (request,) = wire.requests
         assert request.endswith(b"\r\nContent-Length: 2\r\n\r\n{}")
         assert request.startswith(f"POST /v2/s3cret-key HTTP/1.1\r\nHost: localhost:{wire.port}\r\n".encode())
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
+def test_a_long_request_arrives_whole(certificate: Path, is_tls: bool) -> None:
+    body = bytes(range(256)) * 20_000
+    pool = ConnectionPool(most=2, trust=lambda: ssl.create_default_context(cafile=str(certificate)))
+    with wired_by_tls(certificate) if is_tls else wired(ANSWER) as wire:
+        target = target_of(wire.url)
+        with pool.lend(target, time_limit=soon()) as connection:
+            assert connection.ask(target.head, body, time_limit=soon()).status == 200
+        (request,) = wire.requests
+        assert request.partition(b"\r\n\r\n")[2] == body

@@ -1,13 +1,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from ctrip import metrics
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.forks import borne_out_time, check_reorg, check_shared
+from ctrip.blockchain.forks import borne_out_time, check_lacking, check_reorg, check_shared
+from ctrip.blockchain.others import alone
+from ctrip.domain.forks import is_young
 from ctrip.domain.scanning import Header
 from ctrip.errors import NodeUnavailable
 from tests.blockchain.nodes import Clock, ForkedNode, Http, Request, client_of, serving
@@ -19,10 +22,11 @@ LOST = header(90)
 class Away(ForkedNode):
     def __init__(self) -> None:
         super().__init__()
-        self.before = self._refuse
+        self.before = refuse
 
-    def _refuse(self, _: Request) -> None:
-        raise Http(503)
+
+def refuse(_: Request) -> None:
+    raise Http(503)
 
 
 def forked() -> ForkedNode:
@@ -40,6 +44,10 @@ def lags() -> ForkedNode:
 
 def is_below() -> ForkedNode:
     return ForkedNode(80)
+
+
+def is_below_forked() -> ForkedNode:
+    return ForkedNode(80, shared=70)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +143,17 @@ class Shifted(ForkedNode):
         return told
 
 
+class Short(ForkedNode):
+    """It has few blocks, and tells of a head that may be beyond them."""
+
+    def __init__(self, head: int, *, first: int) -> None:
+        super().__init__(head)
+        self.first = first
+
+    def block(self, number: str) -> dict[str, Any] | None:
+        return super().block(number) if number == "latest" or self.first <= int(number, 16) <= 100 else None
+
+
 class Pruned(ForkedNode):
     """It keeps no blocks so old, and says so by null."""
 
@@ -161,57 +180,72 @@ class Idle(ForkedNode):
 
 
 Make = Callable[[], ForkedNode]
+PATIENCE = timedelta(seconds=30)
 YOUNG, OLD = block_time(60), block_time(91)
 """Since when blocks are young: block 90 is, or is not."""
+
+
+def young(after: datetime) -> Callable[[Header, timedelta], bool]:
+    """Blocks from after this moment are young, and so are those that have been told of for less than PATIENCE."""
+    return partial(is_young, now=after + PATIENCE, patience=PATIENCE)
 
 
 def disputes(kind: str) -> float:
     return metrics.CHAIN_DISAGREEMENTS.labels(chain="anvil", kind=kind)._value.get()
 
 
-def shares(others: Sequence[Make], young_after: datetime, *, headers: Sequence[Header] = (LOST,)) -> str:
+def shares(
+    others: Sequence[Make], after: datetime, *, headers: Sequence[Header] = (LOST,), told_for: timedelta = PATIENCE
+) -> str:
     """What becomes of blocks of which the first of some endpoints tells."""
-    first, before = ForkedNode(), disputes("fork")
+    first, before, clock = ForkedNode(), disputes("fork"), Clock()
     with serving(first, *(make() for make in others)) as chain:
-        client = client_of(chain, Clock())
+        client = client_of(chain, clock)
+        client.head()
+        clock.now += told_for.total_seconds()
         try:
-            check_shared(client, headers, told_by=first.label, young_after=lambda: young_after)
+            check_shared(client, headers, told_by=first.label, is_young=young(after))
         except NodeUnavailable as error:
             assert "told of a block 90" in error.detail
+            assert "that 0 other" not in error.detail
             if client.pinned().endpoint != first.label:
                 return "passed over"
             return "disputed" if disputes("fork") > before else "not yet"
     return "shared"
 
 
-SHARED: dict[str, tuple[Sequence[Make], str, str]] = {
-    "a single one is believed": ((), "shared", "shared"),
-    "another has it": ((keeps,), "shared", "shared"),
-    "another has it, and just so": ((lags,), "shared", "shared"),
-    "another has another": ((forked,), "disputed", "disputed"),
-    "another has another time": ((lambda: Shifted(3600),), "disputed", "disputed"),
-    "another is younger and has none": ((Idle,), "disputed", "disputed"),
-    "another is behind, or stuck": ((is_below,), "not yet", "shared"),
-    "another keeps no block so old": ((Pruned,), "shared", "shared"),
-    "another is away": ((Away,), "shared", "shared"),
-    "another tells nonsense": ((Cut,), "shared", "shared"),
-    "one of two has it": ((forked, keeps), "shared", "shared"),
-    "one of two has it, one is stuck": ((is_below, keeps), "shared", "shared"),
-    "two have another": ((forked, forked), "passed over", "passed over"),
-    "two are younger and have none": ((Idle, Idle), "passed over", "passed over"),
-    "two are behind, or stuck": ((is_below, is_below), "passed over", "shared"),
-    "one has another, one is stuck": ((forked, is_below), "passed over", "disputed"),
-    "one has another, one is away": ((forked, Away), "disputed", "disputed"),
-    "one is stuck, one is away": ((is_below, Away), "not yet", "shared"),
-    "one is stuck, one is pruned": ((is_below, Pruned), "not yet", "shared"),
-    "both are away": ((Away, Away), "shared", "shared"),
+SHARED: dict[str, tuple[Sequence[Make], str, str, str]] = {
+    "a single one is believed": ((), "shared", "shared", "shared"),
+    "another has it": ((keeps,), "shared", "shared", "shared"),
+    "another has it, and just so": ((lags,), "shared", "shared", "shared"),
+    "another has another": ((forked,), "disputed", "disputed", "disputed"),
+    "another has another time": ((lambda: Shifted(3600),), "disputed", "disputed", "disputed"),
+    "another is younger and has none": ((Idle,), "disputed", "disputed", "disputed"),
+    "another is behind, or stuck": ((is_below,), "not yet", "not yet", "shared"),
+    "another keeps no block so old": ((Pruned,), "not yet", "not yet", "shared"),
+    "another is away": ((Away,), "not yet", "not yet", "shared"),
+    "another tells nonsense": ((Cut,), "not yet", "not yet", "shared"),
+    "one of two has it": ((forked, keeps), "shared", "shared", "shared"),
+    "one of two has it, one is stuck": ((is_below, keeps), "shared", "shared", "shared"),
+    "two have another": ((forked, forked), "passed over", "passed over", "passed over"),
+    "two are younger and have none": ((Idle, Idle), "passed over", "passed over", "passed over"),
+    "two are behind, or stuck": ((is_below, is_below), "not yet", "not yet", "shared"),
+    "another is behind on a fork": ((is_below_forked,), "disputed", "disputed", "shared"),
+    "two are behind on a fork": ((is_below_forked, is_below_forked), "passed over", "passed over", "shared"),
+    "two are behind, one on a fork": ((is_below, is_below_forked), "disputed", "disputed", "shared"),
+    "one has another, one is stuck": ((forked, is_below), "disputed", "disputed", "disputed"),
+    "one has another, one is away": ((forked, Away), "disputed", "disputed", "disputed"),
+    "one is stuck, one is away": ((is_below, Away), "not yet", "not yet", "shared"),
+    "one is stuck, one is pruned": ((is_below, Pruned), "not yet", "not yet", "shared"),
+    "both are away": ((Away, Away), "not yet", "not yet", "shared"),
 }
+"""What becomes of a block that is young by its time, of one that is told of only now, and of an old one."""
 
 
 @pytest.mark.parametrize("name", SHARED)
 def test_a_block_that_others_must_have_is_believed_of_one_alone_only_where_they_cannot_tell(name: str) -> None:
-    others, young, old = SHARED[name]
-    assert (shares(others, YOUNG), shares(others, OLD)) == (young, old)
+    others, *expected = SHARED[name]
+    assert [shares(others, YOUNG), shares(others, OLD, told_for=PATIENCE / 2), shares(others, OLD)] == expected
 
 
 @pytest.mark.parametrize(("first", "last", "told"), [(86, 89, "shared"), (80, 85, "disputed"), (90, 90, "disputed")])
@@ -226,8 +260,8 @@ TIMED: dict[str, tuple[Sequence[Make], str, str]] = {
     "another has another block": ((forked,), "disputed", "disputed"),
     "another is younger and has none": ((Idle,), "disputed", "disputed"),
     "another is behind, or stuck": ((is_below,), "not yet", "as told"),
-    "another is away": ((Away,), "as told", "as told"),
-    "another keeps no block so old": ((Pruned,), "as told", "as told"),
+    "another is away": ((Away,), "not yet", "as told"),
+    "another keeps no block so old": ((Pruned,), "not yet", "as told"),
     "a third bears it out": ((lambda: Shifted(9), keeps), "as told", "as told"),
     "a third is away": ((lambda: Shifted(9), Away), "disputed", "disputed"),
     "a third is stuck": ((lambda: Shifted(9), is_below), "disputed", "disputed"),
@@ -238,13 +272,15 @@ TIMED: dict[str, tuple[Sequence[Make], str, str]] = {
 }
 
 
-def timed(others: Sequence[Make], young_after: datetime) -> str:
+def timed(others: Sequence[Make], after: datetime, *, told_for: timedelta = PATIENCE) -> str:
     """What becomes of the time that the first of some endpoints tells."""
-    first, before = ForkedNode(), disputes("time")
+    first, before, clock = ForkedNode(), disputes("time"), Clock()
     with serving(first, *(make() for make in others)) as chain:
-        client = client_of(chain, Clock())
+        client = client_of(chain, clock)
+        client.head()
+        clock.now += told_for.total_seconds()
         try:
-            told = borne_out_time(client, LOST, told_by=first.label, young_after=lambda: young_after)
+            told = borne_out_time(client, LOST, told_by=first.label, is_young=young(after))
         except NodeUnavailable:
             assert disputes("time") == before + 1
             return "disputed" if client.pinned().endpoint == first.label else "passed over"
@@ -255,7 +291,8 @@ def timed(others: Sequence[Make], young_after: datetime) -> str:
 @pytest.mark.parametrize("name", TIMED)
 def test_a_time_that_ends_payments_is_borne_out_by_another(name: str) -> None:
     others, young, old = TIMED[name]
-    assert (timed(others, YOUNG), timed(others, OLD)) == (young, old)
+    told = (timed(others, YOUNG), timed(others, OLD, told_for=PATIENCE / 2), timed(others, OLD))
+    assert told == (young, young, old)
 
 
 @pytest.mark.parametrize(
@@ -282,4 +319,31 @@ def test_of_a_stored_block_the_time_is_what_two_tell_now(nodes: Sequence[Make], 
 
 
 def _stored(client: ChainClient) -> Header | None:
-    return borne_out_time(client, LOST, told_by=None, young_after=lambda: OLD)
+    return borne_out_time(client, LOST, told_by=None, is_young=young(OLD))
+
+
+def test_what_an_endpoint_told_before_it_went_away_is_borne_out_by_another() -> None:
+    first = ForkedNode()
+    with serving(first, keeps(), keeps()) as chain:
+        client = client_of(chain, Clock())
+        client.head()
+        first.before = refuse
+        with pytest.raises(NodeUnavailable):
+            alone(client, first.label).head()
+        check_shared(client, [LOST], told_by=first.label, is_young=young(YOUNG))
+        assert borne_out_time(client, LOST, told_by=first.label, is_young=young(YOUNG)) == LOST
+
+
+@pytest.mark.parametrize(("head", "is_false"), [(100, False), (10_000, True)], ids=["pruned", "a head that is none"])
+def test_who_lacks_a_block_is_distrusted_only_where_it_lacks_those_just_below_its_head(
+    head: int, is_false: bool
+) -> None:
+    first, before = Short(head, first=70), disputes("head")
+    with serving(first, keeps()) as chain:
+        client = client_of(chain, Clock())
+        client.head()
+        pinned = client.pinned()
+        check_lacking(pinned, head - 3)  # several nodes behind one address
+        with pytest.raises(NodeUnavailable, match="no block 50"):
+            check_lacking(pinned, 50)
+        assert (disputes("head") > before, client.pinned().endpoint == first.label) == (is_false, False)

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from ctrip.blockchain.heads import MAX_MESSAGE_BYTES, HeadStream, Patience
+from ctrip.blockchain.transport import label_of
 from tests.devchain import DevChain
 from tests.waiting import wait_until
 
@@ -39,7 +40,7 @@ class Listener:
         self.heads: list[int] = []
         self.states: list[float] = []
         self._stopping = threading.Event()
-        self._stream = HeadStream(url, chain="anvil", patience=patience)
+        self._stream = HeadStream(url, label=label_of(url), chain="anvil", patience=patience)
         self._stream.tell = self.states.append
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -152,7 +153,7 @@ class Waiting:
     ids=["two heads", "a head before something else", "a head between others", "heads without end"],
 )
 def test_of_what_waits_the_last_head_is_told(there: Iterable[str], told: int) -> None:
-    stream = HeadStream("ws://node.example", chain="anvil", patience=QUICK)
+    stream = HeadStream("ws://node.example", label="node.example", chain="anvil", patience=QUICK)
     waiting = Waiting(there)
     newest = stream._newest(waiting)  # type: ignore[arg-type]
     assert newest is not None and newest.params is not None

@@ -1,6 +1,6 @@
 """Old blocks: which of them a moment falls into, and which may hold what is looked for."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.history import Hits, check_lineage, first_block_since, hits_in, old_headers
+from ctrip.blockchain.history import Hits, check_lineage, count_agreeing, first_block_since, hits_in, old_headers
 from ctrip.blockchain.reading import BlocksRead
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.chains import Token
@@ -30,9 +30,9 @@ def test_the_first_block_of_a_moment_is_found_with_few_questions(seconds: float,
     node, asked = Node(head=100), list[None]()
     with serving(node) as chain:
         moment = block_time(0) + timedelta(seconds=seconds)
-        client = client_of(chain, Clock())
-        assert first_block_since(client, moment, low=10, high=80, keep_lease=lambda: asked.append(None)) == found
-    assert len(asked) <= 7
+        client = client_of(chain, Clock()).keeping(lambda: asked.append(None))
+        assert first_block_since(client, moment, low=10, high=80) == found
+    assert 0 < len(asked) <= 7
 
 
 def pruned(*, refuses: bool) -> Node:
@@ -54,15 +54,15 @@ def pruned(*, refuses: bool) -> Node:
 def test_where_the_first_endpoint_lacks_old_blocks_the_next_one_is_asked(refuses: bool) -> None:
     with serving(pruned(refuses=refuses), Node(head=100)) as chain:
         client = client_of(chain, Clock())
-        assert first_block_since(client, block_time(7), low=0, high=99, keep_lease=lambda: None) == 7
-        headers = old_headers(client, [3, 95], keep_lease=lambda: None)
+        assert first_block_since(client, block_time(7), low=0, high=99) == 7
+        headers = old_headers(client, [3, 95])
         assert [header.number for header in headers] == [3, 95]
 
 
 def test_where_no_endpoint_has_old_blocks_no_more_is_said_than_was_asked() -> None:
     said = r"no endpoint of anvil that answers has block 50; .* whole history"
     with serving(pruned(refuses=False), pruned(refuses=False)) as chain, pytest.raises(BlockVanished, match=said):
-        first_block_since(client_of(chain, Clock()), block_time(7), low=0, high=99, keep_lease=lambda: None)
+        first_block_since(client_of(chain, Clock()), block_time(7), low=0, high=99)
 
 
 def hits(numbers: Iterable[int], teller: Node, *, is_borne_out: bool = True) -> list[Hits]:
@@ -78,7 +78,7 @@ def look(
     listed = (Token("USDC", TOKEN, 6, fee_on_transfer=is_fee_taken),)
     with serving(*nodes) as chain:
         client, ours = client_of(replace(chain, tokens=listed), Clock()), {ADDRESS}.intersection
-        found = hits_in(client, SPAN, tokens=tokens, recipients=recipients, issued=ours, keep_lease=lambda: None)
+        found = hits_in(client, SPAN, tokens=tokens, recipients=recipients, issued=ours)
         return list(found)
 
 
@@ -195,11 +195,13 @@ def test_a_block_that_shows_less_than_was_told_of_is_not_believed(
 
 
 class OddNode(Node):
-    """A node that lacks some blocks, and has others than the rest in some places."""
+    """A node that lacks some blocks, has others than the rest in some places, or tells other times."""
 
-    def __init__(self, *, own: Collection[int] = (), lacks: Collection[int] = (), is_away: bool = False) -> None:
+    def __init__(
+        self, *, own: Collection[int] = (), lacks: Collection[int] = (), is_away: bool = False, late_s: int = 0
+    ) -> None:
         super().__init__(head=100)
-        self.own, self.lacks, self.is_away = own, lacks, is_away
+        self.own, self.lacks, self.is_away, self.late_s = own, lacks, is_away, late_s
         self.before = self._answers
 
     def block(self, number: str) -> dict[str, Any] | None:
@@ -207,6 +209,8 @@ class OddNode(Node):
         at = 0 if told is None else int(told["number"], 16)
         if told is not None and at in self.own:
             told["hash"] = hex_text(header(at, "fork").hash)
+        if told is not None:
+            told["timestamp"] = hex(int(told["timestamp"], 16) + self.late_s)
         return None if at in self.lacks else told
 
     def _answers(self, _: Request) -> None:
@@ -250,6 +254,36 @@ def test_an_old_block_is_believed_of_an_endpoint_on_our_chain_that_none_on_it_de
             assert (client.pinned().endpoint != teller.label) is has_left, "it is passed over for a while"
 
 
+MOMENTS: dict[str, tuple[tuple[dict[str, Any], ...], int | None]] = {
+    "alone": (({},), 50),
+    "alone, and believed": (({"late_s": -9},), 59),
+    "another tells the same": (({}, {}), 50),
+    "another tells later times": (({"late_s": -9}, {}), None),
+    "another tells earlier times": (({"late_s": 9}, {}), None),
+    "another tells other times": (({}, {"late_s": -9}), None),
+    "another tells that no block is so new": (({"late_s": 99}, {}), None),
+    "another tells that there is a block so new": (({"late_s": -99}, {}), None),
+    "two tell later times": (({"late_s": -9}, {}, {}), 50),
+    "two tell earlier times": (({"late_s": 9}, {}, {}), 50),
+    "one of two tells the same": (({}, {"late_s": -9}, {}), 50),
+    "another has other blocks": (({}, {"own": range(50, 101)}), None),
+    "another keeps no block so old": (({}, {"lacks": range(1, 90)}), 50),
+    "another is away": (({}, {"is_away": True}), None),
+    "one of two is away, one keeps no block so old": (({}, {"is_away": True}, {"lacks": range(1, 90)}), 50),
+    "the first one keeps no block so old": (({"lacks": range(1, 90)}, {}), 50),
+}
+"""What the endpoints of a chain do, and which block a moment falls into; None where nobody knows who is right."""
+
+
+@pytest.mark.parametrize("why", MOMENTS)
+def test_the_block_of_a_moment_is_found_by_times_that_another_endpoint_bears_out(why: str) -> None:
+    nodes, found = MOMENTS[why]
+    with serving(*(OddNode(**odd) for odd in nodes)) as chain:
+        client = client_of(chain, Clock())
+        with pytest.raises(NodeUnavailable) if found is None else nullcontext():
+            assert first_block_since(client, block_time(50), low=0, high=100) == found
+
+
 def test_what_an_endpoint_that_has_left_our_chain_tells_of_is_asked_of_the_next_one() -> None:
     """And none such bears out what another one tells."""
     left, honest, third = LogNode(head=10), LogNode(head=10, recipients=()), LogNode(head=10)
@@ -262,15 +296,55 @@ def test_what_an_endpoint_that_has_left_our_chain_tells_of_is_asked_of_the_next_
         with serving(left, *others) as chain:
             client = client_of(chain, Clock())
             ask = partial(hits_in, client, SPAN, tokens=(TOKEN,), recipients=None, issued={ADDRESS}.intersection)
-            (found,) = ask(keep_lease=lambda: None, check=check)
+            (found,) = ask(check=check)
             assert (found.endpoint, found.is_borne_out) == (honest.label, is_borne_out)
-            assert old_headers(client, [3, 7], keep_lease=lambda: None, check=check) == [header(3), header(7)]
+            assert old_headers(client, [3, 7], check=check) == [header(3), header(7)]
             with pytest.raises(BlockVanished, match="block 7 is"):
                 alone = client.pinned(avoiding=[each.label for each in others])
-                old_headers(alone, [3, 7], keep_lease=lambda: None, check=check)
+                old_headers(alone, [3, 7], check=check)
 
 
 def test_where_no_token_is_listed_nobody_is_asked() -> None:
     node = LogNode(head=10)
     assert look(node, recipients=None, tokens=()) == [Hits(SPAN, (), "", is_borne_out=True)]
     assert node.asked == []
+
+
+@pytest.mark.parametrize(
+    ("others", "count"),
+    [
+        ((Node,), 1),
+        ((Node, lambda: Node(head=80)), 1),
+        ((lambda: Node(head=80),), 0),
+        ((lambda: OddNode(is_away=True),), 0),
+        ((), 0),
+    ],
+)
+def test_other_endpoints_are_asked_whether_old_blocks_are_these(
+    others: tuple[Callable[[], Node], ...], count: int
+) -> None:
+    teller = Node()
+    with serving(teller, *(each() for each in others)) as chain:
+        client = client_of(chain, Clock())
+        assert count_agreeing(client, [header(7), header(90)], told_by=teller.label) == count
+        if others == (Node,):
+            with pytest.raises(NodeUnavailable, match=f"told of another block 90 than {teller.label}"):
+                count_agreeing(client, [header(7), header(90, "b")], told_by=teller.label)
+
+
+def test_the_lease_is_kept_after_each_request_for_old_blocks_and_their_logs() -> None:
+    first, other, kept = LogNode(head=10), LogNode(head=10), list[None]()
+    with serving(first, other) as chain:
+        client = client_of(chain, Clock()).keeping(lambda: kept.append(None))
+        steps: tuple[Callable[[], object], ...] = (
+            lambda: old_headers(client, [3, 7]),
+            lambda: first_block_since(client, block_time(7), low=0, high=9),
+            lambda: count_agreeing(client, [header(7)], told_by=first.label),
+            lambda: check_lineage(client, client.pinned(), header(7), read=header(9)),
+            lambda: list(hits_in(client, SPAN, tokens=(TOKEN,), recipients=None, issued={ADDRESS}.intersection)),
+        )
+        for step in steps:
+            kept.clear()
+            before = len(first.asked) + len(other.asked)
+            step()
+            assert len(kept) == len(first.asked) + len(other.asked) - before > 0

@@ -3,6 +3,7 @@ from contextlib import suppress
 import pytest
 
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.fleet import BALANCES, READING
 from ctrip.blockchain.others import MOST_TRIED, others
 from ctrip.errors import NodeUnavailable
 from tests.blockchain.nodes import Clock, Http, Node, Request, pool_of, serving
@@ -15,7 +16,7 @@ def refuse(_: Request) -> None:
 def asked_in_turn(client: ChainClient, first: Node) -> list[str]:
     """The labels of those whom `others` tells of besides `first`, which is read; each is asked for its head."""
     found = []
-    for other in others(client, client.pinned(avoiding=set(client.endpoints) - {first.label})):
+    for other in others(client, heard=[first.label]):
         found.append(other.endpoint or "")
         with suppress(NodeUnavailable):
             other.head()
@@ -58,7 +59,33 @@ def test_who_leaves_off_asks_nobody_further() -> None:
     nodes = [Node() for _ in range(4)]
     with serving(*nodes) as chain:
         client = ChainClient(chain, pool=pool_of(chain, Clock()))
-        for other in others(client, client.pinned()):
+        for other in others(client, heard=[client.pinned().endpoint]):
             other.head()
             break
     assert [len(node.asked) for node in nodes] == [0, 1, 0, 0]
+
+
+def test_who_needs_a_method_asks_those_that_refused_it_last() -> None:
+    nodes = first, refusing, good = [Node() for _ in range(3)]
+    with serving(*nodes) as chain:
+        pool = pool_of(chain, Clock())
+        pool.endpoints[1].pass_over("eth_getBalance")
+        client = ChainClient(chain, pool=pool)
+        for needs, found in ((BALANCES, (good, refusing)), (READING, (refusing, good))):
+            told = [other.endpoint for other in others(client, heard=[first.label], needs=needs)]
+            assert told == [node.label for node in found]
+
+
+@pytest.mark.parametrize(
+    ("heard", "most", "told"),
+    [((), 9, [0, 1, 2]), ((None,), 9, [0, 1, 2]), ((0, 2), 9, [1]), ((0, 1, 2), 9, []), ((), 2, [0, 1]), ((0,), 0, [])],
+)
+def test_nobody_is_asked_who_was_heard_and_no_more_than_are_wanted(
+    heard: tuple[int | None, ...], most: int, told: list[int]
+) -> None:
+    nodes = [Node() for _ in range(3)]
+    with serving(*nodes) as chain:
+        client = ChainClient(chain, pool=pool_of(chain, Clock()))
+        labels = [None if at is None else client.endpoints[at] for at in heard]
+        found = [other.endpoint for other in others(client, heard=labels, most=most)]
+    assert found == [nodes[at].label for at in told]

@@ -77,7 +77,7 @@ def _recounted(*nodes: Node) -> Recount:
     with serving(*nodes) as chain:
         contested = [replace(FALSE, endpoint=nodes[0].label)]
         client = client_of(chain, Clock())
-        return recounted(client, contested, issued=lambda addresses: addresses, keep_lease=lambda: None)
+        return recounted(client, contested, issued=lambda addresses: addresses)
 
 
 CASES: dict[str, tuple[tuple[Callable[[], Node], ...], bool]] = {
@@ -108,7 +108,7 @@ def test_who_goes_on_telling_of_what_most_deny_is_passed_over() -> None:
     with serving(*nodes) as chain:
         client = client_of(chain, Clock())
         assert client.pinned().endpoint == nodes[0].label
-        recounted(client, [FALSE], issued=lambda addresses: addresses, keep_lease=lambda: None)
+        recounted(client, [FALSE], issued=lambda addresses: addresses)
         assert client.pinned().endpoint == nodes[1].label
 
 
@@ -116,5 +116,5 @@ def test_nothing_is_asked_where_nothing_is_contested() -> None:
     node = Node()
     with serving(node) as chain:
         client = client_of(chain, Clock())
-        assert recounted(client, [], issued=lambda addresses: addresses, keep_lease=lambda: None) == Recount()
+        assert recounted(client, [], issued=lambda addresses: addresses) == Recount()
     assert node.asked == []

@@ -11,12 +11,16 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from ctrip import metrics
+from ctrip.blockchain.balances import balances_at
 from ctrip.blockchain.budget import LEAST, LONGEST_WAIT_S, Budget
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.transport import MAX_REPLY_BYTES, Call, RateLimited, retry_after
+from ctrip.domain.addresses import NATIVE
+from ctrip.domain.finality import Finality
 from ctrip.domain.limits import START, Limits
+from ctrip.domain.scanning import BlockRange
 from ctrip.errors import BlockVanished, NodeRefused, NodeUnavailable
-from tests.blockchain.nodes import KEY, Clock, Error, Http, Node, Request, client_of, pool_of, said, serving
+from tests.blockchain.nodes import KEY, Clock, Error, Http, LogNode, Node, Request, client_of, pool_of, said, serving
 from tests.factories import NOON, header
 
 ECHO: list[Call] = [("echo", ["hello"])]
@@ -164,6 +168,48 @@ def test_what_is_no_answer_is_a_failure_and_never_shows_the_url(before: Callable
     assert "://" not in failed.value.detail
 
 
+NOBODY = b"\x70" * 20
+SPAN = BlockRange(7, 8)
+GOOD_ENOUGH = {"eth_gasPrice": "0x1", "eth_maxPriorityFeePerGas": "0x1"}
+
+
+@pytest.mark.parametrize(
+    ("method", "told", "question"),
+    [
+        ("eth_chainId", "nonsense", lambda client: client.head()),
+        ("eth_getBlockByNumber", None, lambda client: client.head()),
+        ("eth_getBlockByNumber", None, lambda client: client.head_and_headers([7])),
+        ("eth_getBlockByNumber", None, lambda client: client.tagged([Finality.SAFE])),
+        ("eth_getBlockByNumber", Node(head=8).block("0x8"), lambda client: client.headers([7])),
+        ("eth_getTransactionCount", "nonsense", lambda client: client.transaction_count(NOBODY)),
+        ("eth_getTransactionCount", 7, lambda client: client.transaction_count(NOBODY)),
+        ("eth_getBalance", "nonsense", lambda client: client.balances([(NOBODY, NATIVE)])),
+        ("eth_call", "0xnonsense", lambda client: balances_at(client, [NOBODY], block=header(7))),
+        ("eth_getLogs", 7, lambda client: list(client.logs_in(SPAN, tokens=[NOBODY]))),
+        ("eth_getLogs", [LogNode(9).log(9, NOBODY)], lambda client: list(client.logs_in(SPAN, tokens=[NOBODY]))),
+        ("eth_estimateGas", "nonsense", lambda client: client.estimate_gas(sender=NOBODY, recipient=NOBODY)),
+        ("eth_gasPrice", "nonsense", lambda client: client.fees()),
+        ("eth_gasPrice", 7, lambda client: client.fees()),
+        ("eth_call", 7, lambda client: client.decimals(NOBODY)),
+    ],
+)
+def test_what_cannot_be_read_names_the_endpoint_that_told_it_and_which_rests(
+    method: str, told: object, question: Callable[[ChainClient], object]
+) -> None:
+    first, second = Node(), Node()
+    for name, result in GOOD_ENOUGH.items():
+        first.methods[name] = lambda _, result=result: result  # type: ignore[misc]
+    first.methods[method] = lambda _: told
+    with serving(first, second) as chain:
+        pool = pool_of(chain, Clock())
+        with pytest.raises(NodeUnavailable) as failed:
+            question(ChainClient(chain, pool=pool).pinned(avoiding=[second.label]))
+        assert failed.value.detail.startswith(f"{first.label} ")
+        assert failed.value.detail.count(first.label) == 1
+        assert "is not to be understood" in failed.value.detail or "another than was asked for" in failed.value.detail
+        assert pool.endpoints[0].is_failing
+
+
 def test_an_error_that_comes_with_a_status_of_its_own_is_still_the_nodes_answer() -> None:
     node = Node()
     error = {"jsonrpc": "2.0", "id": 0, "error": {"code": -32000, "message": "nonce too low"}}
@@ -274,16 +320,16 @@ def test_an_endpoint_that_lags_is_passed_over_until_it_has_caught_up() -> None:
         client = client_of(chain, clock)
         client.survey()
         assert client.pinned().endpoint == first.label
-        clock.now += 20
-        first.head, second.head = 104, 108
-        client.survey()
+        for first.head, second.head in ((104, 108), (112, 116)):
+            clock.now += 20
+            client.survey()
         assert client.pinned().endpoint == second.label
-        second.head = 109
+        second.head = 117
         clock.now += 5
         client.pinned().head()
         assert client.pinned().endpoint == second.label, "what the first told is older, and stays so"
         clock.now += 20
-        first.head = 106
+        first.head = 114
         client.survey()
         assert client.pinned().endpoint == first.label, "a few blocks are nothing"
 
@@ -309,6 +355,48 @@ def test_one_alone_that_tells_of_a_higher_head_is_asked_first_only_where_the_hea
             node.head += 20 if is_growing else 0
         client.survey()
         assert client.pinned().endpoint == nodes[is_asked].label
+
+
+@pytest.mark.parametrize(
+    ("heads", "is_asked"),
+    [
+        ([(100, 100), (104, 108)], 0),  # one alone is ahead for the first time: it may have made that up
+        ([(104, 108), (112, 116)], 1),
+        ([(104, 108), (112, 112), (120, 124)], 0),
+        ([(104, 108), (112, 116), (120, 121)], 0),
+        ([(104, 108), (112, None), (120, 124)], 0),  # it failed meanwhile
+        ([(100, 100), (100, 108)], 1),  # the first one's own head stands still
+        ([(1, 100), (21, 101)], 1),  # it grows fast: it synchronises
+    ],
+)
+def test_of_two_endpoints_one_that_lags_is_passed_over_where_that_lasts_or_where_its_head_stands_still(
+    heads: list[tuple[int, int | None]], is_asked: int
+) -> None:
+    clock, nodes = Clock(), (Node(), Node())
+    with serving(*nodes) as chain:
+        client = client_of(chain, clock)
+        for told in heads:
+            for node, head in zip(nodes, told, strict=True):
+                node.head, node.before = (0, hang_up) if head is None else (head, forget)
+            client.survey()
+            clock.now += 20
+        assert client.pinned().endpoint == nodes[is_asked].label
+
+
+@pytest.mark.parametrize("tells", [0, 1], ids=["it reaches what the other told before", "the other tells later"])
+def test_heads_that_were_not_told_at_once_end_no_lag(tells: int) -> None:
+    clock, first, second = Clock(), Node(head=104), Node(head=108)
+    with serving(first, second) as chain:
+        client = client_of(chain, clock)
+        client.survey()
+        clock.now += 14
+        first.head, second.head = 108, 112
+        client.pinned(avoiding=[(second, first)[tells].label]).head()
+        client.pinned()
+        clock.now += 6
+        first.head, second.head = 112, 116
+        client.survey()
+        assert client.pinned().endpoint == second.label
 
 
 def test_a_head_that_grew_since_another_was_asked_puts_nobody_behind() -> None:

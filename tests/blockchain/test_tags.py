@@ -28,7 +28,6 @@ def ask(*nodes: ForkedNode, known: int | None = 60, is_time: bool = False) -> in
             {Finality.FINALIZED: before},
             read=[header(number) for number in range(FIRST_READ[is_time], 101)],
             window=lambda: WINDOW,
-            keep_lease=lambda: None,
         )
     found = told.get(Finality.FINALIZED)
     assert found in (None, found and header(found.number))
@@ -93,7 +92,7 @@ def test_another_node_is_asked_only_when_a_word_has_moved_on() -> None:
         client = client_of(chain, Clock())
 
         def told(known: dict[Finality, Tagged | None], window: Sequence[Header] = WINDOW) -> dict[Finality, Header]:
-            return tags_told(client, client.pinned(), known, read=READ, window=lambda: window, keep_lease=lambda: None)
+            return tags_told(client, client.pinned(), known, read=READ, window=lambda: window)
 
         assert told({}) == {}
         assert (first.asked, second.asked) == ([], [])

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ctrip.blockchain.learning import REFUSED_S
+from ctrip.blockchain.learning import REFUSED_S, Learnt
 from ctrip.blockchain.traces import hops_in
 from ctrip.blockchain.transport import Fault, Reply
 from ctrip.domain.inflows import Hop
@@ -67,10 +67,9 @@ STEPS = [
 class Node:
     """Stands for a client that is asked raw calls."""
 
-    chain = type("Chain", (), {"chain_id": 1})()
-
     def __init__(self, endpoint: str, **results: object) -> None:
         self.endpoint, self.results, self.asked = endpoint, results, list[str]()
+        self.learnt = Learnt()
 
     def ask(self, calls):
         ((method, _),) = calls

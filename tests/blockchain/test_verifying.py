@@ -6,16 +6,19 @@ import pytest
 
 from ctrip import metrics
 from ctrip.blockchain.erc20 import TRANSFER_TOPIC, address_word
-from ctrip.blockchain.verifying import Heard, agreeing, verify
+from ctrip.blockchain.verifying import Verification, verify
 from ctrip.domain.addresses import NATIVE, hex_text
 from ctrip.domain.transfers import Transfer
-from ctrip.errors import NodeUnavailable
 from tests.blockchain.nodes import Clock, Error, ForkedNode, Http, Node, Request, client_of, serving
 from tests.factories import PAYER, block_hash, header, make_transfer
 
 TOKENS = make_transfer(1000, 90, log_index=7)
 COIN = make_transfer(5, 91, token=NATIVE)
 BOTH = (TOKENS, COIN)
+MANY = tuple(
+    replace(make_transfer(number, 90, log_index=7), id=f"trf_{number}", tx_hash=number.to_bytes(32))
+    for number in range(1, 251)
+)
 OURS = [header(number) for number in range(80, 101)]
 
 Change = Callable[[dict[str, Any]], None]
@@ -33,7 +36,7 @@ class Witness(Node):
         }
 
     def _told(self, asked: str, of: Callable[[Transfer], dict[str, Any]]) -> dict[str, Any] | None:
-        known = {hex_text(transfer.tx_hash or b""): transfer for transfer in BOTH if transfer.block_number <= self.head}
+        known = {hex_text(each.tx_hash or b""): each for each in (*BOTH, *MANY) if each.block_number <= self.head}
         if asked not in known:
             return None
         told = of(known[asked])
@@ -87,12 +90,12 @@ def _refuse(_: list[Any]) -> None:
     raise Error(-32000, "not now")
 
 
-def _hear(*nodes: Node, transfers: tuple[Transfer, ...] = BOTH, by: int | None = 0) -> Heard:
+def _hear(*nodes: Node, transfers: tuple[Transfer, ...] = BOTH, by: int | None = 0) -> Verification:
     """What is said of transfers of which the node numbered `by` told, in the order of preference."""
     with serving(*nodes) as chain:
         told_by = "gone.example" if by is None else nodes[by].label
         told = [replace(transfer, endpoint=told_by) for transfer in transfers]
-        return verify(client_of(chain, Clock()), told, ours=OURS, told_by=told_by, keep_lease=lambda: None)
+        return verify(client_of(chain, Clock()), told, ours=OURS, told_by=told_by)
 
 
 def _borne_out(*nodes: Node, transfers: tuple[Transfer, ...] = BOTH, by: int | None = 0) -> set[str]:
@@ -101,6 +104,15 @@ def _borne_out(*nodes: Node, transfers: tuple[Transfer, ...] = BOTH, by: int | N
 
 def _disputes() -> float:
     return metrics.CHAIN_DISAGREEMENTS.labels(chain="anvil", kind="receipt")._value.get()
+
+
+def test_many_are_asked_for_in_several_requests_and_one_that_fails_keeps_no_other_back() -> None:
+    teller, other = Witness(), Witness()
+    assert _borne_out(teller, other, transfers=MANY) == {each.id for each in MANY}
+    assert len(other.requests) == 3 + 1, "and which chain it is on"
+    weary = Witness()
+    weary.before = lambda request: _hang_up(request) if len(weary.requests) == 3 else None
+    assert _borne_out(Witness(), weary, transfers=MANY) == {each.id for each in (*MANY[:90], *MANY[180:])}
 
 
 def test_another_endpoint_than_the_one_that_told_is_asked_for_all_in_one_request() -> None:
@@ -152,6 +164,8 @@ UNHEARD: dict[str, Callable[[], Node]] = {
     "behind": lambda: Witness(head=89),
     "on a fork without them": lambda: _with(_forget, methods={"eth_getBlockByNumber": _of_a_fork}),
     "keeping no receipts so old": lambda: _with(_forget, methods={"eth_getBlockByNumber": _with_transactions}),
+    "telling them whole": lambda: _with(_forget, methods={"eth_getBlockByNumber": _whole}),
+    "not telling what blocks hold": lambda: _with(_forget, methods={"eth_getBlockByNumber": _without_transactions}),
     "away": lambda: _with(before=_hang_up),
     "refusing": lambda: _with(methods={"eth_getTransactionReceipt": _refuse}),
     "writing nonsense": lambda: _with(methods={"eth_getTransactionReceipt": lambda _: {"status": 1}}),
@@ -169,6 +183,17 @@ def _with_transactions(params: list[Any]) -> dict[str, Any] | None:
     return None if block is None else block | {"transactions": held}
 
 
+def _whole(params: list[Any]) -> dict[str, Any] | None:
+    block = Node().block(params[0])
+    held = [_transaction(each) for each in BOTH if params[0] == hex(each.block_number)]
+    return None if block is None else block | {"transactions": held}
+
+
+def _without_transactions(params: list[Any]) -> dict[str, Any] | None:
+    block = Node().block(params[0])
+    return None if block is None else {name: told for name, told in block.items() if name != "transactions"}
+
+
 def _with(change: Change = lambda _: None, **changes: Any) -> Node:
     node = Witness(change)
     node.before = changes.get("before", node.before)
@@ -179,7 +204,7 @@ def _with(change: Change = lambda _: None, **changes: Any) -> Node:
 @pytest.mark.parametrize("name", UNHEARD)
 def test_an_endpoint_that_cannot_tell_is_no_word_against_a_transfer(name: str) -> None:
     before = _disputes()
-    assert _hear(Witness(), UNHEARD[name]()) == Heard()
+    assert _hear(Witness(), UNHEARD[name]()) == Verification()
     assert _disputes() == before
     assert _borne_out(Witness(), UNHEARD[name](), Witness()) == {TOKENS.id, COIN.id}, "the next one is asked"
 
@@ -203,9 +228,9 @@ def test_the_lease_is_kept_after_each_request_however_few_calls_one_may_hold() -
     witness.before = one_by_one
     with serving(Witness(), witness) as chain:
         told = [replace(transfer, endpoint="gone.example") for transfer in BOTH * 5]
-        client = client_of(chain, Clock())
+        client = client_of(chain, Clock()).keeping(lambda: kept.append(None))
         other = client.pinned(avoiding=[client.endpoints[0]])
-        verify(other, told, ours=OURS, keep_lease=lambda: kept.append(None))
+        verify(other, told, ours=OURS)
     assert len(kept) >= 15
 
 
@@ -261,7 +286,7 @@ def test_who_bears_out_the_receipt_does_not_bear_out_the_blocks_that_it_told_its
     reader, other = Witness(), Witness(head=head)
     with serving(reader, other) as chain:
         told = [replace(transfer, endpoint=other.label) for transfer in BOTH]
-        heard = verify(client_of(chain, Clock()), told, ours=OURS, told_by=reader.label, keep_lease=lambda: None)
+        heard = verify(client_of(chain, Clock()), told, ours=OURS, told_by=reader.label)
     assert (set(heard.borne_out), heard.contradicted) == (borne_out, ())
     assert (reader.asked, other.asked) == (["eth_getTransactionReceipt*7"], ["eth_getBlockByNumber*2"])
 
@@ -274,33 +299,12 @@ def test_what_lies_deeper_than_the_blocks_that_are_kept_is_deep_by_the_first_of_
         client = client_of(chain, Clock())
         told = [replace(transfer, endpoint=client.endpoints[0]) for transfer in BOTH]
         kept, by = OURS[15:], client.endpoints[0]
-        assert set(verify(client, told, ours=kept, told_by=by, keep_lease=lambda: None).borne_out) == borne_out
+        assert set(verify(client, told, ours=kept, told_by=by).borne_out) == borne_out
 
 
 def test_a_transfer_that_is_not_deep_by_the_blocks_that_were_read_is_not_asked_for() -> None:
     teller, other = Witness(), Witness()
     with serving(teller, other) as chain:
         told = [replace(transfer, endpoint=teller.label) for transfer in BOTH]
-        heard = verify(client_of(chain, Clock()), told, ours=OURS[:13], told_by=teller.label, keep_lease=lambda: None)
-    assert (heard, other.asked) == (Heard((TOKENS.id,)), ["eth_getTransactionReceipt*3"])
-
-
-def _away() -> Node:
-    return _with(before=_hang_up)
-
-
-@pytest.mark.parametrize(
-    ("others", "count"),
-    [((Node,), 1), ((Node, lambda: Node(head=80)), 1), ((lambda: Node(head=80),), 0), ((_away,), 0), ((), 0)],
-)
-def test_other_endpoints_are_asked_whether_old_blocks_are_these(
-    others: tuple[Callable[[], Node], ...], count: int
-) -> None:
-    teller = Node()
-    with serving(teller, *(each() for each in others)) as chain:
-        client = client_of(chain, Clock())
-        headers = [header(7), header(90)]
-        assert agreeing(client, headers, told_by=teller.label, keep_lease=lambda: None) == count
-        if others == (Node,):
-            with pytest.raises(NodeUnavailable, match=f"told of another block 90 than {teller.label}"):
-                agreeing(client, [header(7), header(90, "b")], told_by=teller.label, keep_lease=lambda: None)
+        heard = verify(client_of(chain, Clock()), told, ours=OURS[:13], told_by=teller.label)
+    assert (heard, other.asked) == (Verification((TOKENS.id,)), ["eth_getTransactionReceipt*3"])

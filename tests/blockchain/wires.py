@@ -4,11 +4,16 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from ctrip.blockchain.transport import Call, Clock, Reply, exchange
 from tests.blockchain.nodes import KEY
+
+LABEL = "node.example#2"
+CALLS: list[Call] = [("eth_chainId", [])]
 
 Behaviour = Callable[[socket.socket], None]
 """What is done with a connection that brought a request."""
@@ -66,6 +71,11 @@ def wired(*answers: bytes | Behaviour, tls: ssl.SSLContext | None = None) -> Ite
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+
+
+def asked(url: str, calls: list[Call] = CALLS, *, clock: Clock = time.monotonic, free: int = 1) -> list[Reply]:
+    """What a URL answers, where so many answers may arrive at once."""
+    return exchange(url, calls, label=LABEL, arriving=threading.Semaphore(free), clock=clock)
 
 
 def said(body: bytes, *lines: str, status: int = 200) -> bytes:

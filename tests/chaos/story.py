@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import redis
@@ -106,7 +107,11 @@ class Story:
 
         wait_until(lambda: not unsettled(), within_s=SETTLED_WITHIN_S, every_s=1, what="all are settled")
         for payment in asked:
-            sink.wait_for(payment["id"], WALK, within_s=90)
+            sink.wait_for(payment["id"], WALK, within_s=90, evidence=partial(self._evidence, payment["id"]))
+
+    def _evidence(self, payment_id: str) -> str:
+        told = "\n".join(line for line in self.stack.log.read_text().splitlines() if payment_id in line)
+        return f"{self.stack.ctrip('payments', 'show', payment_id).stdout}\n{told}"
 
 
 def _children(pid: int) -> list[int]:

@@ -8,7 +8,7 @@ from ctrip.database import cursors, deadlines, moves, payments
 from ctrip.database.engine import Sessions
 from ctrip.domain.finality import Finality
 from ctrip.domain.payments import Payment
-from ctrip.domain.scanning import BlockRange
+from ctrip.domain.scanning import BlockRange, Move
 from tests.factories import CHAIN_ID, OTHER_CHAIN_ID, block_time, header, ids, make_chain, read_to, store_payment
 
 pytestmark = pytest.mark.infra
@@ -132,9 +132,7 @@ def test_a_time_that_was_made_up_of_a_deep_block_does_not_pass_that_of_the_block
         cursor = cursors.find(session, CHAIN_ID)
         assert cursor is not None
         told = header(61)
-        cursors.advance(
-            session, cursor, base=header(62), to=header(62), head_block=62, window=64, tags={Finality.SAFE: told}
-        )
+        cursors.advance(session, cursor, Move(header(62), header(62), 62, tags={Finality.SAFE: told}), window=64)
         cursors.correct_time(session, CHAIN_ID, replace(header(60), time=block_time(900)))
         assert _due(session) == set()
         assert deadlines.final_time_of(session, asked.id) == block_time(61)

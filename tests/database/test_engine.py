@@ -2,9 +2,10 @@ from contextlib import ExitStack
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from ctrip.database import engine as engines
-from ctrip.database.engine import Sessions, make_engine
+from ctrip.database.engine import Sessions, after_commit, make_engine
 from ctrip.errors import Unavailable
 
 pytestmark = pytest.mark.infra
@@ -59,3 +60,22 @@ def test_the_connections_of_a_busy_moment_serve_the_next(postgres_url: str) -> N
 
     assert backends() == backends()
     engine.dispose()
+
+
+def test_what_is_to_be_done_after_a_commit_is_done_then_and_not_where_it_is_rolled_back(sessions: Sessions) -> None:
+    done: list[str] = []
+    with sessions.begin() as session:
+        after_commit(session, lambda: done.append("committed"))
+        assert not done
+    with pytest.raises(ZeroDivisionError), sessions.begin() as session:
+        after_commit(session, lambda: done.append("rolled back"))
+        raise ZeroDivisionError
+    assert done == ["committed"]
+
+
+def test_what_fails_after_a_commit_is_not_said_to_be_the_databases_fault(sessions: Sessions) -> None:
+    def fail() -> None:
+        raise exc.OperationalError("a statement of another database", None, OSError())
+
+    with pytest.raises(exc.OperationalError, match="of another database"), sessions.begin() as session:
+        after_commit(session, fail)

@@ -18,6 +18,7 @@ from ctrip.domain.events import EventType
 from ctrip.domain.finality import Finality
 from ctrip.domain.money import MAX_AMOUNT
 from ctrip.domain.payments import Payment, Standing, Status, Step
+from ctrip.domain.scanning import Move
 from ctrip.errors import IllegalTransition
 from tests.factories import (
     CHAIN_ID,
@@ -452,7 +453,7 @@ def test_the_final_block_and_its_time_are_read_in_one_snapshot(sessions: Session
             cursors.store_headers(other, CHAIN_ID, [header(n) for n in range(tip.number - 64, tip.number + 1)])
             cursor = cursors.find(other, CHAIN_ID)
             assert cursor is not None
-            cursors.advance(other, cursor, base=header(EXPIRED_AT), to=tip, head_block=tip.number, window=64)
+            cursors.advance(other, cursor, Move(header(EXPIRED_AT), tip, tip.number), window=64)
 
     with sessions.begin() as session:
         payments.lock(session, [asked.id])
@@ -486,5 +487,5 @@ def test_payments_that_are_assessed_together_have_each_the_final_block_of_its_ow
         away = store_payment(session, new_id=new_id, chain_id=OTHER_CHAIN_ID)
         read_to(session, EXPIRED_AT)
         found = payments.facts_of(session, [quick, slow, tagged, away], chains=CHAINS)
-    times = {payment_id: facts.final_block_time for payment_id, facts in found.items()}
+    times = {payment_id: facts.passed_time for payment_id, facts in found.items()}
     assert times == {quick.id: block_time(EXPIRED_AT), slow.id: block_time(EXPIRED_AT - 19), tagged.id: None}

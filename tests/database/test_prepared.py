@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection, exc
 
+from ctrip.database.columns import Uint256
 from ctrip.database.engine import Sessions, make_engine
 from ctrip.database.prepared import Prepared
 from ctrip.errors import Unavailable
@@ -43,6 +44,46 @@ def test_statements_that_differ_are_prepared_apart(connection: Connection) -> No
     assert longer.scalar(connection, {"one": 1}) == 11
     assert _SUM.scalar(connection, {"one": 5, "other": 2}) == 7
     assert len(_known(connection)) == 2
+
+
+def test_a_known_value_stands_in_the_text_as_it_is(connection: Connection) -> None:
+    known = "50 %(one)s $1 of it's \\ value"
+    query: Any = sa.select(sa.bindparam("one", type_=sa.Text), sa.literal(known), sa.literal(None))
+    statement = Prepared(query)
+    assert statement.rows(connection, {"one": "given"}) == [("given", known, None)]
+    [text] = _known(connection)
+    assert "$1 of it''s" in text
+    assert "$2" not in text
+
+
+@pytest.mark.parametrize("count", [0, 1, 500, 501, 1201])
+def test_rows_whose_columns_are_converted_come_whole_and_in_their_order(connection: Connection, count: int) -> None:
+    numbers = sa.func.generate_series(1, sa.cast(sa.bindparam("count"), sa.Integer)).column_valued("n")
+    amount, text = sa.cast(numbers, sa.Numeric), sa.cast(numbers, sa.Text)
+    query: Any = sa.select(sa.type_coerce(amount, Uint256()), text).order_by(numbers)
+    statement = Prepared(query)
+    assert statement.rows(connection, {"count": count}) == [(n, str(n)) for n in range(1, count + 1)]
+
+
+def test_a_plan_for_any_value_goes_by_an_index_of_some_rows_alone(connection: Connection) -> None:
+    connection.execute(sa.text("CREATE TEMPORARY TABLE work (id bigint, state text)"))
+    connection.execute(sa.text("INSERT INTO work SELECT n, 'over' FROM generate_series(1, 5000) n"))
+    connection.execute(sa.text("CREATE INDEX open_work ON work (id) WHERE state = 'open'"))
+    connection.execute(sa.text("ANALYZE work"))
+    connection.execute(sa.text("SET plan_cache_mode = force_generic_plan"))
+    work = sa.table("work", sa.column("id", sa.BigInteger), sa.column("state", sa.Text))
+    statement = Prepared(sa.select(work.c.id).where(work.c.state == "open", work.c.id == sa.bindparam("wanted")))
+    assert statement.scalar(connection, {"wanted": 7}) is None
+    [name] = connection.scalars(sa.text("SELECT name FROM pg_prepared_statements"))
+    plan = " ".join(connection.scalars(sa.text(f"EXPLAIN EXECUTE {name} (7)")))
+    assert "open_work" in plan
+
+
+def test_what_columns_hold_is_converted_in_each_row(connection: Connection) -> None:
+    rows = sa.values(sa.column("blob", sa.LargeBinary), sa.column("number", sa.Integer), name="rows")
+    statement = Prepared(sa.select(rows.data([(b"a", 1), (None, 2), (b"", 3)])))
+    assert statement.rows(connection, {}) == [(b"a", 1), (None, 2), (b"", 3)]
+    assert [type(blob) for blob in statement.scalars(connection, {})] == [bytes, type(None), bytes]
 
 
 def test_a_statement_stays_prepared_after_a_rollback_and_for_who_has_the_connection_next(postgres_url: str) -> None:

@@ -37,7 +37,7 @@ class Life:
     def facts(self) -> Facts:
         final = self.final_block
         return Facts(
-            final_block_time=block_time(final) if final >= 0 else None,
+            passed_time=block_time(final) if final >= 0 else None,
             covered=self.covered,
             is_sweep_held=self.is_held,
             threshold=self.threshold,

@@ -202,6 +202,10 @@ WORDS: dict[str, tuple[Evidence, str]] = {
         evidence(),
         "not complete; the deadline is 2026-11-22T12:01:40Z, the newest final block is of 2026-11-22T12:00:48Z",
     ),
+    "past its deadline by the word of one endpoint": (
+        evidence(final_block_time=block_time(900)),
+        "it has not expired yet: no second endpoint has told a time after the deadline",
+    ),
     "detected": (
         evidence(payment=stands(Status.DETECTED, **PAID), transfers=(make_transfer(block=49),)),
         "the full amount is in blocks, with 2 of 3 confirmations; final at block 51",

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from ctrip.domain.forks import LEAST_PATIENCE, Verdict, Voice, patience, voice_of, voice_on, weigh
+from ctrip.domain.forks import LEAST_PATIENCE, MOST_PATIENCE, Verdict, Voice, patience, voice_of, voice_on, weigh
 from ctrip.domain.scanning import Header
 from tests.factories import NOON, block_time, header
 
@@ -83,3 +83,21 @@ def test_a_block_is_young_for_a_quarter_of_the_window_at_the_pace_of_the_oldest_
     stored: list[Header], waits: timedelta
 ) -> None:
     assert patience(stored, reorg_window=64) == waits
+
+
+@pytest.mark.parametrize("shift", [timedelta(hours=2), timedelta(days=3650), -timedelta(hours=2)])
+@pytest.mark.parametrize("false", [0, 4, 8, 15, 16, 64])
+def test_one_false_time_among_the_stored_ones_changes_nothing_of_how_long_a_block_is_young(
+    false: int, shift: timedelta
+) -> None:
+    stored = _blocks(*range(0, 65 * 12, 12))
+    stored[false] = replace(stored[false], time=stored[false].time + shift)
+    assert patience(stored, reorg_window=64) == timedelta(seconds=12 * 16)
+
+
+def test_no_block_is_young_for_longer_than_an_endpoint_is_remembered() -> None:
+    assert patience(_blocks(*range(0, 4097 * 12, 12)), reorg_window=4096) == MOST_PATIENCE
+
+
+def test_of_several_blocks_a_second_the_pace_is_known() -> None:
+    assert patience(_blocks(*(number // 4 for number in range(4097))), reorg_window=4096) == timedelta(seconds=256)

@@ -444,7 +444,7 @@ def test_only_the_final_part_is_confirmed() -> None:
 
 
 def test_a_payment_is_confirmed_when_each_transfer_that_it_needs_is_final() -> None:
-    final, deadline = TransferStatus.FINAL, Facts(final_block_time=block_time(DEADLINE_BLOCK + 1))
+    final, deadline = TransferStatus.FINAL, Facts(passed_time=block_time(DEADLINE_BLOCK + 1))
     parts = (t(400, 5), t(600, 6, status=final), t(50, 7))
     waiting = assess(make_payment(), parts, deadline)
     assert (waiting.standing.status, waiting.confirmed) == (Status.DETECTED, 600), "the older part is not verified yet"
@@ -478,14 +478,14 @@ BESIDE_UNVERIFIED: dict[str, tuple[tuple[Transfer, ...], str, list[bool]]] = {
 @pytest.mark.parametrize("name", BESIDE_UNVERIFIED)
 def test_what_nobody_bears_out_keeps_no_final_money_waiting_and_makes_up_for_none(name: str) -> None:
     transfers, told, counts = BESIDE_UNVERIFIED[name]
-    found = assess(make_payment(), transfers, Facts(final_block_time=block_time(DEADLINE_BLOCK)))
+    found = assess(make_payment(), transfers, Facts(passed_time=block_time(DEADLINE_BLOCK)))
     standing, block = found.standing, found.standing.completed_block
     assert f"{standing.status} {standing.timing} {found.confirmed} of {standing.received} block {block}" == told
     assert [verdict.counts for verdict in found.verdicts] == counts
 
 
 def test_a_chain_whose_final_block_was_never_read_expires_nothing() -> None:
-    facts = Facts(final_block_time=None)
+    facts = Facts(passed_time=None)
     assert assess(make_payment(), (), facts).standing.status is Status.PENDING
 
 
@@ -575,4 +575,4 @@ def _assess(payment: Any, *transfers: Transfer, final_block: int = 50) -> Any:
         else t
         for t in transfers
     )
-    return assess(payment, tuple(judged), Facts(final_block_time=block_time(final_block)))
+    return assess(payment, tuple(judged), Facts(passed_time=block_time(final_block)))

@@ -1,51 +1,17 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ctrip.domain.finality import Finality, FinalityRule
 from ctrip.domain.scanning import (
-    BlockRange,
     Cursor,
     Header,
     Tagged,
     common_ancestor,
     is_linked,
-    next_range,
     reached,
     tagged_after,
     tags_to_ask,
 )
 from tests.factories import CHAIN_ID, block_hash, block_time, header, make_chain
-
-BLOCKS = st.integers(0, 10_000)
-
-
-@pytest.mark.parametrize(
-    ("read_block", "head_block", "wanted"),
-    [
-        (10, 11, BlockRange(11, 11)),
-        (10, 30, BlockRange(11, 30)),
-        (10, 31, BlockRange(11, 30)),
-        (0, 1000, BlockRange(1, 20)),
-        (10, 10, None),
-        (10, 9, None),  # a node that lags
-    ],
-)
-def test_the_next_blocks_follow_what_was_read_up_to_the_head(
-    read_block: int, head_block: int, wanted: BlockRange | None
-) -> None:
-    assert next_range(read_block, head_block, most=20) == wanted
-
-
-@given(BLOCKS, BLOCKS, st.integers(1, 100))
-def test_reading_range_after_range_misses_no_block_and_reads_none_twice(start: int, head: int, most: int) -> None:
-    at = start
-    blocks: list[int] = []
-    while (wanted := next_range(at, head, most=most)) is not None:
-        assert 1 <= len(wanted) <= most
-        blocks += range(wanted.first, wanted.last + 1)
-        at = wanted.last
-    assert blocks == list(range(start + 1, head + 1))
 
 
 def test_headers_are_linked_where_each_names_the_hash_before_it() -> None:

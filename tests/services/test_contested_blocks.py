@@ -28,7 +28,7 @@ from tests.dying import Killed, dying
 from tests.jobs import BY, due_now, see_through
 from tests.jobs import job as job_of
 from tests.lying_node import LyingNode, Window
-from tests.node_faults import Down, Fault, Json, Surroundings
+from tests.node_faults import Down, Fault, Json, Surroundings, refusal
 from tests.node_lies import Fork
 from tests.world import World
 
@@ -72,11 +72,26 @@ class DeepFork(Fork):
         return not self._is_ours(at)
 
 
+class OldFork(DeepFork):
+    """One whose blocks are of long ago: no moment of ours falls into them."""
+
+    def _block(self, block: Json) -> Json:
+        told = super()._block(block)
+        return {**told, "timestamp": "0x1"} if self._is_ours(block) else told
+
+
 class EmptyRanges(Fault):
     """A node that finds nothing in any range of blocks."""
 
     def reply(self, method: str, params: list[Any], reply: Json) -> Json:
         return {"result": []} if method == "eth_getLogs" and "fromBlock" in params[0] else reply
+
+
+class NoLogs(Fault):
+    """It tells of blocks, and of no logs."""
+
+    def reply(self, method: str, params: list[Any], reply: Json) -> Json:
+        return refusal(-32603, "internal error") if method == "eth_getLogs" else reply
 
 
 class OldBlocksOnly(Fault):
@@ -339,11 +354,11 @@ def test_a_backfill_by_logs_passes_over_an_endpoint_on_a_fork(listed_later: List
     assert (listed_later.amounts(), listed_later.gaps()) == ([USDC, 7 * USDC], [])
 
 
-@pytest.mark.parametrize("fault", [LeavesOut, DeepFork])
+@pytest.mark.parametrize(("fault", "count"), [(LeavesOut, 2), (DeepFork, 3)])
 def test_a_payment_is_read_again_where_all_that_was_told_of_is_shown(
-    ctx: Context, anvil: DevChain, nodes: Callable[[int], Nodes], usdc: bytes, fault: type[Fault]
+    ctx: Context, anvil: DevChain, nodes: Callable[[int], Nodes], usdc: bytes, fault: type[Fault], count: int
 ) -> None:
-    among = nodes(2)
+    among = nodes(count)
     world = World(through(ctx, among), anvil)
     asked, other = world.ask(USDC, token=usdc), world.ask(USDC, token=usdc)
     anvil.pay_tokens(usdc, [(other.address, USDC), (asked.address, USDC)])
@@ -351,10 +366,68 @@ def test_a_payment_is_read_again_where_all_that_was_told_of_is_shown(
     world.scan()
     with ctx.sessions.begin() as session:
         session.execute(sa.delete(transfers).where(transfers.c.payment_id == asked.id))
-    let(among, fault, None, of=asked)
+    let(among, fault, *[None] * (count - 1), of=asked)
     job = jobs.process_payment(ctx, payment_id=asked.id, by=BY)
     assert see_through(through(ctx, among), job, process_payment)["result"]["transfers_stored"] == 1
     assert [each.amount for each in world.transfers(asked)] == [USDC]
+
+
+@pytest.fixture
+def forgotten(ctx: Context, anvil: DevChain, nodes: Callable[[int], Nodes], usdc: bytes) -> "Forgotten":
+    return Forgotten(ctx, anvil, nodes(2), usdc)
+
+
+class Forgotten:
+    """A payment whose token came before the reorg window, and whose row is gone; a job is to read it again."""
+
+    def __init__(self, ctx: Context, anvil: DevChain, among: Nodes, usdc: bytes) -> None:
+        self.among, self.ctx = among, ctx
+        self.world = World(through(ctx, among), anvil)
+        anvil.mine(3)
+        self.asked = self.world.paid(7 * USDC, token=usdc)
+        anvil.mine(2 * WINDOW)
+        self.world.scan()
+        with ctx.sessions.begin() as session:
+            session.execute(sa.delete(transfers))
+        self.job = jobs.process_payment(ctx, payment_id=self.asked.id, by=BY)
+
+    def run(self, *faults: type[Fault] | None) -> dict[str, Any]:
+        """Run the job in a process that has just started, while its nodes have these faults."""
+        let(self.among, *faults)
+        due_now(self.ctx)
+        process_payment(through(self.ctx, self.among), str(self.job["id"]))
+        return job_of(self.ctx, str(self.job["id"]))
+
+    def amounts(self) -> list[int]:
+        return [each.amount for each in self.world.transfers(self.asked)]
+
+
+def test_a_payment_of_whose_logs_one_of_several_endpoints_told_alone_is_read_again(forgotten: Forgotten) -> None:
+    job = forgotten.run(EmptyRanges, NoLogs)
+    assert "no other endpoint answers" in job["progress"]["waits_for"]
+    assert forgotten.amounts() == []
+    done = forgotten.run(EmptyRanges, None)
+    assert (done["status"], done["result"]["transfers_stored"], forgotten.amounts()) == ("done", 1, [7 * USDC])
+
+
+def test_what_one_endpoint_alone_told_of_is_stored_and_counted_before_another_one_answers(forgotten: Forgotten) -> None:
+    job = forgotten.run(None, NoLogs)
+    assert "no other endpoint answers" in job["progress"]["waits_for"]
+    assert forgotten.amounts() == [7 * USDC]
+    done = forgotten.run(None, None)
+    assert (done["status"], done["result"]["transfers_stored"], forgotten.amounts()) == ("done", 1, [7 * USDC])
+    assert done["result"]["blocks_read"] == WINDOW + 1, "the window, and the block with the transfer, once each"
+
+
+@pytest.mark.parametrize("faults", [(None, Down), (None, DeepFork), (OldFork, None)])
+def test_when_a_payment_was_made_no_endpoint_tells_alone(
+    forgotten: Forgotten, faults: tuple[type[Fault] | None, ...]
+) -> None:
+    job = forgotten.run(*faults)
+    assert job["progress"]["waits_for"]
+    assert forgotten.amounts() == []
+    done = forgotten.run(None, None)
+    assert (done["status"], forgotten.amounts()) == ("done", [7 * USDC])
 
 
 def test_a_backfill_of_whole_blocks_passes_over_an_endpoint_on_a_fork(

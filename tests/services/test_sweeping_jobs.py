@@ -106,6 +106,18 @@ def test_progress_tells_the_state_and_the_transaction(world: World) -> None:
     assert all(progress["tx_hash"].startswith("0x") for progress in seen if progress["state"] in ("sent", "mined"))
 
 
+def test_a_sweep_that_ended_before_the_job_began_is_the_one_that_was_asked_for(world: World) -> None:
+    payment = world.paid(ETHER)
+    first, second = ask(world, payment), ask(world, payment)
+    done = [sweep(world, each) for each in (first, second)]
+    (intent,) = intents(world, payment)
+    assert intent.mined_tx_hash is not None
+    assert [(each["status"], each["result"]["tx_hash"]) for each in done] == [
+        ("done", "0x" + intent.mined_tx_hash.hex())
+    ] * 2
+    assert "nothing final" in sweep(world, ask(world, payment))["error"], "that one was over by then"
+
+
 def test_no_more_than_what_is_final_is_swept(world: World) -> None:
     payment = world.paid(ETHER)
     world.anvil.pay(payment.address, ETHER // 2)

@@ -98,11 +98,12 @@ def _check_transfers(ctx: Context, client: ChainClient, cursor: Cursor, on_progr
         # What a token that was listed later lacks, a backfill is about to read.
         looked_at = [s for s in there if s.tx_hash in known or not _is_within(s.block_number, unread.get(s.token, []))]
         yield from _differences(client.chain, looked_at, stored)
+        yield from _misplaced(client.chain, headers, stored)
         on_progress(f"blocks of {client.chain.name}", wanted.last - cursor.start_block, read)
 
 
 def _read(ctx: Context, client: ChainClient, wanted: BlockRange) -> tuple[list[Header], list[Sighting]]:
-    read = list(read_blocks(client, wanted, issued=issued(ctx), keep_lease=lambda: None))
+    read = list(read_blocks(client, wanted, issued=issued(ctx)))
     return [header for each in read for header in each.headers], [seen for each in read for seen in each.sightings]
 
 
@@ -123,6 +124,16 @@ def _differences(chain: Chain, there: Sequence[Sighting], stored: Sequence[Trans
         elif seen != row:
             sentence = f"{where} is stored with another block, party, asset or amount than the chain has"
             yield Violation("1 transfer_is_stored_as_it_is", (hex_text(tx_hash), str(log_index)), sentence)
+
+
+def _misplaced(chain: Chain, headers: Sequence[Header], stored: Sequence[Transfer]) -> Iterator[Violation]:
+    """Compare the blocks of coin that a contract sent: when it came says whether it was on time."""
+    blocks = {header.number: header for header in headers}
+    for row in stored:
+        block = blocks[row.block_number]
+        if row.source is Source.INTERNAL and (row.block_hash, row.block_time) != (block.hash, block.time):
+            sentence = f"{row.id} is stored with another block, or another time of it, than {chain.name} has"
+            yield Violation("1 transfer_is_stored_as_it_is", (row.id,), sentence)
 
 
 def _is_within(number: int, ranges: Iterable[BlockRange]) -> bool:

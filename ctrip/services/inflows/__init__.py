@@ -7,11 +7,12 @@
     were; store, assess, release
 
 The block is the one that the listener read last, by its hash: the rows are whole up to it, and a reorg that takes it
-takes what was inferred there. At a deadline it is the last block before it: what had come by then is on time. A crash
-before the commit leaves the round where it was.
+takes what was inferred there. At a deadline it is the last block before it: what had come by then is on time. Before
+it is final, two endpoints show that it is there and tell when its block was: the stored time may be one alone's. A
+crash before the commit leaves the round where it was.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -31,10 +32,11 @@ from ctrip.domain.transfers import Transfer
 from ctrip.errors import ChainError, NodeRefused, NodeUnavailable
 from ctrip.log import get_logger
 from ctrip.runs import Run, run_loop
-from ctrip.services.inflows.looking import Look, Seen, found_by, found_in, see, traced
+from ctrip.services.inflows.deadlines import by_deadlines
+from ctrip.services.inflows.looking import Look, Seen, found_in, see, traced
 from ctrip.services.inflows.rounds import Turn, next_turn, pace
 from ctrip.services.inflows.tokens import confirm_tokens
-from ctrip.services.inflows.witnesses import hear, in_turn, look_again
+from ctrip.services.inflows.witnesses import hear, hear_blocks, in_turn, look_again
 
 MOST_STORED = 500
 """The most inflows of one run; the rounds go on only when all that they found is stored."""
@@ -74,7 +76,6 @@ def _check(run: Run) -> timedelta:
             seen = see(look, turn.places | deep)
         except ChainError as error:
             faults.append(error)
-            run.keep_lease()
         else:
             return _weigh(look, seen, doubted=doubted, turn=turn, rounds=rounds)
     if cursor.head_block - cursor.read_block > chain.reorg_window and all(isinstance(f, NodeRefused) for f in faults):
@@ -118,10 +119,13 @@ def _found(
     """Find where each surplus came in. Returns those that stand once others were asked, and whose others deny."""
     with look.run.ctx.sessions.begin() as session:
         inferred = inflows.newest_inferred(session, look.run.chain.chain_id, [each.address for each in more])
+    first = more[:MOST_SEARCHED]
+    wanted = {each.address: old_deadlines[each.address] for each in first if each.address in old_deadlines}
+    in_time, contested = by_deadlines(look, wanted)
     searched = [
-        (found_by(look, each, old_deadlines[each.address]) if each.address in old_deadlines else None)
-        or found_in(look, each, after=inferred.get(each.address, 0))
-        for each in more[:MOST_SEARCHED]
+        in_time.get(each.address) or found_in(look, each, after=inferred.get(each.address, 0))
+        for each in first
+        if each.address not in contested
     ]
     hops, found = traced(look, searched), [*searched, *more[MOST_SEARCHED:]]
     client = look.run.ctx.clients[look.run.chain.chain_id]
@@ -142,7 +146,7 @@ def _found(
         for each in found
         if words[each.address] is not Word.CONTRADICTED
     ]
-    return stands, {address for address, word in words.items() if word is Word.CONTRADICTED}
+    return stands, {*contested, *(address for address, word in words.items() if word is Word.CONTRADICTED)}
 
 
 def _less(look: Look, less: Sequence[Seen]) -> set[bytes]:
@@ -165,19 +169,25 @@ def _deep(look: Look, doubted: Sequence[Transfer]) -> dict[bytes, Header]:
     return {address: look.read[number] for address, number in numbers.items()}
 
 
-def _borne_out(look: Look, doubted: Sequence[Transfer], exact: Sequence[Seen]) -> list[str]:
-    """Return the ids of doubted transfers whose addresses hold, by another endpoint too, what the rows say."""
+def _borne_out(look: Look, doubted: Sequence[Transfer], exact: Sequence[Seen]) -> list[tuple[Transfer, Header]]:
+    """Return doubted transfers whose addresses hold, by another endpoint too, what the rows say, and their blocks.
+
+    Two endpoints tell of these, and when they were: it may be another time than the listener read.
+    """
     addresses, deep = {transfer.recipient for transfer in doubted}, _deep(look, doubted)
     seen = [each for each in exact if each.address in addresses and each.at.number >= deep[each.address].number]
     words = hear(look, seen)
-    return [each.id for each in doubted if words.get(each.recipient) is Word.BORNE_OUT]
+    held = [each for each in doubted if words.get(each.recipient) is Word.BORNE_OUT]
+    blocks = hear_blocks(look, {each.block_number for each in held})
+    shared = {block.hash: block for block, word in blocks.values() if word is Word.BORNE_OUT}
+    return [(each, shared[each.block_hash]) for each in held if each.block_hash in shared]
 
 
 def _store(
     look: Look,
     found: Sequence[tuple[Seen, Inflow]],
     *,
-    verified: Collection[str],
+    verified: Sequence[tuple[Transfer, Header]],
     refuted: Sequence[Transfer],
     after: Rounds,
     calls: int | None,
@@ -191,8 +201,10 @@ def _store(
             loops.lock(session, loops.loop_name(LoopKind.LISTENER, chain.chain_id))
             stored = inflows.store(session, chain, _standing(session, look, found), new_id=run.ctx.new_id)
             transfers.orphan(session, [transfer.id for transfer in refuted])
-            finality.mark_verified(session, verified)
             touched = {transfer.payment_id for transfer in (*stored, *refuted)}
+            for block in {block for transfer, block in verified if transfer.block_time != block.time}:
+                touched |= inflows.correct_time(session, chain.chain_id, block)
+            finality.mark_verified(session, [transfer.id for transfer, _ in verified])
             touched |= finality.settle_finality(session, chain.chain_id)
             chains = run.ctx.settings.chains_by_id
             run.delivery_ids += payments.reassess(session, touched, chains=chains, new_id=run.ctx.new_id)

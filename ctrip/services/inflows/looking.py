@@ -78,35 +78,27 @@ def known_at(look: Look, places: Mapping[bytes, Header]) -> dict[bytes, int]:
         return holdings.coin_at(session, look.run.chain.chain_id, wanted)
 
 
+def seen_at(look: Look, address: bytes, header: Header) -> Seen | None:
+    """Look at one address; None where the endpoint has not the state of that block any more, or money is in motion."""
+    try:
+        (balance,) = balances_at(look.first, [address], block=header)
+    except NodeRefused:
+        return None
+    known = known_at(look, {address: header})
+    return Seen(address, header, balance, known[address]) if address in known else None
+
+
 def found_in(look: Look, seen: Seen, *, after: int) -> Seen:
     """Find the first block that holds all of a surplus: one later than `after`, and as deep as the state is there."""
     search = Search(low=max(after, min(look.read) - 1), high=seen.at.number)
     found = seen
     while not search.is_over:
-        middle = _seen_at(look, seen.address, look.read[search.middle])
+        middle = seen_at(look, seen.address, look.read[search.middle])
         holds_it = middle is not None and middle.surplus >= seen.surplus
         if middle is not None and holds_it:
             found = middle
         search = search.told(holds_it=holds_it)
     return found
-
-
-def found_by(look: Look, seen: Seen, deadline: datetime) -> Seen | None:
-    """Look at a surplus after the last block before a deadline that left the reorg window: what had come was on time.
-
-    None where nothing had, or the endpoint has not the state of that block any more.
-    """
-    search = Search(low=0, high=min(look.read))
-    header: Header | None = None
-    while not search.is_over:
-        there = look.first.headers([search.middle]).get(search.middle)
-        if there is None:
-            return None
-        is_later = there.time > deadline
-        header = header if is_later else there
-        search = search.told(holds_it=is_later)
-    found = None if header is None else _seen_at(look, seen.address, header)
-    return found if found is not None and found.surplus > 0 else None
 
 
 def traced(look: Look, found: Iterable[Seen]) -> dict[bytes, tuple[Hop, ...]]:
@@ -118,12 +110,3 @@ def traced(look: Look, found: Iterable[Seen]) -> dict[bytes, tuple[Hop, ...]]:
         of_block = look.traces[each.at.number]
         hops[each.address] = tuple(explained_by(of_block, recipient=each.address, inflow=each.surplus))
     return hops
-
-
-def _seen_at(look: Look, address: bytes, header: Header) -> Seen | None:
-    try:
-        (balance,) = balances_at(look.first, [address], block=header)
-    except NodeRefused:
-        return None
-    known = known_at(look, {address: header})
-    return Seen(address, header, balance, known[address]) if address in known else None

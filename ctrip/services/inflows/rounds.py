@@ -71,13 +71,17 @@ def next_turn(
     else:
         last = (watched[-1].expires_at, watched[-1].payment_id) if watched else place or (None, None)
         after = replace(after, watched_until=last[0], watched_id=last[1], round_block=began_at)
+    held = after
+    if room:
+        held = replace(after, deadlines_until=_held(since, after.deadlines_until, now=block.time))
+    # A turn that is full of deadlines goes on even so, or those that are contested would keep it from all others.
     return Turn(
         places=dict.fromkeys([*others, *(each.address for each in watched)], block)
         | {address: header or block for address, header in at_end.items()},
         deadlines=frozenset(at_end),
         old_deadlines={each.address: each.expires_at for each in ended if at_end[each.address] is None},
         after=after,
-        held=replace(after, deadlines_until=_held(since, after.deadlines_until, now=block.time)) if room else after,
+        held=held,
         is_over=is_over,
     )
 

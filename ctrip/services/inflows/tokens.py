@@ -10,7 +10,7 @@ log = get_logger()
 
 def confirm_tokens(run: Run) -> None:
     """Ask the tokens of a chain that are not what they are listed as, or have not said so yet. Raises nothing."""
-    client, chain = run.ctx.clients[run.chain.chain_id], run.chain
+    client, chain = run.ctx.clients[run.chain.chain_id].keeping(run.keep_lease), run.chain
     for token in unconfirmed(chain):
         try:
             told = confirm(client, token)
@@ -21,4 +21,3 @@ def confirm_tokens(run: Run) -> None:
         else:
             if told != token.decimals:
                 log.error("token_has_other_decimals", chain=chain.name, token=token.symbol, told=told)
-        run.keep_lease()

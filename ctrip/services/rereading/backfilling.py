@@ -73,7 +73,7 @@ def _is_wanted(session: Connection, chain: Chain) -> bool:
 
 def _backfill(job: JobRun) -> Outcome:
     chain, _ = job.chain_and_cursor()
-    client = job.ctx.clients[chain.chain_id]
+    client = job.ctx.clients[chain.chain_id].keeping(job.keep_lease)
     # What a node kept it waiting for is over when it goes on.
     progress = {name: (job.progress or {}).get(name, 0) for name in _COUNTED}
     doubtful = list[BlockRange]()
@@ -116,11 +116,9 @@ def _read(job: JobRun, client: ChainClient, wanted: Backfill, progress: dict[str
 
 def _read_whole(job: JobRun, client: ChainClient, blocks: BlockRange, progress: dict[str, int]) -> None:
     spans = split([blocks], most=WHOLE_SPAN)
-    for read in itertools.chain.from_iterable(
-        read_spans(
-            client, spans, issued=issued(job.ctx), keep_lease=job.keep_lease, check=of_our_chain(job.ctx, client)
-        )
-    ):
+    # The threads that read leave the lease to this one.
+    check = of_our_chain(job.ctx, job.ctx.clients[client.chain.chain_id])
+    for read in itertools.chain.from_iterable(read_spans(client, spans, issued=issued(job.ctx), check=check)):
         _put_right(job, client, read, noted=all_of(read), progress=progress)
         if job.is_turn_over:
             return
@@ -134,7 +132,6 @@ def _read_logs(
     Raises NodeUnavailable where one endpoint alone told of them though the chain has several: what that one found is
     stored, and nothing counts as read, so that the job begins there again.
     """
-    client = client.keeping(job.keep_lease)
     with job.ctx.sessions.begin() as session:
         recipients = rereading.issued_addresses(session, most=FEW)
     doubtful = list[BlockRange]()
@@ -144,13 +141,10 @@ def _read_logs(
         tokens=tokens,
         recipients=recipients,
         issued=issued(job.ctx),
-        keep_lease=job.keep_lease,
         check=on_our_chain(job.ctx, client),
     ):
         doubtful += _read_hits(job, client, hits, tokens=tokens, progress=progress)
-        if not hits.is_borne_out:
-            where = f"blocks {hits.blocks.first} to {hits.blocks.last} of {client.chain.name}"
-            raise NodeUnavailable(f"{where} were looked through at {hits.endpoint} alone: no other endpoint answers")
+        hits.check_borne_out()
         if job.is_turn_over:
             break
     return doubtful
@@ -164,7 +158,7 @@ def _read_hits(
     Where one shows less than was told of, at every endpoint, what it shows is stored, and it does not count as read.
     """
     first, last = hits.blocks.first, hits.blocks.last
-    edges = old_headers(client, sorted({first, last}), keep_lease=job.keep_lease, check=on_our_chain(job.ctx, client))
+    edges = old_headers(client, sorted({first, last}), check=on_our_chain(job.ctx, client))
     parent_hash, doubtful = edges[0].parent_hash, list[BlockRange]()
     for begins in range(0, len(hits.numbers), BLOCKS_PER_STEP):
         numbers = hits.numbers[begins : begins + BLOCKS_PER_STEP]
@@ -186,7 +180,7 @@ def _read_hits(
 
 def _read_numbers(job: JobRun, client: ChainClient, hits: Hits, numbers: Sequence[int]) -> tuple[BlocksRead, bool]:
     """Read blocks with hits from an endpoint that shows all that any told of; False where there is none, by another."""
-    ask = partial(read_blocks, client, numbers, issued=issued(job.ctx), keep_lease=job.keep_lease)
+    ask = partial(read_blocks, client, numbers, issued=issued(job.ctx))
     try:
         (read,) = ask(check=of_our_chain(job.ctx, client, hits=[hits]))
     except NodeUnavailable:
@@ -204,9 +198,7 @@ def _put_right(
     progress: dict[str, int],
     compared_with: Compared | None = None,
 ) -> None:
-    corrected = put_right(
-        job.ctx, client.chain, read, noted=noted, compared_with=compared_with, keep_lease=job.keep_lease
-    )
+    corrected = put_right(job.ctx, client, read, noted=noted, compared_with=compared_with)
     job.delivery_ids += corrected.delivery_ids
     progress["blocks_read"] += 0 if noted is None else len(noted.blocks)
     progress["transfers_stored"] += len(corrected.stored)

@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from ctrip.blockchain.client import ChainClient
+from ctrip.blockchain.history import count_agreeing
 from ctrip.blockchain.reading import BlocksRead
 from ctrip.blockchain.recounting import recounted
-from ctrip.blockchain.verifying import agreeing, verify
+from ctrip.blockchain.verifying import verify
 from ctrip.context import Context
 from ctrip.database import coverage, cursors, finality, loops, payments, refused_transfers, rereading, transfers
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.chains import Chain
 from ctrip.domain.loops import LoopKind
-from ctrip.domain.rereading import Difference, Facts, difference, facts_of, place_of
+from ctrip.domain.rereading import Difference, Facts, difference, facts_of, position_of
 from ctrip.domain.scanning import BlockRange, Header
 from ctrip.domain.transfers import Sighting, Transfer
 from ctrip.errors import BlockVanished
@@ -54,7 +55,7 @@ class Noted:
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _Opinions:
     """What other endpoints said of a difference: the strangers that are false, the facts that are false or borne out.
 
     `there` is what most of them show in the place of what is false. `agreed` are old blocks that are others than was
@@ -70,13 +71,12 @@ class _Heard:
 
 def put_right(
     ctx: Context,
-    chain: Chain,
+    client: ChainClient,
     read: BlocksRead | None = None,
     *,
     compared_with: Compared | None = None,
     touched: Iterable[str] = (),
     noted: Noted | None = None,
-    keep_lease: Callable[[], None] = lambda: None,
 ) -> Corrected:
     """Make the rows say what whole blocks hold; what was right stays as it is, without an event.
 
@@ -84,13 +84,14 @@ def put_right(
     `touched` are assessed in any case. Raises BlockVanished where other blocks were read before, NodeUnavailable where
     another endpoint has other ones, NotFound where the chain has no listener.
     """
-    compared_with, concerned = compared_with or _all_of(chain), set(touched)
+    chain, concerned = client.chain, set(touched)
+    compared_with = compared_with or _all_of(chain)
     came, went = list[Transfer](), list[Transfer]()
-    heard = _Heard() if read is None else _hear(ctx, chain, read, compared_with, keep_lease=keep_lease)
+    opinions = _Opinions() if read is None else _hear(ctx, client, read, compared_with)
     with ctx.sessions.begin() as session:
         loops.lock(session, loops.loop_name(LoopKind.LISTENER, chain.chain_id))
         if read is not None:
-            came, went = _store(ctx, session, chain, read, heard=heard, compared_with=compared_with)
+            came, went = _store(ctx, session, chain, read, opinions=opinions, compared_with=compared_with)
             concerned |= {each.payment_id for each in (*came, *went)}
         delivery_ids = _assess(ctx, session, chain, concerned)
         if noted is not None and read is not None:
@@ -126,30 +127,28 @@ def _note(session: Connection, chain: Chain, noted: Noted, *, endpoint: str) -> 
     )
 
 
-def _hear(
-    ctx: Context, chain: Chain, read: BlocksRead, compared_with: Compared, *, keep_lease: Callable[[], None]
-) -> _Heard:
+def _hear(ctx: Context, client: ChainClient, read: BlocksRead, compared_with: Compared) -> _Opinions:
     """Ask other endpoints for all that differs: one that leaves something out, or is on a fork, takes nothing back."""
-    client = ctx.clients[chain.chain_id]
+    chain = client.chain
     with ctx.sessions.begin() as session:
         found, others = _compare(session, chain, read, compared_with)
         missing = transfers.of_sightings(session, chain, found.missing, endpoint=read.endpoint, new_id=ctx.new_id)
         ours = cursors.headers(session, chain.chain_id)
-    if others and not agreeing(client, others, told_by=read.endpoint, keep_lease=keep_lease):
+    if others and not count_agreeing(client, others, told_by=read.endpoint):
         raise _other_than_read(chain, others[0])
     read_block = ours[-1].number if ours else -1
     deep = [each for each in missing if each.block_number <= read_block - each.required + 1]
-    words = verify(client, deep, ours=ours, keep_lease=keep_lease)
+    verification = verify(client, deep, ours=ours)
     hashes = {header.hash for header in read.headers}
     contested = [each for each in found.strangers if each.block_hash in hashes]
-    contested += [each for each in deep if each.id in words.contradicted]
-    recount = recounted(client, contested, issued=issued(ctx), keep_lease=keep_lease)
+    contested += [each for each in deep if each.id in verification.contradicted]
+    recount = recounted(client, contested, issued=issued(ctx))
     false = {each.id for each in recount.false} | {each.id for each in found.strangers if each.block_hash not in hashes}
     _dispute(client, read, kept=[each for each in found.strangers if each.id not in false])
-    return _Heard(
+    return _Opinions(
         refuted=frozenset(false),
         denied=frozenset(facts_of(each) for each in missing if each.id in false),
-        borne_out=frozenset(facts_of(each) for each in deep if each.id in words.borne_out),
+        borne_out=frozenset(facts_of(each) for each in deep if each.id in verification.borne_out),
         there=recount.there,
         agreed=frozenset(header.hash for header in others),
     )
@@ -162,7 +161,7 @@ def _dispute(client: ChainClient, read: BlocksRead, *, kept: Collection[Transfer
 
 
 def _store(
-    ctx: Context, session: Connection, chain: Chain, read: BlocksRead, *, heard: _Heard, compared_with: Compared
+    ctx: Context, session: Connection, chain: Chain, read: BlocksRead, *, opinions: _Opinions, compared_with: Compared
 ) -> tuple[list[Transfer], list[Transfer]]:
     """Orphan first, then store: a transaction that stands in another block by now is canonical once.
 
@@ -170,19 +169,19 @@ def _store(
     """
     found, others = _compare(session, chain, read, compared_with)
     for header in others:
-        if header.hash not in heard.agreed:
+        if header.hash not in opinions.agreed:
             raise _other_than_read(chain, header)
     refused_transfers.store(session, chain.chain_id, read.failed, endpoint=read.endpoint)
     if not found:
         return [], []
-    false = [each for each in found.strangers if each.id in heard.refuted]
+    false = [each for each in found.strangers if each.id in opinions.refuted]
     transfers.orphan(session, [each.id for each in false])
-    missing = [each for each in found.missing if facts_of(each) not in heard.denied]
+    missing = [each for each in found.missing if facts_of(each) not in opinions.denied]
     rereading.check_not_elsewhere(session, chain, missing)
-    told = [(read.endpoint, missing), *heard.there.items()]
+    told = [(read.endpoint, missing), *opinions.there.items()]
     came = rereading.store_missing(session, chain, told, instead_of=false, new_id=ctx.new_id)
     there = rereading.readable(session, chain, numbers={each.block_number for each in came})
-    finality.mark_verified(session, [each.id for each in there if facts_of(each) in heard.borne_out])
+    finality.mark_verified(session, [each.id for each in there if facts_of(each) in opinions.borne_out])
     return came, false
 
 
@@ -193,11 +192,11 @@ def _compare(
     others = rereading.check_canonical(session, chain, read.headers)
     numbers = {header.number for header in read.headers}
     found = difference(compared_with(session, numbers), read.sightings, blocks=numbers)
-    places = {place_of(each) for each in found.missing}
+    positions = {position_of(each) for each in found.missing}
     # What stands in the place of what is missing is a stranger too, of whatever payment it is.
-    standing = rereading.readable(session, chain, numbers=numbers) if places else []
+    standing = rereading.readable(session, chain, numbers=numbers) if positions else []
     known = {each.id for each in found.strangers}
-    beside = [each for each in standing if place_of(each) in places and each.id not in known]
+    beside = [each for each in standing if position_of(each) in positions and each.id not in known]
     return Difference(found.missing, (*found.strangers, *beside)), others
 
 

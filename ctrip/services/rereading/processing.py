@@ -6,8 +6,8 @@
 A crash goes on with the span at hand. What was right stays as it is, without an event.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, replace
 from datetime import timedelta
 
 from sqlalchemy import Connection
@@ -30,7 +30,7 @@ from ctrip.domain.scanning import BlockRange, Cursor
 from ctrip.domain.transfers import Transfer
 from ctrip.errors import NotFound
 from ctrip.runs import JobRun, run_job
-from ctrip.services.rereading.believing import of_our_chain
+from ctrip.services.rereading.believing import of_our_chain, on_our_chain
 from ctrip.services.rereading.correcting import Corrected, put_right
 
 SHOWN = 100
@@ -44,9 +44,9 @@ def process_payment(ctx: Context, job_id: str) -> Tick:
 
 def _process(job: JobRun) -> Outcome:
     payment, (chain, cursor) = _payment(job), job.chain_and_cursor()
-    client = job.ctx.clients[chain.chain_id]
+    client = job.ctx.clients[chain.chain_id].keeping(job.keep_lease)
     if job.progress is None or "next_block" not in job.progress:
-        now = _course(client, payment, cursor, keep_lease=job.keep_lease)
+        now = _course(job, client, payment, cursor)
     else:
         now = Course(**{name: job.progress[name] for name in Course.__dataclass_fields__})
     while not now.is_over:
@@ -56,7 +56,7 @@ def _process(job: JobRun) -> Outcome:
         with job.storing() as session:
             job.note(session, asdict(now))
     # Once more, whatever was found: what the rows say is assessed even where no transfer was missing.
-    _correct(job, payment, chain)
+    _correct(job, client, payment)
     return Done(_result(job, payment, now))
 
 
@@ -68,11 +68,9 @@ def _payment(job: JobRun) -> Payment:
     return payment
 
 
-def _course(client: ChainClient, payment: Payment, cursor: Cursor, *, keep_lease: Callable[[], None]) -> Course:
-    chain, since = client.chain, payment.created_at - SKEW
-    first_block = first_block_since(
-        client, since, low=cursor.start_block + 1, high=cursor.read_block, keep_lease=keep_lease
-    )
+def _course(job: JobRun, client: ChainClient, payment: Payment, cursor: Cursor) -> Course:
+    chain, since, check = client.chain, payment.created_at - SKEW, on_our_chain(job.ctx, client)
+    first_block = first_block_since(client, since, low=cursor.start_block + 1, high=cursor.read_block, check=check)
     return course(
         first_block=first_block,
         last_block=cursor.read_block,
@@ -82,7 +80,11 @@ def _course(client: ChainClient, payment: Payment, cursor: Cursor, *, keep_lease
 
 
 def _process_span(job: JobRun, client: ChainClient, payment: Payment, now: Course) -> Course:
-    """Compare the next span with the rows, and put right what differs."""
+    """Compare the next span with the rows, and put right what differs.
+
+    Raises NodeUnavailable where one endpoint alone looked through its logs though the chain has several: what that one
+    found is stored and counted, and the job begins there again.
+    """
     span = now.span()
     with job.ctx.sessions.begin() as session:
         stored = _stored(session, payment, client.chain, numbers=set(span))
@@ -94,14 +96,19 @@ def _process_span(job: JobRun, client: ChainClient, payment: Payment, now: Cours
         client,
         wanted,
         issued=lambda addresses: addresses & {payment.address},
-        keep_lease=job.keep_lease,
-        check=of_our_chain(job.ctx, client.keeping(job.keep_lease), hits=hits),
+        check=of_our_chain(job.ctx, client, hits=hits),
     ):
         differs = difference(stored, read.sightings, blocks={header.number for header in read.headers})
         if differs or read.failed:
-            corrected = _correct(job, payment, client.chain, read)
+            corrected = _correct(job, client, payment, read)
             came, went = came + len(corrected.stored), went + len(corrected.orphaned)
-    return now.after(span, blocks_read=len(wanted), stored=came, orphaned=went)
+    done = now.after(span, blocks_read=len(wanted), stored=came, orphaned=went)
+    if not all(each.is_borne_out for each in hits):
+        with job.storing() as session:
+            job.note(session, asdict(replace(done, next_block=now.next_block, blocks_read=now.blocks_read)))
+    for each in hits:
+        each.check_borne_out()
+    return done
 
 
 def _hits(job: JobRun, client: ChainClient, payment: Payment, span: BlockRange) -> Iterator[Hits]:
@@ -111,19 +118,18 @@ def _hits(job: JobRun, client: ChainClient, payment: Payment, span: BlockRange) 
         tokens=client.chain.contracts,
         recipients=[payment.address],
         issued=lambda addresses: addresses & {payment.address},
-        keep_lease=job.keep_lease,
+        check=on_our_chain(job.ctx, client),
     )
 
 
-def _correct(job: JobRun, payment: Payment, chain: Chain, read: BlocksRead | None = None) -> Corrected:
+def _correct(job: JobRun, client: ChainClient, payment: Payment, read: BlocksRead | None = None) -> Corrected:
     """Make the rows say what these blocks hold for the payment, and assess it."""
     corrected = put_right(
         job.ctx,
-        chain,
+        client,
         read,
-        compared_with=lambda session, numbers: _stored(session, payment, chain, numbers=numbers),
+        compared_with=lambda session, numbers: _stored(session, payment, client.chain, numbers=numbers),
         touched=[payment.id],
-        keep_lease=job.keep_lease,
     )
     job.delivery_ids += corrected.delivery_ids
     return corrected

@@ -54,17 +54,12 @@ def rescan_chain(ctx: Context, name: str, *, first: int, last: int, by: str) -> 
 
 
 def _rescan(ctx: Context, client: ChainClient, wanted: BlockRange) -> Generator[Rescanned]:
-    chain, now = client.chain, Rescanned(wanted.first)
+    now = Rescanned(wanted.first)
     # An endpoint that has left the chain is passed over, and the next one is asked.
-    spans = read_spans(
-        client,
-        split([wanted], most=SPAN),
-        issued=issued(ctx),
-        keep_lease=lambda: None,
-        check=of_our_chain(ctx, client),
-    )
+    pieces = split([wanted], most=SPAN)
+    spans = read_spans(client, pieces, issued=issued(ctx), check=of_our_chain(ctx, client))
     for read in itertools.chain.from_iterable(spans):
-        corrected = put_right(ctx, chain, read, noted=all_of(read))
+        corrected = put_right(ctx, client, read, noted=all_of(read))
         # The spans come in their order.
         now = Rescanned(
             next_block=read.headers[-1].number + 1,

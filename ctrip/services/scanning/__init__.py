@@ -17,14 +17,14 @@ from ctrip.context import Context
 from ctrip.database import cursors, limits
 from ctrip.domain.jobs import Done, Facts, Failed, Later, Outcome
 from ctrip.domain.loops import LoopKind, Tick
-from ctrip.domain.scanning import Cursor, tags_to_ask
+from ctrip.domain.scanning import Cursor, Move, tags_to_ask
 from ctrip.errors import ReorgTooDeep
 from ctrip.log import get_logger
 from ctrip.runs import JobRun, Run, issued, run_job, run_loop, run_loop_for
 from ctrip.services.scanning.catching_up import CaughtUp, catch_up, is_far_behind
-from ctrip.services.scanning.sharing import check_deep, may_expire, stored
+from ctrip.services.scanning.sharing import Clock, check_deep, clock_after, stored
 from ctrip.services.scanning.starting import start_chain
-from ctrip.services.scanning.storing import Move, move_cursor, orphan, store_blocks, store_verdicts, tell, tell_reorg
+from ctrip.services.scanning.storing import move_cursor, orphan, store_blocks, store_verdicts, tell, tell_reorg
 from ctrip.services.scanning.verifying import Verdicts, is_more_due, verify_due
 
 STOPPED_RETRY = timedelta(seconds=30)
@@ -97,7 +97,8 @@ def _progress(before: Facts | None, step: Step) -> Facts:
 
 
 def _scan(run: Run) -> Step:
-    client, chain_id = run.ctx.clients[run.chain.chain_id], run.chain.chain_id
+    chain_id = run.chain.chain_id
+    client = run.ctx.clients[chain_id].keeping(run.keep_lease)
     known = client.limits()
     try:
         client.survey()
@@ -129,18 +130,17 @@ def _scan_with(run: Run, client: ChainClient) -> Step:
             expected=cursor.head_block - cursor.read_block,
             tags=tags_to_ask(run.chain, cursor),
             issued=issued(run.ctx),
-            keep_lease=run.keep_lease,
         )
     except ReorgTooDeep as error:
         return _stop(run, cursor, error)
     check_deep(run, client, position.newest, reading)
-    is_timed = may_expire(run, client, position, reading)
+    clock = clock_after(run, client, position, reading)
     verdicts = Verdicts()
     if position.has_unverified:
         newest = reading.blocks.headers
         told_by = reading.blocks.endpoint if newest else None
         verdicts = verify_due(run, client, up_to=reading.base.number, newest=newest, told_by=told_by)
-    return _store(run, cursor=cursor, reading=reading, verdicts=verdicts, is_timed=is_timed)
+    return _store(run, cursor=cursor, reading=reading, verdicts=verdicts, clock=clock)
 
 
 def _start(run: Run, client: ChainClient) -> Step:
@@ -148,17 +148,19 @@ def _start(run: Run, client: ChainClient) -> Step:
     return Step(timedelta(0), from_block=first.number + 1, to_block=first.number, head_block=head.number)
 
 
-def _store(run: Run, *, cursor: Cursor, reading: Reading, verdicts: Verdicts, is_timed: bool) -> Step:
+def _store(run: Run, *, cursor: Cursor, reading: Reading, verdicts: Verdicts, clock: Clock) -> Step:
     """Store a reading and everything that follows from it, in one fenced transaction."""
     # A node may tell of a head whose blocks it does not tell yet: that is no reason to ask without a pause.
     is_more_there = reading.tip.number < reading.head_block and bool(reading.blocks.headers)
     with run.storing() as session:
+        if clock.corrected is not None:
+            cursors.correct_time(session, run.chain.chain_id, clock.corrected)
         touched = orphan(session, run, reading.base) if reading.is_reorg else set()
         found = store_blocks(session, run, reading.blocks)
         touched |= store_verdicts(session, run, verdicts)
-        to = Move(reading.base, reading.tip, reading.head_block, reading.tags)
-        move_cursor(session, run, cursor, to, touched=touched, may_expire=is_timed)
-        is_at_once = is_more_there or is_more_due(found, verdicts.borne_out, head=reading.tip.number)
+        to = Move(reading.base, reading.tip, reading.head_block, reading.tags, clock.time)
+        move_cursor(session, run, cursor, to, touched=touched)
+        is_at_once = is_more_there or is_more_due(found, verdicts, head=reading.tip.number)
         again_in = timedelta(0) if is_at_once else run.chain.poll
         run.release(session, again_in=again_in)
     if reading.is_reorg:

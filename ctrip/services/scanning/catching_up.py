@@ -8,7 +8,7 @@ fork is never stored.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ctrip.blockchain.client import ChainClient
@@ -16,11 +16,11 @@ from ctrip.blockchain.forks import check_shared
 from ctrip.blockchain.matching import Issued
 from ctrip.blockchain.reading import BlocksRead, joined, read_spans
 from ctrip.database.cursors import Position
-from ctrip.domain.scanning import BlockRange, Cursor, Header, split
+from ctrip.domain.scanning import BlockRange, Cursor, Header, Move, split
 from ctrip.errors import BlockVanished, ChainError
 from ctrip.runs import Run
-from ctrip.services.scanning.sharing import young_after
-from ctrip.services.scanning.storing import Move, move_cursor, store_blocks, store_verdicts, tell
+from ctrip.services.scanning.sharing import clock_of, youth
+from ctrip.services.scanning.storing import move_cursor, store_blocks, store_verdicts, tell
 from ctrip.services.scanning.verifying import verify_due
 
 SPAN = 8
@@ -52,14 +52,14 @@ def catch_up(run: Run, client: ChainClient, position: Position, *, issued: Issue
     where the chain does not go on from the cursor's block, or has no block after it: then a step must tell what is so.
     """
     head, window = client.head(), run.chain.reorg_window
-    run.keep_lease()
-    at = CaughtUp(position.cursor, position.newest, head)
+    clock = None if len(client.endpoints) == 1 else clock_of(position)
+    at = CaughtUp(replace(position.cursor, clock=clock), position.newest, head)
     if not is_far_behind(at.cursor, head_block=head.number, reorg_window=window):
         return None
     wanted = BlockRange(at.newest.number + 1, head.number - window)
     spans = _while(run, run.ctx.now() + TURN, split([wanted], most=SPAN))
     try:
-        for read in read_spans(client, spans, issued=issued, keep_lease=run.keep_lease):
+        for read in read_spans(client, spans, issued=issued):
             linked = _linked(read, at.newest)
             at = _store(run, client, at, linked)
             if len(linked) < len(read):
@@ -95,16 +95,18 @@ def _store(run: Run, client: ChainClient, at: CaughtUp, linked: Sequence[BlocksR
     """Store blocks, and move the cursor over them, in one transaction."""
     if not linked:
         return at
-    newest, whole = linked[-1].headers[-1], joined(linked)
+    newest, whole, clock = linked[-1].headers[-1], joined(linked), at.cursor.clock
     for each in whole:
-        # The hash of the last one speaks for all before it, the latest time for all times.
-        last, latest = each.headers[-1], max(each.headers, key=lambda header: (header.time, header.number))
-        wanted = [last] if latest == last else [latest, last]
-        heard = client.keeping(run.keep_lease)
-        check_shared(heard, wanted, told_by=each.endpoint, young_after=lambda: young_after(run))
+        latest = max(each.headers, key=lambda header: (header.time, header.number))
+        # The hash of the last one speaks for all before it, the latest time for all deadlines; what a payment is told
+        # of its money's time no other does.
+        telling = {latest.number, each.headers[-1].number, *(seen.block_number for seen in each.sightings)}
+        wanted = [header for header in each.headers if header.number in telling]
+        check_shared(client, wanted, told_by=each.endpoint, is_young=youth(run))
+        clock = clock and max(clock, latest.time)
     with run.storing() as session:
         found = [store_blocks(session, run, blocks) for blocks in whole]
-        cursor = move_cursor(session, run, at.cursor, Move(at.newest, newest, at.head.number))
+        cursor = move_cursor(session, run, at.cursor, Move(at.newest, newest, at.head.number, clock=clock))
     for blocks, transfers_found in zip(whole, found, strict=True):
         tell(run, blocks, transfers_found)
     return CaughtUp(cursor, newest, at.head, linked[-1].endpoint, at.transfers + sum(map(len, found)))
@@ -115,5 +117,6 @@ def _verified(run: Run, client: ChainClient, at: CaughtUp) -> CaughtUp:
     verdicts = verify_due(run, client, up_to=at.newest.number, told_by=at.endpoint)
     with run.storing() as session:
         touched = store_verdicts(session, run, verdicts)
-        move_cursor(session, run, at.cursor, Move(at.newest, at.newest, at.head.number), touched=touched)
+        move = Move(at.newest, at.newest, at.head.number, clock=at.cursor.clock)
+        move_cursor(session, run, at.cursor, move, touched=touched)
     return at

@@ -3,16 +3,30 @@
 Each costs a request where its time has come, and none at any other block.
 """
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from itertools import chain, islice
 
 from ctrip.blockchain.client import ChainClient
-from ctrip.blockchain.forks import borne_out_time, check_shared
+from ctrip.blockchain.forks import IsYoung, borne_out_time, check_shared
 from ctrip.blockchain.reading import Reading
 from ctrip.database import cursors, deadlines
 from ctrip.database.cursors import Position
-from ctrip.domain.forks import patience
+from ctrip.domain import forks
 from ctrip.domain.scanning import Header
 from ctrip.runs import Run
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Until when deadlines may pass; None where one endpoint alone is believed anyway.
+
+    `corrected` is a stored block with the time that others tell: the one that it has is false.
+    """
+
+    time: datetime | None
+    corrected: Header | None = None
 
 
 def check_deep(run: Run, client: ChainClient, newest: Header, reading: Reading) -> None:
@@ -28,39 +42,46 @@ def check_deep(run: Run, client: ChainClient, newest: Header, reading: Reading) 
     deep = [header for header in headers if header.number <= reading.tip.number - window // 2]
     if deep:
         check_shared(
-            client.keeping(run.keep_lease),
+            client,
             deep[-1:],
             told_by=reading.blocks.endpoint,
-            young_after=lambda: young_after(run),
+            is_young=youth(run),
             is_hash_enough=True,
         )
-        run.keep_lease()
 
 
-def may_expire(run: Run, client: ChainClient, position: Position, reading: Reading) -> bool:
-    """Have the time borne out by which a payment is about to expire, or its money late.
+def clock_after(run: Run, client: ChainClient, position: Position, reading: Reading) -> Clock:
+    """Have the time borne out by which a payment is about to expire, or its money late: the clock goes on to it.
 
-    False while others have not come so far: no payment expires meanwhile. Raises NodeUnavailable where another time is
-    told.
+    While no other endpoint can tell, it goes on to a block that is old enough to be believed of one alone. Raises
+    NodeUnavailable where they tell other times of a block that was just read, or of a stored one times that differ.
     """
+    if len(client.endpoints) == 1:
+        return Clock(None)
+    before = clock_of(position)
     latest = max(position.latest_time, *(header.time for header in (reading.base, *reading.blocks.headers)))
-    if len(client.endpoints) == 1 or position.deadline is None or position.deadline >= latest:
-        return True
-    last = _ending(run, reading, latest=latest)
-    if last is None:
-        return True
-    told_by = reading.blocks.endpoint if last.number > reading.base.number else None
-    heard = client.keeping(run.keep_lease)
-    told = borne_out_time(heard, last, told_by=told_by, young_after=lambda: young_after(run))
-    if told is None or told == last:
-        return told is not None
-    with run.storing() as session:
-        cursors.correct_time(session, run.chain.chain_id, told)
-    return False
+    if position.deadline is None or position.deadline >= latest:
+        return Clock(before)
+    ending, is_young = _ending(run, reading, latest=latest), youth(run)
+    old = (header for header in reversed(ending[:-1]) if not is_young(header, timedelta.max))
+    for header in chain(ending[-1:], islice(old, 1)):
+        told_by = reading.blocks.endpoint if header.number > reading.base.number else None
+        told = borne_out_time(client, header, told_by=told_by, is_young=is_young)
+        if told is not None:
+            return Clock(max(before, told.time), corrected=None if told == header else told)
+    return Clock(before)
 
 
-def _ending(run: Run, reading: Reading, *, latest: datetime) -> Header | None:
-    """Return the block with the latest time of those by which a deadline passes; None where none does so."""
+def clock_of(position: Position) -> datetime:
+    """Return until when deadlines may pass where a chain of several endpoints stands.
+
+    What was stored while there was one alone is believed.
+    """
+    return position.cursor.clock or position.latest_time
+
+
+def _ending(run: Run, reading: Reading, *, latest: datetime) -> list[Header]:
+    """Return the blocks by which a deadline passes, in the order of their times."""
     chain_id, came = run.chain.chain_id, reading.blocks.sightings
     with run.ctx.sessions.begin() as session:
         near = deadlines.in_reach(session, chain_id, before=latest)
@@ -73,12 +94,23 @@ def _ending(run: Run, reading: Reading, *, latest: datetime) -> Header | None:
         deadline, required = near
         final_block = reading.tip.number - required + 1
         ending += [header for header in headers if header.number <= final_block and header.time > deadline]
-    return max(ending, key=lambda header: (header.time, header.number), default=None)
+    return sorted(ending, key=lambda header: (header.time, header.number))
 
 
-def young_after(run: Run) -> datetime:
-    """Return when blocks were made that an endpoint may lack which is not behind."""
-    return run.ctx.now() - patience(stored(run), reorg_window=run.chain.reorg_window)
+def youth(run: Run) -> IsYoung:
+    """Return what says whether a block is not believed by the word of one endpoint alone, however long it was told of.
+
+    What it takes is read from Postgres when it is asked first.
+    """
+
+    @cache
+    def patience() -> timedelta:
+        return forks.patience(stored(run), reorg_window=run.chain.reorg_window)
+
+    def is_young(header: Header, told_for: timedelta) -> bool:
+        return forks.is_young(header, told_for, now=run.ctx.now(), patience=patience())
+
+    return is_young
 
 
 def stored(run: Run) -> list[Header]:

@@ -1,14 +1,15 @@
 """A chain's first block: at its head, or where the first address was issued, whichever is older."""
 
 from datetime import datetime
+from functools import partial
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.forks import check_shared
-from ctrip.blockchain.history import first_block_since
+from ctrip.blockchain.history import first_block_told
 from ctrip.blockchain.reading import of_any
 from ctrip.database import cursors, rereading
 from ctrip.domain.coverage import SKEW
-from ctrip.domain.forks import LEAST_PATIENCE
+from ctrip.domain.forks import LEAST_PATIENCE, is_young
 from ctrip.domain.scanning import Header, is_linked
 from ctrip.errors import BlockVanished
 from ctrip.log import get_logger
@@ -26,7 +27,7 @@ def start_chain(run: Run, client: ChainClient) -> tuple[Header, Header]:
     with run.ctx.sessions.begin() as session:
         issued_at = rereading.first_issued_at(session)
     since = None if issued_at is None else issued_at - SKEW
-    headers, head = of_any(client, lambda pinned: _headers(run, client, pinned, since=since), keep_lease=run.keep_lease)
+    headers, head = of_any(client, lambda pinned: _headers(run, client, pinned, since=since))
     with run.storing() as session:
         cursors.start(session, run.chain.chain_id, headers[-1], head_block=head.number)
         cursors.store_headers(session, run.chain.chain_id, headers)
@@ -39,23 +40,18 @@ def _headers(
 ) -> tuple[list[Header], Header]:
     """Return the first block, after the headers before it: a reorg may take it at once. And the head."""
     head, window = pinned.head(), run.chain.reorg_window
-    run.keep_lease()
     # Of blocks above this one honest endpoints may still differ, and times there are not borne out.
     deep = max(0, head.number - window // 2)
-    first = head.number if since is None else min(deep, _last_before(run, pinned, since, head))
+    young = partial(is_young, now=run.ctx.now(), patience=LEAST_PATIENCE)
+    first = head.number
+    if since is not None:
+        # The newest block that is older: money may be in the next one.
+        first = max(0, first_block_told(client, pinned, since, low=0, high=deep, is_young=young) - 1)
     numbers = [*range(max(0, first - window), first + 1)]
-    found = pinned.headers([*numbers, deep])
+    found = pinned.headers(sorted({*numbers, deep}))
     headers = [found[number] for number in numbers if number in found]
     if len(headers) < len(numbers) or deep not in found or not is_linked(headers[1:], parent_hash=headers[0].hash):
         raise BlockVanished(f"blocks of {run.chain.name} moved while they were read")
     wanted = [found[number] for number in sorted({min(first, deep), deep})]
-    young_after = run.ctx.now() - LEAST_PATIENCE
-    heard = client.keeping(run.keep_lease)
-    check_shared(heard, wanted, told_by=pinned.endpoint or "", young_after=lambda: young_after)
+    check_shared(client, wanted, told_by=pinned.endpoint or "", is_young=young)
     return headers, head
-
-
-def _last_before(run: Run, pinned: ChainClient, since: datetime, head: Header) -> int:
-    """Return the newest block that is older than a moment."""
-    after = first_block_since(pinned, since, low=0, high=head.number, keep_lease=run.keep_lease)
-    return max(0, after - 1)

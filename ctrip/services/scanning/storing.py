@@ -1,7 +1,6 @@
 """What was read becomes rows: blocks with what they hold, in any order; then the cursor, and all that follows."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection
 
@@ -9,8 +8,7 @@ from ctrip import metrics
 from ctrip.blockchain.reading import BlocksRead, Reading
 from ctrip.database import coverage, cursors, finality, moves, payments, refused_transfers, rereading, sweeps, transfers
 from ctrip.domain.addresses import hex_text
-from ctrip.domain.finality import Finality
-from ctrip.domain.scanning import BlockRange, Cursor, Header
+from ctrip.domain.scanning import BlockRange, Cursor, Header, Move
 from ctrip.domain.transfers import Transfer
 from ctrip.log import get_logger
 from ctrip.runs import Run
@@ -18,16 +16,6 @@ from ctrip.services.scanning.verifying import Verdicts
 
 DEADLINES_PER_STEP = 1000
 log = get_logger()
-
-
-@dataclass(frozen=True)
-class Move:
-    """Where the cursor goes: from `base`, which it stands on or a reorg left, `to` the newest block that was read."""
-
-    base: Header
-    to: Header
-    head_block: int
-    tags: Mapping[Finality, Header] = field(default_factory=dict)
 
 
 def store_blocks(session: Connection, run: Run, blocks: BlocksRead) -> list[Transfer]:
@@ -84,25 +72,15 @@ def move_cursor(
     move: Move,
     *,
     touched: Collection[str] = (),
-    may_expire: bool = True,
 ) -> Cursor:
     """Move the cursor on, and let the facts decide for every payment that this touches, those of `touched` too.
 
-    Unless it `may_expire`, no deadline is looked at. Returns the cursor where it stands then.
+    Returns the cursor where it stands then.
     """
     chain, chain_id = run.chain, run.chain.chain_id
-    moved = cursors.advance(
-        session,
-        cursor,
-        base=move.base,
-        to=move.to,
-        head_block=move.head_block,
-        window=chain.reorg_window,
-        tags=move.tags,
-    )
+    moved = cursors.advance(session, cursor, move, window=chain.reorg_window)
     passed = BlockRange(move.base.number + 1, move.to.number)
-    most = DEADLINES_PER_STEP if may_expire else 0
-    concerned = {*touched, *moves.settle(session, chain_id, passed, most=most)}
+    concerned = {*touched, *moves.settle(session, chain_id, passed, most=DEADLINES_PER_STEP)}
     run.delivery_ids += payments.reassess(
         session, concerned, chains=run.ctx.settings.chains_by_id, new_id=run.ctx.new_id
     )

@@ -21,16 +21,22 @@ log = get_logger()
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The ids of transfers that were borne out just now, the transfers that most endpoints deny, and the rest.
+    """What endpoints say of the transfers that are about to be final.
 
-    That is by ids too: it was asked for in vain, and is asked for again after all others. `there` is what most of them
-    show in the blocks of those that are denied, by one that does.
+    `borne_out` are the ids of those that another endpoint shows as well, `refuted` those that most endpoints deny, and
+    `there` what most of them show instead in the same blocks, by the label of one that does. `not_told` are the ids of
+    all others, which were asked for in vain: they are asked for again after those that were not.
     """
 
     borne_out: Sequence[str] = ()
     refuted: Sequence[Transfer] = ()
     not_told: Sequence[str] = ()
     there: Mapping[str, Sequence[Sighting]] = field(default_factory=dict)
+
+    @property
+    def is_full(self) -> bool:
+        """True where a step has borne out as many as it asks for: there may be more."""
+        return len(self.borne_out) == MOST_AT_ONCE
 
 
 def verify_due(
@@ -49,9 +55,9 @@ def verify_due(
     if not due:
         return Verdicts()
     ours = [*(header for header in stored if header.number <= up_to), *newest]
-    heard = verify(client, due, ours=ours, told_by=told_by, keep_lease=run.keep_lease)
+    heard = verify(client, due, ours=ours, told_by=told_by)
     contested = [transfer for transfer in due if transfer.id in heard.contradicted][:MOST_REFUTED]
-    recount = recounted(client, contested, issued=issued(run.ctx), keep_lease=run.keep_lease)
+    recount = recounted(client, contested, issued=issued(run.ctx))
     for transfer in recount.false:
         log.warning("false_transfer_orphaned", chain=run.chain.name, transfer_id=transfer.id)
     known = {*heard.borne_out, *(transfer.id for transfer in recount.false)}
@@ -59,7 +65,7 @@ def verify_due(
     return Verdicts(heard.borne_out, recount.false, not_told, recount.there)
 
 
-def is_more_due(found: Sequence[Transfer], verified: Sequence[str], *, head: int) -> bool:
+def is_more_due(found: Sequence[Transfer], verdicts: Verdicts, *, head: int) -> bool:
     """True where the next step need not wait: what it must verify is deep enough already."""
     is_deep = any(not each.is_verified and each.block_number <= head - each.required + 1 for each in found)
-    return is_deep or len(verified) == MOST_AT_ONCE
+    return is_deep or verdicts.is_full

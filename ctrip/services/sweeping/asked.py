@@ -39,7 +39,8 @@ def sweep_now(ctx: Context, job_id: str) -> Tick:
 def sweep_address(ctx: Context, job_id: str) -> Tick:
     """Sweep one token at one address for a job, also below its threshold. The job is over when the sweep is final.
 
-    A sweep that is under way there is the one that is waited for: asking twice moves nothing twice.
+    A sweep that is under way there, or was when it was asked for, is the one that is waited for: asking twice moves
+    nothing twice.
     """
     return run_job(ctx, job_id, work=_sweep_address)
 
@@ -73,7 +74,8 @@ def _begin(job: JobRun, chain: Chain) -> Outcome:
     def first(run: Run) -> None:
         plan_asked(run, address=address, token=token)
         with job.storing() as session:
-            intent = sweeps.under_way(session, chain.chain_id, address=address, token=token)
+            since = job.claim.job.created_at
+            intent = sweeps.under_way(session, chain.chain_id, address=address, token=token, since=since)
             if intent is not None:
                 job.note(session, {"sweep_id": intent.id, "state": str(intent.state)})
 

@@ -1,4 +1,4 @@
-"""The end of an attempt by the clock on the wall."""
+"""Connections are shut when the time of an attempt is up, whatever waits on them."""
 
 import heapq
 import socket
@@ -8,32 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 
+from ctrip.time_limits import TimeLimit
 
-class Deadline:
-    """Begins with its making. A socket's own timeout is no such thing: it begins anew with every byte read."""
 
-    def __init__(self, timeout_s: float) -> None:
-        self._ends = time.monotonic() + timeout_s
-
-    @property
-    def is_over(self) -> bool:
-        """True once nothing is left."""
-        return time.monotonic() >= self._ends
-
-    def left_s(self) -> float:
-        """Return what is left, a millisecond at the least, so that it can stand as any call's timeout."""
-        return max(0.001, self._ends - time.monotonic())
-
-    @contextmanager
-    def shuts(self, sock: socket.socket) -> Iterator[None]:
-        """Shut the connection when time is up, whatever waits on it, a TLS handshake included."""
-        # A second descriptor of the same connection: TLS takes the first one over and may close it at any moment.
-        with sock.dup() as handle:
-            number = _shutter.watch(handle, until=self._ends)
-            try:
-                yield
-            finally:
-                _shutter.forget(number)
+@contextmanager
+def shut_after(time_limit: TimeLimit, sock: socket.socket) -> Iterator[None]:
+    """Shut the connection when time is up, whatever waits on it, a TLS handshake included."""
+    # A second descriptor of the same connection: TLS takes the first one over and may close it at any moment.
+    with sock.dup() as handle:
+        number = _shutter.watch(handle, until=time_limit.ends_at)
+        try:
+            yield
+        finally:
+            _shutter.forget(number)
 
 
 class _Shutter:
@@ -56,7 +43,7 @@ class _Shutter:
                 self._changed.notify()
             # Made with the first connection, in the process that has it: a thread does not outlive a fork.
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="time-limits", daemon=True)
                 self._thread.start()
         return number
 
