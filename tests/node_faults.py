@@ -92,6 +92,13 @@ class Fault:
         return (Random(f"{self.salt}{of}") if of else self.dice).random() < likelihood
 
 
+class Sure(Fault):
+    """One that does each time what others do by chance: stands before another fault among a class's bases."""
+
+    def chance(self, likelihood: float, *of: object) -> bool:
+        return True
+
+
 def refusal(code: int, message: str) -> Json:
     return {"error": {"code": code, "message": message}}
 

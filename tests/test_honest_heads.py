@@ -15,7 +15,7 @@ from ctrip.services.audit import audit
 from ctrip.services.scanning import scan_chain
 from tests.devchain import ETHER, USDC, DevChain
 from tests.lying_node import LyingNode, Window
-from tests.node_faults import Fault, ForeignReceipts, HeadBack, Json, Removed, Surroundings
+from tests.node_faults import Fault, ForeignReceipts, HeadBack, Json, Removed, Sure, Surroundings
 from tests.node_lies import EmptyLogs, ForgedCoin, ForgedLogs, Fork
 from tests.world import World
 
@@ -63,7 +63,7 @@ class IgnoresFilter(Fault):
         return [{name: value for name, value in params[0].items() if name != "address"}]
 
 
-class LongerFork(Fork):
+class LongerFork(Sure, Fork):
     """A fork without any of the payments, whose head is said to be beyond those of the others."""
 
     blocks = 5
@@ -78,9 +78,6 @@ class LongerFork(Fork):
             return told
         return {"result": {**told["result"], "number": hex(int(told["result"]["number"], 16) + 3)}}
 
-    def chance(self, likelihood: float, *of: object) -> bool:
-        return True
-
 
 class DeepFork(LongerFork):
     """One that begins before all blocks whose headers are kept."""
@@ -88,7 +85,7 @@ class DeepFork(LongerFork):
     blocks = 13
 
 
-class CarelessForger(ForgedLogs):
+class CarelessForger(Sure, ForgedLogs):
     """Logs in every block, of transactions whose receipts do not hold them."""
 
     is_thorough = False
@@ -97,14 +94,15 @@ class CarelessForger(ForgedLogs):
         super().__init__(around)
         self._is_thorough = self.is_thorough
 
-    def chance(self, likelihood: float, *of: object) -> bool:
-        return True
-
 
 class ThoroughForger(CarelessForger):
     """Logs with receipts and filters to match: only another node can tell."""
 
     is_thorough = True
+
+
+class ThoroughCoinForger(Sure, ForgedCoin):
+    """The same with coin."""
 
 
 class SaysFailed(Fault):
@@ -198,7 +196,7 @@ def test_what_one_node_hides_or_makes_up_another_tells(
     assert audit(world.ctx) == []
 
 
-@pytest.mark.parametrize("fault", [ThoroughForger, ForgedCoin])
+@pytest.mark.parametrize("fault", [ThoroughForger, ThoroughCoinForger])
 def test_a_forgery_with_receipts_to_match_is_never_confirmed(
     ctx: Context, anvil: DevChain, nodes: Nodes, usdc: bytes, fault: type[Fault]
 ) -> None:

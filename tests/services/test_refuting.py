@@ -23,21 +23,20 @@ from tests.devchain import ETHER, USDC, DevChain
 from tests.jobs import BY, see_through
 from tests.lying_node import LyingNode, Window
 from tests.node_bends import Bent
-from tests.node_faults import Down, Fault, Json
+from tests.node_faults import Down, Fault, Json, Sure
 from tests.node_lies import ForgedCoin, ForgedLogs
 from tests.world import World
 
 pytestmark = pytest.mark.infra
 EVER = 1e9
-SEED = 4
-"""With this one ForgedLogs is thorough: its receipts and bloom filters agree with what it makes up."""
 
 
-class ForgedEverywhere(ForgedLogs):
+class ForgedEverywhere(Sure, ForgedLogs):
     """One transfer in each block, and all that it says agrees with it."""
 
-    def chance(self, likelihood: float, *of: object) -> bool:
-        return True
+
+class ForgedCoinEverywhere(Sure, ForgedCoin):
+    """The same with coin."""
 
 
 class BentAmount(Bent):
@@ -108,7 +107,7 @@ class Lies:
     def let(self, *faults: type[Fault] | None, of: Payment, amount: int | None = None) -> None:
         """Let the first nodes have these faults, and be honest where it is None; `of` is whom they lie for."""
         for node, fault in zip(self._nodes, faults, strict=False):
-            script = () if fault is None else (Window(0, EVER, fault, SEED),)
+            script = () if fault is None else (Window(0, EVER, fault, 0),)
             node.follow(script, targets=[(of.address, of.token, amount or of.amount)])
 
 
@@ -118,13 +117,13 @@ def lies(ctx: Context, anvil: DevChain) -> Iterator[Callable[[int], Lies]]:
         yield lambda count: Lies(ctx, anvil, [stack.enter_context(closing(LyingNode(anvil.url))) for _ in range(count)])
 
 
-@pytest.mark.parametrize("fault", [ForgedLogs, ForgedCoin], ids=["tokens", "coin"])
+@pytest.mark.parametrize("fault", [ForgedEverywhere, ForgedCoinEverywhere], ids=["tokens", "coin"])
 def test_a_payment_that_one_node_made_up_is_not_confirmed_and_is_taken_back_with_the_lie(
     ctx: Context, anvil: DevChain, usdc: bytes, lies: Callable[[int], Lies], fault: type[Fault]
 ) -> None:
     these = lies(2)
     world = these.world
-    asked = world.ask(ETHER) if fault is ForgedCoin else world.ask(10 * USDC, token=usdc)
+    asked = world.ask(ETHER) if fault is ForgedCoinEverywhere else world.ask(10 * USDC, token=usdc)
     other = world.ask(ETHER)
     anvil.pay(other.address, ETHER)
     these.let(fault, Down, of=asked)
