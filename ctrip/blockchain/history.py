@@ -156,9 +156,22 @@ def first_block_told(
     is_young: IsYoung,
     check: CheckHeaders = believe,
 ) -> int:
-    """Find it by the word of `pinned`, by halves: times only grow. Raises as `first_block_since` and `check_shared` do.
+    """Find it by the word of `pinned`. Raises as `first_block_since` and `check_shared` do.
 
     The last block before the moment and the first one after it are all that counts, and what others are asked for.
+    """
+    first, around = search(pinned, moment, low=low, high=high)
+    if around:
+        check(pinned, around)
+        check_shared(client, around, told_by=pinned.endpoint or "", is_young=is_young)
+    return first
+
+
+def search(pinned: ChainClient, moment: datetime, *, low: int, high: int) -> tuple[int, list[Header]]:
+    """Find it by the word of `pinned` alone, by halves: times only grow.
+
+    Returns it with the headers next to the moment, before and after it, as far as they are in that range. Raises
+    BlockVanished where `pinned` lacks one of the blocks that it takes.
     """
     told: dict[int, Header] = {}
     end = high + 1
@@ -166,11 +179,7 @@ def first_block_told(
         middle = (low + end) // 2
         (told[middle],) = _headers(pinned, [middle])
         low, end = (middle + 1, end) if told[middle].time < moment else (low, middle)
-    around = [told[number] for number in (low - 1, low) if number in told]
-    if around:
-        check(pinned, around)
-        check_shared(client, around, told_by=pinned.endpoint or "", is_young=is_young)
-    return low
+    return low, [told[number] for number in (low - 1, low) if number in told]
 
 
 def hits_in(

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 
+from ctrip.blockchain.history import search
 from ctrip.blockchain.verifying import Word
-from ctrip.domain.inflows import Search
 from ctrip.domain.scanning import Header
-from ctrip.errors import ChainError, NodeRefused
+from ctrip.errors import BlockVanished, ChainError, NodeRefused
 from ctrip.services.inflows.looking import Look, Seen, seen_at
 from ctrip.services.inflows.witnesses import endpoints_of, hear, hear_blocks
 
@@ -69,10 +69,9 @@ def _is_end(last: tuple[Header, Word], after: tuple[Header, Word], *, deadline: 
 
 
 def _number(look: Look, deadline: datetime) -> int | None:
-    search = Search(low=0, high=min(look.read))
-    while not search.is_over:
-        there = look.first.headers([search.middle]).get(search.middle)
-        if there is None:
-            return None
-        search = search.told(holds_it=there.time > deadline)
-    return search.low
+    """Return the last block not after a deadline; the oldest one that is kept is after all of these."""
+    try:
+        first_after, _ = search(look.first, deadline + timedelta.resolution, low=1, high=min(look.read) - 1)
+    except BlockVanished:
+        return None
+    return first_after - 1
