@@ -13,9 +13,10 @@ from ctrip.errors import NodeUnavailable
 from tests.blockchain.nodes import KEY, Clock, Node, pool_of, serving
 from tests.blockchain.wires import CALLS, LABEL, Behaviour, asked, be_silent, hang_up, said, say_and_hang_up, wired
 from tests.factories import CHAIN_ID, make_chain
-from tests.waiting import wait_until
 
 LONG = 300_000
+BEYOND_BUFFERS = 2**23
+"""Bytes that are not sent before somebody receives the first of them."""
 BODY = b'{"jsonrpc":"2.0","id":0,"result":"0x1"}'
 
 
@@ -169,11 +170,23 @@ def test_the_turn_to_be_received_is_awaited_no_longer_than_the_request_may_take(
         asked(wire.url, clock=clock, free=0)
 
 
+class OwnTime(Clock):
+    """A clock that goes on for the thread that made it, and stands still for all others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began_at, self._owner = self.now, threading.get_ident()
+
+    def __call__(self) -> float:
+        return super().__call__() if threading.get_ident() == self._owner else self._began_at
+
+
 def test_who_waits_for_answers_that_we_receive_slowly_is_not_blamed() -> None:
-    clock, released = Clock(), threading.Event()
+    clock, received, released = OwnTime(), threading.Semaphore(0), threading.Event()
 
     def begin(connection: socket.socket) -> None:
-        connection.sendall(WHOLE[:-1])
+        connection.sendall(said(b" " * BEYOND_BUFFERS + BODY)[:-1])
+        received.release()
         released.wait(20)
         hang_up(connection)
 
@@ -190,8 +203,9 @@ def test_who_waits_for_answers_that_we_receive_slowly_is_not_blamed() -> None:
         threads = [threading.Thread(target=_is_answered, args=[endpoint]) for _ in range(MAX_ARRIVING_ANSWERS)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: len(wire.requests) == 2 + len(threads), within_s=20, every_s=0.01)
-        wait_until(lambda: _is_crowded(endpoint), within_s=20, every_s=0.01)
+        assert all(received.acquire(timeout=20) for _ in threads), "each of them is being received"
+        with pytest.raises(Crowded):
+            endpoint.ask(CALLS * 2)
         assert (endpoint.is_failing, endpoint.is_suspect) == (False, False)
         assert endpoint.learnt.limits.batch > 2
         released.set()
@@ -204,14 +218,6 @@ def _is_answered(endpoint: Endpoint) -> bool:
         return bool(endpoint.ask(CALLS))
     except NodeUnavailable:
         return False
-
-
-def _is_crowded(endpoint: Endpoint) -> bool:
-    try:
-        endpoint.ask(CALLS * 2)
-    except Crowded:
-        return True
-    return False
 
 
 def test_a_turn_is_given_back_whatever_becomes_of_the_answer() -> None:
