@@ -62,10 +62,12 @@ def _check(run: Run) -> timedelta:
         cursor = cursors.find(session, chain.chain_id)
         if cursor is None or cursor.stopped_reason is not None:
             return period(LoopKind.BALANCES, chain)
-        read = {header.number: header for header in cursors.headers(session, chain.chain_id)}
+        # Those of the reorg window alone: nodes that prune have not the state of older blocks.
+        headers = cursors.headers(session, chain.chain_id)[-chain.reorg_window - 1 :]
         rounds = balance_checks.find(session, chain.chain_id)
         doubted = inflows.unverified(session, chain.chain_id, head=cursor.read_block, limit=MOST_STORED)
-    # The chain's own word may lie further back than the headers that are kept.
+    read = {header.number: header for header in headers}
+    # The chain's own word may lie further back.
     final_block = max(cursor.final_block(chain.rule), min(read))
     faults: list[ChainError] = []
     for first in in_turn(run):

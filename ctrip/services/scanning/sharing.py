@@ -30,16 +30,16 @@ class Clock:
 
 
 def check_deep(run: Run, client: ChainClient, newest: Header, reading: Reading) -> None:
-    """Now and then have a block borne out that is half of the reorg window deep. Raises NodeUnavailable.
+    """Now and then have a deep block borne out, while what is wrong can still be followed back.
 
-    No honest endpoints differ there, and what is wrong can still be followed back.
+    Raises NodeUnavailable.
     """
     window = run.chain.reorg_window
-    every = max(1, window // 4)
+    every = forks.shared_every(window)
     if len(client.endpoints) == 1 or newest.number // every == reading.tip.number // every:
         return
     headers = [*(each for each in stored(run) if each.number <= reading.base.number), *reading.blocks.headers]
-    deep = [header for header in headers if header.number <= reading.tip.number - window // 2]
+    deep = [header for header in headers if header.number <= reading.tip.number - forks.shared_depth(window)]
     if deep:
         check_shared(
             client,
