@@ -1,0 +1,33 @@
+"""A client of cTrip, a self-hosted payment processor for EVM chains.
+
+`Client` asks for payments and looks at them; `Webhooks` reads what is posted to you. Amounts are Decimal, times are
+aware datetimes, and what fails is a CtripError.
+"""
+
+from ctrip_client.client import Client
+from ctrip_client.errors import (
+    ApiError,
+    CtripError,
+    InvalidSignature,
+    NoAnswer,
+    NotThisOrder,
+    PaymentEnded,
+    TakesTooLong,
+)
+from ctrip_client.objects import Event, Payment, Transfer
+from ctrip_client.webhooks import Webhooks
+
+__all__ = [
+    "ApiError",
+    "Client",
+    "CtripError",
+    "Event",
+    "InvalidSignature",
+    "NoAnswer",
+    "NotThisOrder",
+    "Payment",
+    "PaymentEnded",
+    "TakesTooLong",
+    "Transfer",
+    "Webhooks",
+]

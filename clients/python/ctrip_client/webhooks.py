@@ -1,0 +1,38 @@
+"""Webhooks: believed where their signature is right (Standard Webhooks 1.0, https://www.standardwebhooks.com)."""
+
+import json
+from collections.abc import Mapping
+
+from standardwebhooks import Webhook, WebhookVerificationError
+from standardwebhooks.webhooks import EmptyWebhookSecretError
+
+from ctrip_client.errors import CtripError, InvalidSignature
+from ctrip_client.objects import Event, event_of
+
+
+class Webhooks:
+    """Reads what is posted to you. Give it the old secret as well for 24 hours after you have rotated one."""
+
+    def __init__(self, secret: str, *more: str) -> None:
+        try:
+            self._verifiers = [Webhook(each) for each in (secret, *more)]
+        except (EmptyWebhookSecretError, ValueError) as error:
+            raise CtripError("a webhook's secret begins with whsec_ and is base64 from there on") from error
+
+    def event(self, body: bytes | str, headers: Mapping[str, str]) -> Event:
+        """Return the event that a request brought. `body` is exactly what came, before anything parsed it.
+
+        Raises InvalidSignature. Compare the payment with your order by `event.payment.check(…)`, and answer with 2xx
+        only when what follows of it is stored: everything else is posted again.
+        """
+        signed = {name.lower(): value for name, value in headers.items()}
+        why = ""
+        for verifier in self._verifiers:
+            try:
+                verifier.verify(body, signed, json_parse=False)
+            # A ValueError is the library's word for a signature or a body that is not even text of the right form.
+            except (WebhookVerificationError, ValueError) as error:
+                why = str(error)
+            else:
+                return event_of(json.loads(body))
+        raise InvalidSignature(why)

@@ -1,0 +1,189 @@
+"""The Python client against the API: whatever is lost on the way, a payment is made once, and nothing is guessed."""
+
+import threading
+from decimal import Decimal
+
+import pytest
+from ctrip_client import ApiError, Client, CtripError, NoAnswer, NotThisOrder, PaymentEnded, TakesTooLong
+
+from ctrip.context import Context
+from ctrip.database import payments as payment_rows
+from ctrip.domain.ids import Prefix
+from ctrip.domain.transfers import TransferStatus
+from tests.api import Api
+from tests.clients.line import Fault, Line, served
+from tests.factories import make_chain, store_transfer
+
+pytestmark = pytest.mark.infra
+
+
+def ask(client: Client, **changes: object) -> str:
+    """Ask for 12.50 USDC; returns the payment's id."""
+    asked: dict[str, object] = {"chain": "anvil", "token": "USDC", "amount": "12.50", "order_id": "1001"} | changes
+    return client.create_payment(**asked).id  # type: ignore[arg-type]
+
+
+def pay(ctx: Context, payment_id: str, *, status: TransferStatus) -> None:
+    """Let the whole amount arrive."""
+    with ctx.sessions.begin() as session:
+        payment = payment_rows.find(session, payment_id)
+        assert payment is not None
+        store_transfer(session, payment, payment.amount, id=ctx.new_id(Prefix.TRANSFER), status=status)
+        payment_rows.reassess(session, [payment_id], chains={31337: make_chain()}, new_id=ctx.new_id)
+
+
+def test_a_payment_is_asked_for_and_told_in_full(client: Client, shop: Api) -> None:
+    payment = client.create_payment(
+        chain="anvil", token="USDC", amount=Decimal("12.50"), order_id="1001", expires_in=600, metadata={"plan": "pro"}
+    )
+    assert (payment.status, payment.amount, payment.amount_atomic) == ("pending", Decimal("12.5"), 12_500_000)
+    assert (payment.expires_at - payment.created_at).total_seconds() == 600
+    assert (payment.is_paid, payment.is_ended, payment.metadata) == (False, False, {"plan": "pro"})
+    assert client.payment(payment.id) == payment
+    assert payment.address == shop.get(f"/api/v1/payments/{payment.id}").json["address"]
+
+
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE])
+def test_whatever_happens_on_the_way_one_payment_is_made(client: Client, line: Line, fault: Fault) -> None:
+    line.faults = [fault, fault]
+    payment_id = ask(client)
+    assert [payment.id for payment in client.payments()] == [payment_id]
+    assert len(line.keys) == 3 + 1
+    assert len(set(line.keys[:3])) == 1, "the same key each time"
+
+
+def test_a_key_of_ones_own_makes_one_payment_however_often_it_is_asked_for(client: Client) -> None:
+    assert ask(client, idempotency_key="order-1001") == ask(client, idempotency_key="order-1001")
+    with pytest.raises(ApiError) as refused:
+        ask(client, idempotency_key="order-1001", amount="13")
+    assert (refused.value.status, refused.value.code) == (422, "idempotency_key_reused")
+
+
+def test_without_any_answer_it_says_so_after_so_many_attempts(line: Line, shop: Api) -> None:
+    assert shop.key is not None
+    line.faults = [Fault.LOST] * 9
+    with Client(line.url, api_key=shop.key, attempts=3) as client, pytest.raises(NoAnswer):
+        ask(client)
+    assert len(line.asked) == 3
+    line.faults = [Fault.BUSY] * 9
+    with Client(line.url, api_key=shop.key, attempts=2) as client, pytest.raises(ApiError, match="503 unavailable"):
+        ask(client)
+    assert len(line.asked) == 3 + 2
+
+
+def test_what_changes_more_than_once_is_not_sent_again_unless_nothing_was_done(client: Client, line: Line) -> None:
+    payment_id = ask(client)
+    line.faults, line.asked = [Fault.UNANSWERED], []
+    with pytest.raises(NoAnswer):
+        client.cancel(payment_id)
+    assert len(line.asked) == 1
+    assert client.payment(payment_id).status == "canceled", "it was carried out, and nobody knew"
+    other = ask(client)
+    line.faults, line.asked = [Fault.BUSY, Fault.LIMITED], []
+    assert client.cancel(other).status == "canceled"
+    assert len(line.asked) == 3
+
+
+def test_a_refusal_says_what_is_wrong_and_is_not_repeated(client: Client, line: Line) -> None:
+    with pytest.raises(ApiError) as refused:
+        ask(client, amount="1e5")
+    assert (refused.value.status, refused.value.code, refused.value.param) == (422, "invalid_amount", "amount")
+    assert refused.value.request_id is not None
+    assert refused.value.request_id in str(refused.value)
+    assert len(line.asked) == 1
+    with pytest.raises(ApiError, match="404 not_found"):
+        client.payment("pay_01ARZ3NDEKTSV4RRFFQ69G5FAV")
+    with pytest.raises(ApiError, match="409 "):
+        client.accept(ask(client))
+
+
+@pytest.mark.parametrize(("amount", "told"), [(Decimal("1E+1"), "10"), ("0.50", "0.5"), (3, "3")])
+def test_an_amount_is_exactly_what_was_given(client: Client, amount: Decimal | str | int, told: str) -> None:
+    payment = client.create_payment(chain="anvil", token="USDC", amount=amount)
+    assert payment.amount == Decimal(told)
+
+
+def test_an_amount_that_is_a_float_is_refused_before_anything_is_sent(client: Client, line: Line) -> None:
+    with pytest.raises(CtripError, match="no float"):
+        client.create_payment(chain="anvil", amount=0.1)  # type: ignore[arg-type]
+    assert line.asked == []
+
+
+@pytest.mark.parametrize("url", ["http://pay.example", "pay.example", "ftp://127.0.0.1", ""])
+def test_a_key_never_goes_to_another_machine_in_clear_text(url: str) -> None:
+    with pytest.raises(CtripError, match="clear text"):
+        Client(url, api_key="sk_1_2")
+
+
+def test_a_list_is_read_to_its_end_page_by_page(client: Client, line: Line) -> None:
+    asked = [ask(client, order_id=str(number)) for number in range(105)]
+    line.asked = []
+    assert [payment.id for payment in client.payments(chain="anvil")] == asked[::-1]
+    assert len(line.asked) == 2
+    assert [payment.id for payment in client.payments(order_id="7", status="pending")] == [asked[7]]
+
+
+def test_waiting_ends_with_what_was_waited_for(client: Client, api_ctx: Context) -> None:
+    payment_id = ask(client)
+    payer = threading.Timer(0.3, pay, [api_ctx, payment_id], {"status": TransferStatus.SEEN})
+    payer.start()
+    assert client.wait(payment_id, until="detected", timeout_s=20, every_s=0.1).status == "detected"
+    payer.join()
+    with pytest.raises(TakesTooLong, match=r"is detected after 0\.1 s, not confirmed"):
+        client.wait(payment_id, timeout_s=0.1, every_s=0.2)
+    final = ask(client)
+    pay(api_ctx, final, status=TransferStatus.FINAL)
+    payment = client.wait(final, until="detected", timeout_s=20)
+    assert (payment.status, payment.is_paid) == ("confirmed", True), "further than was waited for"
+    with pytest.raises(CtripError, match="no waiting for 'paid'"):
+        client.wait(final, until="paid")
+
+
+def test_waiting_for_what_will_not_come_ends_at_once(client: Client) -> None:
+    payment_id = ask(client)
+    client.cancel(payment_id)
+    with pytest.raises(PaymentEnded, match="is canceled"):
+        client.wait(payment_id)
+
+
+def test_the_evidence_of_a_payment_is_told(client: Client, api_ctx: Context) -> None:
+    payment_id = ask(client)
+    pay(api_ctx, payment_id, status=TransferStatus.FINAL)
+    (transfer,) = client.transfers(payment_id)
+    assert (transfer.amount, transfer.block_number, transfer.counts) == (Decimal("12.5"), 10, True)
+    assert transfer.sender.startswith("0x")
+    events = list(client.events(payment_id))
+    assert [event.type for event in events] == ["payment.created", "payment.detected", "payment.confirmed"]
+    assert [event.payment and event.payment.version for event in events] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({"amount": "12.49"}, "amount is 12.5, not 12.49"),
+        ({"token": None}, "token is USDC, not None"),
+        ({"chain": "base"}, "chain is anvil, not base"),
+        ({"order_id": "1002"}, "order_id is 1001, not 1002"),
+    ],
+)
+def test_a_payment_of_another_order_is_told_from_this_one(
+    client: Client, changed: dict[str, str | None], wrong: str
+) -> None:
+    payment = client.payment(ask(client))
+    order: dict[str, str | None] = {"order_id": "1001", "amount": "12.50", "chain": "anvil", "token": "USDC"}
+    payment.check(**order)  # type: ignore[arg-type]
+    with pytest.raises(NotThisOrder, match=wrong):
+        payment.check(**order | changed)  # type: ignore[arg-type]
+
+
+def test_another_server_is_told_from_ctrip(shop: Api) -> None:
+    def page(_: object, start_response: object) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/html")])  # type: ignore[operator]
+        return [b"<html>Welcome</html>"]
+
+    with (
+        served(page) as line,
+        Client(line.url, api_key=str(shop.key)) as client,
+        pytest.raises(CtripError, match="is this the URL of cTrip's API"),
+    ):
+        client.payment("pay_1")
