@@ -4,7 +4,7 @@
     ├── InvalidValue            a value that a caller sent (422)
     │   └── InvalidAmount · IdempotencyMismatch
     ├── MalformedRequest        not readable at all (400)
-    ├── Unauthorized · Forbidden · NotFound · Conflict · IdempotencyInFlight
+    ├── Unauthorized · Forbidden (AddressRefused) · NotFound · Conflict · IdempotencyInFlight
     ├── ChainNotReady           the chain was never read yet (503)
     ├── Unavailable             Postgres is away (503)
     ├── MisconfiguredError      refuses to start; names the key, what is wrong, what would be right
@@ -71,6 +71,12 @@ class Forbidden(CtripError):
 
     code = "insufficient_scope"
     status = 403
+
+
+class AddressRefused(Forbidden):
+    """The key may not be used from the address that the request came from."""
+
+    code = "address_not_allowed"
 
 
 class NotFound(CtripError):

@@ -112,7 +112,7 @@ def test_a_merchant_and_its_key_are_made(ctrip: Tool, ctx: Context) -> None:
     merchant = ctrip("merchants", "create", "--name", "A shop", "--tolerance-bps", "50", "--json").json
     assert merchant["webhook_secret"].startswith("whsec_")
     made = ctrip("keys", "create", "--merchant", merchant["id"], "--scope", "payments:read", "--json").json
-    identity = merchants.authenticate(ctx, made["key"])
+    identity = merchants.authenticate(ctx, made["key"], address=None)
     assert (identity.key_id, identity.merchant_id) == (made["id"], merchant["id"])
     assert identity.scopes == {Scope.PAYMENTS_READ}
 
@@ -121,7 +121,18 @@ def test_a_key_may_do_everything_that_a_merchant_may_unless_said_otherwise(ctrip
     told = ctrip("keys", "create", "--merchant", MERCHANT_ID)
     key = re.search(r"sk_\S+", told.out)
     assert key is not None
-    assert merchants.authenticate(ctx, key[0]).scopes == MERCHANT_SCOPES
+    assert merchants.authenticate(ctx, key[0], address=None).scopes == MERCHANT_SCOPES
+
+
+def test_a_key_is_rotated_and_bound_to_networks(ctrip: Tool, ctx: Context) -> None:
+    bound = ("--allow-ip", "203.0.113.0/24", "--allow-ip", "2001:db8::7")
+    made = ctrip("keys", "create", "--merchant", MERCHANT_ID, *bound, "--json").json
+    rotated = ctrip("keys", "rotate", made["id"], "--json").json
+    for key in (made["key"], rotated["key"]):
+        assert merchants.authenticate(ctx, key, address="2001:db8::7").merchant_id == MERCHANT_ID
+    assert ctrip("keys", "list", "--json").json[1]["replaced_by"] == rotated["id"]
+    refused = ctrip("keys", "create", "--merchant", MERCHANT_ID, "--allow-ip", "10.1.0.0/8")
+    assert (refused.code, "do you mean 10.0.0.0/8?" in refused.err) == (1, True)
 
 
 def test_an_operators_key_goes_into_a_file_and_is_not_shown(
@@ -135,7 +146,7 @@ def test_an_operators_key_goes_into_a_file_and_is_not_shown(
         finally:
             os.umask(before)
         key = out.read_text().strip()
-        assert merchants.authenticate(ctx, key).scopes == {Scope.ADMIN}
+        assert merchants.authenticate(ctx, key, address=None).scopes == {Scope.ADMIN}
         assert mode(out) == 0o600
         assert key not in told.out + told.err
 

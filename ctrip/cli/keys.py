@@ -12,6 +12,7 @@ from ctrip.domain.merchants import MERCHANT_SCOPES, OPERATOR_SCOPES, ApiKey, key
 from ctrip.services import merchants
 
 OPERATOR_FILE = Path("operator.key")
+_MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
 
 
 @click.group(help="By what programs and operators are known.")
@@ -29,8 +30,12 @@ def command() -> None:
     type=click.Choice([str(scope) for scope in sorted(MERCHANT_SCOPES)]),
     help="What it may do; may be given several times. All of them unless given.",
 )
+@click.option("--expires-at", type=_MOMENT, help="In UTC. Never unless given.")
 @click.option(
-    "--expires-at", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]), help="In UTC. Never unless given."
+    "--allow-ip",
+    "allowed_ips",
+    multiple=True,
+    help="An address or network (203.0.113.0/24) to use it from; may be given several times. Anywhere unless given.",
 )
 @click.option(
     "--out",
@@ -43,6 +48,7 @@ def create(
     operator: bool,
     scopes: tuple[str, ...],
     expires_at: datetime | None,
+    allowed_ips: tuple[str, ...],
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -57,10 +63,29 @@ def create(
             merchant_id=merchant_id,
             scopes=OPERATOR_SCOPES if operator else scopes or MERCHANT_SCOPES,
             expires_at=expires_at and expires_at.replace(tzinfo=UTC),
+            allowed_ips=allowed_ips or None,
         )
         keep(key)
-    made = {"id": key_id, "key": key} if out is None else {"id": key_id, "written_to": str(out)}
-    print_json(made) if as_json else print_pairs("key created", made)
+    _show("key created", key_id, key, out=out, as_json=as_json)
+
+
+@command.command()
+@click.argument("key_id")
+@click.option("--expires-at", type=_MOMENT, help="In UTC. It lives as long as the other was made for unless given.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep the key in a new file of mode 0600 and do not show it.",
+)
+@as_json()
+def rotate(key_id: str, expires_at: datetime | None, out: Path | None, as_json: bool) -> None:
+    """Let a new key take the place of one, which works for 24 hours more."""
+    with new_secret_file(out) as keep:
+        new_id, key = merchants.rotate_key(
+            bootstrap(Role.CLI), key_id, by=who(), expires_at=expires_at and expires_at.replace(tzinfo=UTC)
+        )
+        keep(key)
+    _show("key rotated", new_id, key, out=out, as_json=as_json)
 
 
 @command.command("list")
@@ -84,6 +109,11 @@ def revoke(key_id: str) -> None:
     """End a key, from the next request on."""
     key = merchants.revoke_key(bootstrap(Role.CLI), key_id, by=who())
     click.echo(f"{key.id} is revoked since {key.revoked_at:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _show(title: str, key_id: str, key: str, *, out: Path | None, as_json: bool) -> None:
+    made = {"id": key_id, "key": key} if out is None else {"id": key_id, "written_to": str(out)}
+    print_json(made) if as_json else print_pairs(title, made)
 
 
 def _row(key: ApiKey) -> tuple[object, ...]:

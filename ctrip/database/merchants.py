@@ -1,6 +1,7 @@
 """Merchants and API keys."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -51,6 +52,7 @@ def add_key(session: Connection, key: ApiKey, *, public_id: str, secret_hash: by
             secret_hash=secret_hash,
             merchant_id=key.merchant_id,
             scopes=sorted(key.scopes),
+            allowed_ips=None if key.allowed_ips is None else list(key.allowed_ips),
             expires_at=key.expires_at,
             created_at=key.created_at,
         )
@@ -99,6 +101,18 @@ def revoke_key(session: Connection, key_id: str) -> bool:
     return session.scalar(revoked) is not None
 
 
+def lock_key(session: Connection, key_id: str) -> ApiKey | None:
+    """Return one key, locked for this transaction."""
+    row = session.execute(sa.select(api_keys).where(api_keys.c.id == key_id).with_for_update()).one_or_none()
+    return None if row is None else _key(row)
+
+
+def replace_key(session: Connection, key_id: str, *, by: str, ends_at: datetime) -> None:
+    """Let another key take the place of one, which ends at a moment, or sooner where it does anyway."""
+    ends = sa.func.least(api_keys.c.expires_at, ends_at)
+    session.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(expires_at=ends, replaced_by=by))
+
+
 def _key(row: sa.Row[Any]) -> ApiKey:
     return ApiKey(
         id=row.id,
@@ -108,4 +122,6 @@ def _key(row: sa.Row[Any]) -> ApiKey:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        allowed_ips=None if row.allowed_ips is None else tuple(row.allowed_ips),
+        replaced_by=row.replaced_by,
     )

@@ -48,9 +48,11 @@ api_keys = sa.Table(
     sa.Column("secret_hash", sa.LargeBinary, nullable=False, comment="SHA-256 of 256 random bits"),
     columns.reference("merchant_id", "merchants.id", required=False),
     sa.Column("scopes", pg.ARRAY(sa.Text), nullable=False),
+    sa.Column("allowed_ips", pg.ARRAY(sa.Text), comment="networks that it may be used from; null: from anywhere"),
     columns.moment("expires_at"),
     columns.moment("revoked_at"),
     columns.moment("last_used_at"),
+    columns.reference("replaced_by", "api_keys.id", required=False),
     columns.moment("created_at", now=True),
     # An operator key has no merchant and the scope admin alone; a merchant's key never has it.
     sa.CheckConstraint("(merchant_id IS NULL) = (scopes = ARRAY['admin'])", name="operator_is_admin"),

@@ -5,9 +5,10 @@ import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from ctrip.domain.mailboxes import is_address
 from ctrip.domain.money import BASIS_POINTS
@@ -15,6 +16,9 @@ from ctrip.domain.times import timestamp
 from ctrip.errors import InvalidValue
 
 SECRET_BYTES = 32
+OVERLAP = timedelta(hours=24)
+"""How long a key that was rotated goes on working beside the one that took its place."""
+MOST_NETWORKS = 50
 _KEY = re.compile(r"sk_([0-9A-Z]{26})_([A-Za-z0-9_-]{43})", re.ASCII)
 
 
@@ -52,6 +56,22 @@ class ApiKey:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+    allowed_ips: tuple[str, ...] | None = None
+    """Networks in CIDR notation that it may be used from; None is anywhere."""
+    replaced_by: str | None = None
+    """The key that took its place; both work until this one expires."""
+
+    def is_allowed_from(self, address: str | None) -> bool:
+        """True where a request from this address may use it. One whose address nobody knows may not use a bound key."""
+        if self.allowed_ips is None:
+            return True
+        try:
+            peer = ip_address(address or "")
+        except ValueError:
+            return False
+        if isinstance(peer, IPv6Address) and peer.ipv4_mapped is not None:
+            peer = peer.ipv4_mapped
+        return any(peer in ip_network(network) for network in self.allowed_ips)
 
 
 def write_key(key_id: str, secret: bytes) -> str:
@@ -103,6 +123,28 @@ def check_scopes(scopes: Iterable[str], *, is_operator: bool) -> frozenset[Scope
     return frozenset(Scope(scope) for scope in wanted)
 
 
+def check_networks(allowed_ips: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return the networks that a key may be used from, as they are written best. Raises InvalidValue."""
+    if allowed_ips is None:
+        return None
+    networks = tuple(dict.fromkeys(str(_network(text)) for text in allowed_ips))
+    if not 1 <= len(networks) <= MOST_NETWORKS:
+        raise InvalidValue(f"allowed_ips has 1 to {MOST_NETWORKS} networks, or is null: anywhere", param="allowed_ips")
+    return networks
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        meant = f"; do you mean {ip_network(text, strict=False)}?"
+    except ValueError:
+        meant = '; write an address or a network, such as "203.0.113.7" or "2001:db8::/32"'
+    raise InvalidValue(f"{text[:60]!r} is no network{meant}", param="allowed_ips")
+
+
 def key_object(key: ApiKey) -> dict[str, object]:
     """Render a key as operators see it: without its secret."""
     return {
@@ -110,8 +152,10 @@ def key_object(key: ApiKey) -> dict[str, object]:
         "object": "api_key",
         "merchant_id": key.merchant_id,
         "scopes": sorted(key.scopes),
+        "allowed_ips": None if key.allowed_ips is None else list(key.allowed_ips),
         "created_at": timestamp(key.created_at),
         "expires_at": key.expires_at and timestamp(key.expires_at),
         "revoked_at": key.revoked_at and timestamp(key.revoked_at),
         "last_used_at": key.last_used_at and timestamp(key.last_used_at),
+        "replaced_by": key.replaced_by,
     }

@@ -40,7 +40,7 @@ def keep_credentials(ctx: Context, path: Path) -> Credentials:
 def _is_known(ctx: Context, credentials: Credentials) -> bool:
     try:
         for key in (credentials.api_key, credentials.admin_key):
-            merchants.authenticate(ctx, key)
+            merchants.authenticate(ctx, key, address="127.0.0.1")
     except Unauthorized:
         return False
     return True

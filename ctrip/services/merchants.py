@@ -2,23 +2,28 @@
 
 import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
+
+from sqlalchemy import Connection
 
 from ctrip.context import Context
 from ctrip.database import audit_log, merchants
 from ctrip.domain.ids import Prefix
 from ctrip.domain.merchants import (
+    OVERLAP,
     SECRET_BYTES,
     ApiKey,
     Identity,
     check_merchant,
+    check_networks,
     check_scopes,
     is_same,
     read_key,
     write_key,
     write_webhook_secret,
 )
-from ctrip.errors import InvalidValue, MisconfiguredError, NotFound, Unauthorized
+from ctrip.errors import AddressRefused, Conflict, InvalidValue, MisconfiguredError, NotFound, Unauthorized
 from ctrip.log import get_logger
 
 log = get_logger()
@@ -54,31 +59,62 @@ def create_merchant(
 
 
 def create_key(
-    ctx: Context, *, by: str, merchant_id: str | None, scopes: Iterable[str], expires_at: datetime | None = None
+    ctx: Context,
+    *,
+    by: str,
+    merchant_id: str | None,
+    scopes: Iterable[str],
+    expires_at: datetime | None = None,
+    allowed_ips: Iterable[str] | None = None,
 ) -> tuple[str, str]:
     """Make a key: a merchant's, or without one an operator's. Returns its id and the key, which is shown this once.
 
-    Raises InvalidValue.
+    It works from `allowed_ips` alone, networks or addresses, where these are given. Raises InvalidValue.
     """
-    now = ctx.now()
-    if expires_at is not None and expires_at <= now:
-        raise InvalidValue("expires_at is in the past", param="expires_at")
     key = ApiKey(
         id=ctx.new_id(Prefix.KEY),
         merchant_id=merchant_id,
         scopes=check_scopes(scopes, is_operator=merchant_id is None),
-        created_at=now,
+        created_at=ctx.now(),
         expires_at=expires_at,
+        allowed_ips=check_networks(allowed_ips),
     )
-    text = write_key(key.id, secrets.token_bytes(SECRET_BYTES))
-    public_id, secret_hash = read_key(text) or ("", b"")
+    _check_ends(key)
     with ctx.sessions.begin() as session:
         if merchant_id is not None and not merchants.exists(session, merchant_id):
             raise InvalidValue(f"there is no merchant {merchant_id[:60]!r}", param="merchant_id")
-        merchants.add_key(session, key, public_id=public_id, secret_hash=secret_hash)
+        text = _store(session, key)
         detail = {"merchant_id": merchant_id, "scopes": sorted(key.scopes)}
         audit_log.add(session, by=by, action="keys.create", target=key.id, detail=detail, new_id=ctx.new_id)
     log.info("key_created", key_id=key.id, merchant_id=merchant_id, scopes=sorted(key.scopes))
+    return key.id, text
+
+
+def rotate_key(ctx: Context, key_id: str, *, by: str, expires_at: datetime | None = None) -> tuple[str, str]:
+    """Make a key that takes the place of another one, which works for 24 hours more. Returns its id and the key.
+
+    It may do the same, from the same addresses, and lives as long as the other one was made for, unless `expires_at`
+    says otherwise. Raises NotFound, InvalidValue, and Conflict where the other one has ended, or was rotated before.
+    """
+    now = ctx.now()
+    with ctx.sessions.begin() as session:
+        old = merchants.lock_key(session, key_id)
+        if old is None:
+            raise NotFound(f"there is no key {key_id[:60]!r}")
+        if old.replaced_by is not None:
+            raise Conflict(f"key {old.replaced_by} has taken its place already; rotate that one")
+        if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
+            raise Conflict("the key has ended: there is nothing to overlap with; create a key")
+        lived = None if old.expires_at is None else now + (old.expires_at - old.created_at)
+        ends_at = lived if expires_at is None else expires_at
+        key = replace(old, id=ctx.new_id(Prefix.KEY), created_at=now, expires_at=ends_at, last_used_at=None)
+        _check_ends(key)
+        text = _store(session, key)
+        merchants.replace_key(session, old.id, by=key.id, ends_at=now + OVERLAP)
+        audit_log.add(
+            session, by=by, action="keys.rotate", target=old.id, detail={"replaced_by": key.id}, new_id=ctx.new_id
+        )
+    log.info("key_rotated", key_id=old.id, replaced_by=key.id, merchant_id=old.merchant_id)
     return key.id, text
 
 
@@ -102,8 +138,8 @@ def revoke_key(ctx: Context, key_id: str, *, by: str) -> ApiKey:
     return key
 
 
-def authenticate(ctx: Context, key: str) -> Identity:
-    """Return whose key this is. Raises Unauthorized.
+def authenticate(ctx: Context, key: str, *, address: str | None) -> Identity:
+    """Return whose key this is. Raises Unauthorized, and AddressRefused where it may not be used from `address`.
 
     Only who knows the secret learns that a key was revoked or has expired; to others it is as unknown as any. That it
     was used is written down at most once in five minutes.
@@ -117,6 +153,21 @@ def authenticate(ctx: Context, key: str) -> Identity:
             raise Unauthorized(f"the API key {found.key.id} was revoked")
         if found.is_expired:
             raise Unauthorized(f"the API key {found.key.id} has expired")
+        if not found.key.is_allowed_from(address):
+            raise AddressRefused(f"the API key {found.key.id} may not be used from {address}")
         if found.is_unused_lately:
             merchants.note_use(session, found.key.id)
     return Identity(key_id=found.key.id, merchant_id=found.key.merchant_id, scopes=found.key.scopes)
+
+
+def _check_ends(key: ApiKey) -> None:
+    if key.expires_at is not None and key.expires_at <= key.created_at:
+        raise InvalidValue("expires_at is in the past", param="expires_at")
+
+
+def _store(session: Connection, key: ApiKey) -> str:
+    """Store a new key, of its secret the hash alone. Returns its text."""
+    text = write_key(key.id, secrets.token_bytes(SECRET_BYTES))
+    public_id, secret_hash = read_key(text) or ("", b"")
+    merchants.add_key(session, key, public_id=public_id, secret_hash=secret_hash)
+    return text

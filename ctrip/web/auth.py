@@ -34,7 +34,7 @@ def scope_of(endpoint: str | None) -> Scope | None:
 
 
 def authorize() -> None:
-    """Let a request pass, before anything else of it is read. Raises Unauthorized and Forbidden.
+    """Let a request pass, before anything else of it is read. Raises Unauthorized, Forbidden, AddressRefused.
 
     Hooked to every blueprint but the public ones: a route there that names no scope lets nobody pass.
     """
@@ -42,7 +42,7 @@ def authorize() -> None:
     match = _BEARER.fullmatch(header) if len(header) <= _LONGEST_HEADER else None
     if match is None:
         raise Unauthorized("send an API key: Authorization: Bearer sk_…")
-    g.identity = merchants.authenticate(context(), match[1])
+    g.identity = merchants.authenticate(context(), match[1], address=request.remote_addr)
     scope = scope_of(request.endpoint)
     if scope is None or scope not in g.identity.scopes:
         raise Forbidden(f"this key lacks the scope {scope}")

@@ -12,15 +12,16 @@ from standardwebhooks import Webhook
 from ctrip.context import Context
 from ctrip.database.models import api_keys, merchants
 from ctrip.domain.merchants import MERCHANT_SCOPES, Scope
-from ctrip.errors import InvalidValue, MisconfiguredError, NotFound, Unauthorized
-from ctrip.services.merchants import authenticate, create_key, create_merchant, list_keys, revoke_key
+from ctrip.errors import AddressRefused, Conflict, InvalidValue, MisconfiguredError, NotFound, Unauthorized
+from ctrip.services.merchants import authenticate, create_key, create_merchant, list_keys, revoke_key, rotate_key
 from tests.conftest import MERCHANT_ID
 
 pytestmark = pytest.mark.infra
 
 
-def make_key(ctx: Context, expires_at: datetime | None = None) -> tuple[str, str]:
-    return create_key(ctx, by="tests", merchant_id=MERCHANT_ID, scopes=["payments:read"], expires_at=expires_at)
+def make_key(ctx: Context, expires_at: datetime | None = None, allowed_ips: list[str] | None = None) -> tuple[str, str]:
+    limits = {"expires_at": expires_at, "allowed_ips": allowed_ips}
+    return create_key(ctx, by="tests", merchant_id=MERCHANT_ID, scopes=["payments:read"], **limits)  # type: ignore[arg-type]
 
 
 def set_key(ctx: Context, key_id: str, **values: object) -> None:
@@ -81,14 +82,14 @@ def test_a_process_without_the_box_makes_no_merchant(ctx: Context) -> None:
 
 def test_a_key_tells_whose_it_is(ctx: Context) -> None:
     key_id, key = create_key(ctx, by="tests", merchant_id=MERCHANT_ID, scopes=["payments:read", "webhooks:write"])
-    identity = authenticate(ctx, key)
+    identity = authenticate(ctx, key, address=None)
     assert (identity.key_id, identity.merchant_id) == (key_id, MERCHANT_ID)
     assert identity.scopes == {Scope.PAYMENTS_READ, Scope.WEBHOOKS_WRITE}
 
 
 def test_an_operators_key_has_no_merchant(ctx: Context) -> None:
     _, key = create_key(ctx, by="tests", merchant_id=None, scopes=["admin"])
-    identity = authenticate(ctx, key)
+    identity = authenticate(ctx, key, address=None)
     assert identity.merchant_id is None
     assert identity.scopes == {Scope.ADMIN}
 
@@ -153,9 +154,9 @@ def test_a_wrong_key_is_unknown_whatever_is_wrong_with_it(ctx: Context) -> None:
     ]
     for text in wrong:
         with pytest.raises(Unauthorized) as refusal:
-            authenticate(ctx, text)
+            authenticate(ctx, text, address=None)
         assert refusal.value.detail == "the API key is unknown", text
-    assert authenticate(ctx, key)
+    assert authenticate(ctx, key, address=None)
 
 
 def test_a_revoked_key_is_refused_from_the_next_request_on(ctx: Context) -> None:
@@ -163,8 +164,8 @@ def test_a_revoked_key_is_refused_from_the_next_request_on(ctx: Context) -> None
     _, other = make_key(ctx)
     revoked = revoke_key(ctx, key_id, by="tests")
     with pytest.raises(Unauthorized, match="was revoked"):
-        authenticate(ctx, key)
-    assert authenticate(ctx, other)
+        authenticate(ctx, key, address=None)
+    assert authenticate(ctx, other, address=None)
     assert revoke_key(ctx, key_id, by="tests").revoked_at == revoked.revoked_at, "the first time stays"
     with pytest.raises(NotFound):
         revoke_key(ctx, "key_nothing", by="tests")
@@ -172,30 +173,30 @@ def test_a_revoked_key_is_refused_from_the_next_request_on(ctx: Context) -> None
 
 def test_an_expired_key_is_refused(ctx: Context) -> None:
     key_id, key = make_key(ctx, expires_at=ctx.now() + timedelta(hours=1))
-    assert authenticate(ctx, key)
+    assert authenticate(ctx, key, address=None)
     set_key(ctx, key_id, expires_at=ctx.now() - timedelta(seconds=1))
     with pytest.raises(Unauthorized, match="has expired"):
-        authenticate(ctx, key)
+        authenticate(ctx, key, address=None)
 
 
 def test_only_who_knows_the_secret_learns_that_a_key_is_over(ctx: Context) -> None:
     key_id, key = make_key(ctx)
     revoke_key(ctx, key_id, by="tests")
     with pytest.raises(Unauthorized) as refusal:
-        authenticate(ctx, key[:-43] + "A" * 43)
+        authenticate(ctx, key[:-43] + "A" * 43, address=None)
     assert refusal.value.detail == "the API key is unknown"
 
 
 def test_its_use_is_written_down_at_most_once_in_five_minutes(ctx: Context) -> None:
     key_id, key = make_key(ctx)
     assert last_used(ctx, key_id) is None
-    authenticate(ctx, key)
+    authenticate(ctx, key, address=None)
     first = last_used(ctx, key_id)
     assert first is not None
-    authenticate(ctx, key)
+    authenticate(ctx, key, address=None)
     assert last_used(ctx, key_id) == first
     set_key(ctx, key_id, last_used_at=first - timedelta(minutes=5, seconds=1))
-    authenticate(ctx, key)
+    authenticate(ctx, key, address=None)
     again = last_used(ctx, key_id)
     assert again is not None
     assert again >= first
@@ -205,15 +206,118 @@ def test_a_refused_key_is_not_written_down_as_used(ctx: Context) -> None:
     key_id, key = make_key(ctx)
     revoke_key(ctx, key_id, by="tests")
     with pytest.raises(Unauthorized):
-        authenticate(ctx, key)
+        authenticate(ctx, key, address=None)
     assert last_used(ctx, key_id) is None
 
 
 def test_many_requests_at_once_with_a_key_that_was_never_used_all_pass(ctx: Context) -> None:
     key_id, key = make_key(ctx)
     with ThreadPoolExecutor(8) as pool:
-        identities = list(pool.map(lambda _: authenticate(ctx, key), range(40)))
+        identities = list(pool.map(lambda _: authenticate(ctx, key, address=None), range(40)))
     assert {identity.key_id for identity in identities} == {key_id}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "address", "is_allowed"),
+    [
+        (["203.0.113.7"], "203.0.113.7", True),
+        (["203.0.113.7"], "203.0.113.8", False),
+        (["203.0.113.0/24", "2001:db8::/32"], "203.0.113.255", True),
+        (["203.0.113.0/24", "2001:db8::/32"], "2001:db8:1::9", True),
+        (["203.0.113.0/24", "2001:db8::/32"], "2001:db9::", False),
+        (["203.0.113.0/24"], "::ffff:203.0.113.9", True),
+        (["0.0.0.0/0"], "2001:db8::1", False),
+        (["203.0.113.7"], None, False),
+        (["203.0.113.7"], "unix:", False),
+        (None, None, True),
+    ],
+)
+def test_a_key_works_from_where_it_may_alone(
+    ctx: Context, allowed: list[str] | None, address: str | None, is_allowed: bool
+) -> None:
+    key_id, key = make_key(ctx, allowed_ips=allowed)
+    if is_allowed:
+        assert authenticate(ctx, key, address=address).key_id == key_id
+        return
+    with pytest.raises(AddressRefused, match="may not be used from"):
+        authenticate(ctx, key, address=address)
+    assert last_used(ctx, key_id) is None
+    with pytest.raises(Unauthorized, match="unknown"):
+        authenticate(ctx, key[:-43] + "A" * 43, address=address)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "why"),
+    [
+        ([], "1 to 50 networks"),
+        ([f"10.0.0.{number}" for number in range(51)], "1 to 50 networks"),
+        (["203.0.113.7/24"], r"do you mean 203\.0\.113\.0/24"),
+        (["shop.example"], "write an address or a network"),
+        (["203.0.113.7", ""], "write an address or a network"),
+        (["10.0.0.0/33"], "write an address or a network"),
+    ],
+)
+def test_what_is_no_network_is_refused_and_says_what_would_be_one(ctx: Context, allowed: list[str], why: str) -> None:
+    with pytest.raises(InvalidValue, match=why) as refusal:
+        make_key(ctx, allowed_ips=allowed)
+    assert refusal.value.param == "allowed_ips"
+
+
+def test_a_key_that_was_rotated_works_for_a_day_beside_the_one_that_took_its_place(ctx: Context) -> None:
+    old_id, old = make_key(ctx, allowed_ips=["203.0.113.7"])
+    new_id, new = rotate_key(ctx, old_id, by="tests")
+    whose = [authenticate(ctx, key, address="203.0.113.7") for key in (old, new)]
+    assert [identity.key_id for identity in whose] == [old_id, new_id]
+    assert whose[0].scopes == whose[1].scopes and whose[0].merchant_id == whose[1].merchant_id
+    with pytest.raises(AddressRefused):
+        authenticate(ctx, new, address="203.0.113.8")
+    young, former = list_keys(ctx)
+    assert (former.replaced_by, young.replaced_by, young.expires_at) == (new_id, None, None)
+    assert former.expires_at is not None
+    assert timedelta(hours=23, minutes=59) < former.expires_at - ctx.now() <= timedelta(hours=24)
+    with pytest.raises(Conflict, match=f"{new_id} has taken its place"):
+        rotate_key(ctx, old_id, by="tests")
+
+
+def test_a_rotated_key_lives_as_long_as_the_one_before_and_ends_that_no_later_than_it_did(ctx: Context) -> None:
+    old_id, _ = make_key(ctx, expires_at=ctx.now() + timedelta(hours=30))
+    set_key(ctx, old_id, expires_at=ctx.now() + timedelta(hours=2), created_at=ctx.now() - timedelta(days=28))
+    rotate_key(ctx, old_id, by="tests")
+    young, former = list_keys(ctx)
+    assert young.expires_at is not None and former.expires_at is not None
+    assert abs(young.expires_at - ctx.now() - timedelta(days=28, hours=2)) < timedelta(minutes=1)
+    assert former.expires_at - ctx.now() < timedelta(hours=2)
+    named = ctx.now() + timedelta(days=7)
+    rotate_key(ctx, young.id, by="tests", expires_at=named)
+    assert list_keys(ctx)[0].expires_at == named
+
+
+def test_a_key_that_has_ended_is_not_rotated(ctx: Context) -> None:
+    revoked, expired, live = (make_key(ctx)[0] for _ in range(3))
+    revoke_key(ctx, revoked, by="tests")
+    set_key(ctx, expired, expires_at=ctx.now() - timedelta(seconds=1))
+    for ended in (revoked, expired):
+        with pytest.raises(Conflict, match="has ended"):
+            rotate_key(ctx, ended, by="tests")
+    with pytest.raises(InvalidValue, match="in the past"):
+        rotate_key(ctx, live, by="tests", expires_at=ctx.now() - timedelta(seconds=1))
+    with pytest.raises(NotFound):
+        rotate_key(ctx, "key_nothing", by="tests")
+
+
+def test_of_many_who_rotate_a_key_at_once_one_gets_another(ctx: Context) -> None:
+    old_id, _ = make_key(ctx)
+
+    def rotate(_: int) -> bool:
+        try:
+            rotate_key(ctx, old_id, by="tests")
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(rotate, range(8))) == 1
+    assert len(list_keys(ctx)) == 2
 
 
 def test_keys_are_listed_newest_first_in_pages(ctx: Context) -> None:
@@ -230,7 +334,7 @@ def test_neither_keys_nor_secrets_are_logged(ctx: Context, caplog: pytest.LogCap
     key_id, key = make_key(ctx)
     revoke_key(ctx, key_id, by="tests")
     with pytest.raises(Unauthorized):
-        authenticate(ctx, key)
+        authenticate(ctx, key, address=None)
     assert key_id in caplog.text
     assert key not in caplog.text
     assert secret not in caplog.text

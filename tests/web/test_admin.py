@@ -43,6 +43,30 @@ def test_a_key_is_listed_without_its_secret_and_revoked(operator: Api, shop: Api
     assert again.json == revoked.json
 
 
+def test_a_key_is_rotated_and_both_serve(operator: Api, shop: Api, app: Flask) -> None:
+    (key,) = operator.get(f"/admin/keys?merchant_id={shop.merchant_id}").json["data"]
+    rotated = operator.post(f"/admin/keys/{key['id']}/rotate", {})
+    assert (rotated.status_code, set(rotated.json)) == (201, {"id", "key"})
+    new = Api(app.test_client(), rotated.json["key"])
+    assert new.ask()["id"] == shop.get("/api/v1/payments").json["data"][0]["id"]
+    again = operator.post(f"/admin/keys/{key['id']}/rotate", {})
+    assert problem(again)[:2] == (409, "conflict")
+    (deed,) = operator.get("/admin/audit-log?action=keys.rotate").json["data"]
+    assert (deed["target"], deed["detail"]) == (key["id"], {"replaced_by": rotated.json["id"]})
+
+
+def test_a_key_that_is_bound_to_a_network_serves_nobody_else(operator: Api, shop: Api, app: Flask) -> None:
+    bound = {"merchant_id": shop.merchant_id, "scopes": ["payments:read"], "allowed_ips": ["203.0.113.0/24"]}
+    made = operator.post("/admin/keys", bound).json
+    key = Api(app.test_client(), made["key"])
+    here = key.get("/api/v1/payments", environ_base={"REMOTE_ADDR": "203.0.113.9"})
+    elsewhere = key.get("/api/v1/payments", environ_base={"REMOTE_ADDR": "198.51.100.9"})
+    assert here.status_code == 200
+    assert problem(elsewhere)[:2] == (403, "address_not_allowed")
+    shown = {each["id"]: each["allowed_ips"] for each in operator.get("/admin/keys").json["data"]}
+    assert shown[made["id"]] == ["203.0.113.0/24"]
+
+
 def test_keys_are_paged(operator: Api, shop: Api, rival: Api) -> None:
     first = operator.get("/admin/keys?limit=2").json
     rest = operator.get(f"/admin/keys?limit=2&starting_after={first['next_cursor']}").json
@@ -70,6 +94,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("/admin/keys", {"scopes": ["payments:read"], "merchant_id": "mer_01ARZ3NDEKTSV4RRFFQ69G5FAV"}, "merchant_id"),
     ("/admin/keys", {"scopes": ["admin"], "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
     ("/admin/keys", {"scopes": ["admin"], "expires_at": 1_900_000_000}, "expires_at"),
+    ("/admin/keys", {"scopes": ["admin"], "allowed_ips": []}, "allowed_ips"),
+    ("/admin/keys", {"scopes": ["admin"], "allowed_ips": ["10.0.0.1/8"]}, "allowed_ips"),
+    ("/admin/keys", {"scopes": ["admin"], "allowed_ips": ["everywhere"]}, "allowed_ips"),
+    ("/admin/keys", {"scopes": ["admin"], "allowed_ips": "10.0.0.1"}, "allowed_ips"),
 ]
 
 

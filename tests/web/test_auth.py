@@ -41,6 +41,7 @@ ROUTES: list[tuple[str, str, Scope]] = [
     ("POST", "/admin/merchants", Scope.ADMIN),
     ("POST", "/admin/keys", Scope.ADMIN),
     ("GET", "/admin/keys", Scope.ADMIN),
+    ("POST", f"/admin/keys/key_{ID}/rotate", Scope.ADMIN),
     ("DELETE", f"/admin/keys/key_{ID}", Scope.ADMIN),
     ("POST", "/admin/scan-now", Scope.ADMIN),
     ("POST", "/admin/sweep-now", Scope.ADMIN),

@@ -8,6 +8,7 @@ from ctrip.services import merchants
 from ctrip.web.admin import admin_blueprint
 from ctrip.web.auth import needs
 from ctrip.web.current import caller_id, context
+from ctrip.web.schemas import Problem
 from ctrip.web.schemas.merchants import (
     ApiKey,
     ApiKeyList,
@@ -17,6 +18,7 @@ from ctrip.web.schemas.merchants import (
     CreateMerchant,
     KeyPath,
     KeyQuery,
+    RotateKey,
 )
 
 blueprint = admin_blueprint("merchants")
@@ -37,8 +39,24 @@ def create_merchant(body: CreateMerchant) -> Response:
 def create_key(body: CreateKey) -> Response:
     """Create a key of a merchant, or of an operator. It is shown this once."""
     key_id, key = merchants.create_key(
-        context(), by=caller_id(), merchant_id=body.merchant_id, scopes=body.scopes, expires_at=body.expires_at
+        context(),
+        by=caller_id(),
+        merchant_id=body.merchant_id,
+        scopes=body.scopes,
+        expires_at=body.expires_at,
+        allowed_ips=body.allowed_ips,
     )
+    return _created({"id": key_id, "key": key})
+
+
+@blueprint.post("/keys/<key_id>/rotate", responses={201: CreatedKey, 409: Problem})
+@needs(Scope.ADMIN)
+def rotate_key(path: KeyPath, body: RotateKey) -> Response:
+    """Let a new key take the place of one, which works for 24 hours more.
+
+    The new one may do the same, from the same addresses. It is shown this once.
+    """
+    key_id, key = merchants.rotate_key(context(), path.key_id, by=caller_id(), expires_at=body.expires_at)
     return _created({"id": key_id, "key": key})
 
 

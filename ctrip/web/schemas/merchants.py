@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ctrip.domain.merchants import Scope
+from ctrip.domain.merchants import MOST_NETWORKS, Scope
 from ctrip.web.schemas import AFTER, ULID, Incoming, ListOf, Moment, Outgoing, Page, Path, Text
 
 _MERCHANT_ID = f"^mer_{ULID}$"
@@ -46,6 +46,21 @@ class CreateKey(Incoming):
         examples=[["admin"]],
     )
     expires_at: Moment | None = Field(default=None, description="When it stops working; null or absent: never.")
+    allowed_ips: list[Text] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MOST_NETWORKS,
+        description="Addresses, or networks in CIDR notation, that it may be used from; null or absent: anywhere.",
+        examples=[["203.0.113.0/24", "2001:db8::7"]],
+    )
+
+
+class RotateKey(Incoming):
+    """A key to take the place of another one."""
+
+    expires_at: Moment | None = Field(
+        default=None, description="When it stops working; null or absent: it lives as long as the other was made for."
+    )
 
 
 class CreatedKey(Outgoing):
@@ -66,6 +81,8 @@ class ApiKey(Outgoing):
     expires_at: str | None = Field(description="When it stops working.")
     revoked_at: str | None = Field(description="When it was revoked.")
     last_used_at: str | None = Field(description="When it was last used, within five minutes.")
+    allowed_ips: list[str] | None = Field(description="The networks that it may be used from; null: anywhere.")
+    replaced_by: str | None = Field(description="The key that took its place; both work until this one expires.")
 
 
 class ApiKeyList(ListOf[ApiKey]):
