@@ -25,8 +25,8 @@ from ctrip.domain.transfers import Sighting
 from ctrip.errors import BlockVanished, ChainError, NodeRefused, NodeUnavailable, ReorgTooDeep
 
 BLOCKS_PER_STEP = 20
-IN_FLIGHT = 6
-"""How many spans are read at once: enough to hide 50 ms of latency, few enough to hold their answers in memory."""
+IN_FLIGHT = 10
+"""How many spans are read at once: enough to hide 50 ms of latency, few enough to hold what they tell in memory."""
 AHEAD = 3 * IN_FLIGHT
 """How many spans are read or wait for one before them."""
 
