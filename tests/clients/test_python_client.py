@@ -2,6 +2,7 @@
 
 import threading
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from ctrip_client import ApiError, Client, CtripError, NoAnswer, NotThisOrder, PaymentEnded, TakesTooLong
@@ -129,7 +130,7 @@ def test_waiting_ends_with_what_was_waited_for(client: Client, api_ctx: Context)
     payer.start()
     assert client.wait(payment_id, until="detected", timeout_s=20, every_s=0.1).status == "detected"
     payer.join()
-    with pytest.raises(TakesTooLong, match=r"is detected after 0\.1 s, not confirmed"):
+    with pytest.raises(TakesTooLong, match=r"is not confirmed after 0\.1 s: it is detected"):
         client.wait(payment_id, timeout_s=0.1, every_s=0.2)
     final = ask(client)
     pay(api_ctx, final, status=TransferStatus.FINAL)
@@ -137,6 +138,34 @@ def test_waiting_ends_with_what_was_waited_for(client: Client, api_ctx: Context)
     assert (payment.status, payment.is_paid) == ("confirmed", True), "further than was waited for"
     with pytest.raises(CtripError, match="no waiting for 'paid'"):
         client.wait(final, until="paid")
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(line: Line, shop: Api, api_ctx: Context) -> None:
+    with Client(line.url, api_key=str(shop.key), attempts=1) as client:
+        payment_id = ask(client)
+        pay(api_ctx, payment_id, status=TransferStatus.FINAL)
+        line.faults = [Fault.LOST, Fault.BUSY, Fault.GATEWAY, Fault.LIMITED]
+        assert client.wait(payment_id, timeout_s=20, every_s=0.01).is_paid
+        line.faults = [Fault.BUSY] * 9
+        with pytest.raises(TakesTooLong, match="503 unavailable"):
+            client.wait(payment_id, timeout_s=0.1, every_s=0.2)
+        with pytest.raises(ApiError, match="404 not_found"):
+            client.wait("pay_01ARZ3NDEKTSV4RRFFQ69G5FAV", timeout_s=20)
+
+
+def test_a_netrc_takes_no_keys_place(line: Line, shop: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with Client(line.url, api_key=str(shop.key)) as client:
+        assert ask(client).startswith("pay_")
+
+
+@pytest.mark.parametrize("payment_id", ["../../admin/keys", "..", "a?b=c", "a/b", "%2e%2e", "", "é", "pay_1\n"])
+def test_what_is_no_id_leads_to_no_other_path(client: Client, line: Line, payment_id: str) -> None:
+    with pytest.raises(CtripError, match="is no payment's id"):
+        client.payment(payment_id)
+    assert line.asked == []
 
 
 def test_waiting_for_what_will_not_come_ends_at_once(client: Client) -> None:

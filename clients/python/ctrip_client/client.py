@@ -1,6 +1,7 @@
 """The HTTP API, asked so that a broken connection neither loses a payment nor makes two."""
 
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import requests
+from requests.auth import AuthBase
 
 from ctrip_client.errors import ApiError, CtripError, NoAnswer, PaymentEnded, TakesTooLong
 from ctrip_client.objects import Event, Payment, Transfer, event_of, payment_of, transfer_of
@@ -19,6 +21,8 @@ T = TypeVar("T")
 
 _WAY = ("pending", "detected", "confirmed", "settled")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_PAYMENTS = "/api/v1/payments"
+_ID = re.compile(r"[A-Za-z0-9_]+")
 _PAGE = 100
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGEST_ASKED_FOR_S = 0.5, 8.0, 60.0
 _NOTHING_DONE = (429, 503)
@@ -39,6 +43,17 @@ class _Asked:
     idempotency_key: str | None = None
 
 
+class _Bearer(AuthBase):
+    """Sends the key with each request. As a mere header, requests would replace it by what a ~/.netrc says."""
+
+    def __init__(self, api_key: str) -> None:
+        self._api_key = api_key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._api_key}"
+        return request
+
+
 class Client:
     """Asks one server with one API key. A thread should have one of its own: it keeps a connection open."""
 
@@ -56,7 +71,8 @@ class Client:
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._http = requests.Session()
-        self._http.headers.update({"Authorization": f"Bearer {api_key}", "Accept": "application/json"})
+        self._http.headers["Accept"] = "application/json"
+        self._http.auth = _Bearer(api_key)
 
     def __enter__(self) -> Self:
         return self
@@ -88,51 +104,58 @@ class Client:
         """
         body = {"chain": chain, "token": token, "amount": _amount_text(amount), **fields}
         key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
-        return payment_of(self._ask(_Asked("POST", "/api/v1/payments", body=body, idempotency_key=key)))
+        return payment_of(self._ask(_Asked("POST", _PAYMENTS, body=body, idempotency_key=key)))
 
     def payment(self, payment_id: str) -> Payment:
         """Return a payment. Raises ApiError, NoAnswer."""
-        return payment_of(self._ask(_Asked("GET", f"/api/v1/payments/{payment_id}")))
+        return payment_of(self._ask(_Asked("GET", _path(payment_id))))
 
     def payments(self, **filters: str) -> Iterator[Payment]:
         """Yield payments, newest first, page by page: status, chain, order_id, created_after, created_before."""
-        return self._pages("/api/v1/payments", payment_of, filters)
+        return self._pages(_PAYMENTS, payment_of, filters)
 
     def transfers(self, payment_id: str) -> Iterator[Transfer]:
         """Yield what reached a payment's address, oldest block first: why it is, or is not, paid."""
-        return self._pages(f"/api/v1/payments/{payment_id}/transfers", transfer_of, {})
+        return self._pages(_path(payment_id, "transfers"), transfer_of, {})
 
     def events(self, payment_id: str) -> Iterator[Event]:
         """Yield what happened to a payment, oldest first."""
-        return self._pages(f"/api/v1/payments/{payment_id}/events", event_of, {})
+        return self._pages(_path(payment_id, "events"), event_of, {})
 
     def cancel(self, payment_id: str) -> Payment:
         """Cancel a pending payment that nothing was paid to. Raises ApiError (409 where it is not so), NoAnswer."""
-        return payment_of(self._ask(_Asked("POST", f"/api/v1/payments/{payment_id}/cancel", is_repeatable=False)))
+        return payment_of(self._ask(_Asked("POST", _path(payment_id, "cancel"), is_repeatable=False)))
 
     def accept(self, payment_id: str) -> Payment:
         """Take what came to an expired or canceled payment as good. Raises ApiError (409), NoAnswer."""
-        return payment_of(self._ask(_Asked("POST", f"/api/v1/payments/{payment_id}/accept", is_repeatable=False)))
+        return payment_of(self._ask(_Asked("POST", _path(payment_id, "accept"), is_repeatable=False)))
 
     def wait(
         self, payment_id: str, *, until: str = "confirmed", timeout_s: float = 1800.0, every_s: float = 2.0
     ) -> Payment:
         """Wait until a payment is `detected`, `confirmed` or `settled`, or further, and return it.
 
-        For scripts and tests: webhooks tell a server sooner. Raises PaymentEnded where it expired or was canceled,
-        TakesTooLong after `timeout_s`, ApiError, NoAnswer.
+        For scripts and tests: webhooks tell a server sooner. A server that is away for a while is waited for as well.
+        Raises PaymentEnded where it expired or was canceled, TakesTooLong after `timeout_s`, ApiError where it refuses.
         """
         if until not in _WAY:
             raise CtripError(f"there is no waiting for {until!r}; it is one of {', '.join(_WAY)}")
         ends_at = time.monotonic() + timeout_s
         while True:
-            payment = self.payment(payment_id)
-            if payment.status in _WAY[_WAY.index(until) :]:
-                return payment
-            if payment.is_ended:
-                raise PaymentEnded(f"payment {payment_id} is {payment.status}")
+            try:
+                payment = self.payment(payment_id)
+            except (ApiError, NoAnswer) as error:
+                if not _passes(error):
+                    raise
+                told = str(error)
+            else:
+                if payment.status in _WAY[_WAY.index(until) :]:
+                    return payment
+                if payment.is_ended:
+                    raise PaymentEnded(f"payment {payment_id} is {payment.status}")
+                told = f"it is {payment.status}"
             if time.monotonic() + every_s > ends_at:
-                raise TakesTooLong(f"payment {payment_id} is {payment.status} after {timeout_s:g} s, not {until}")
+                raise TakesTooLong(f"payment {payment_id} is not {until} after {timeout_s:g} s: {told}")
             time.sleep(every_s)
 
     # --- how it asks ----------------------------------------------------------------------------------------------
@@ -182,6 +205,18 @@ def _amount_text(amount: Decimal | str | int) -> str:
     if isinstance(amount, float):
         raise CtripError('an amount is no float, which cannot hold every amount: write "12.50", or a Decimal')
     return format(amount, "f") if isinstance(amount, Decimal) else str(amount)
+
+
+def _path(payment_id: str, *below: str) -> str:
+    # Whatever else it holds, it is no id, and the path would lead elsewhere.
+    if not _ID.fullmatch(payment_id):
+        raise CtripError(f"{payment_id[:60]!r} is no payment's id")
+    return "/".join((_PAYMENTS, payment_id, *below))
+
+
+def _passes(error: CtripError) -> bool:
+    """Say whether it may be otherwise in a while."""
+    return not isinstance(error, ApiError) or error.status in (*_NOTHING_DONE, *_UNDECIDED)
 
 
 def _may_repeat(asked: _Asked, error: requests.RequestException) -> bool:
