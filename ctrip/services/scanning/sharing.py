@@ -105,7 +105,9 @@ def youth(run: Run) -> IsYoung:
 
     @cache
     def patience() -> timedelta:
-        return forks.patience(stored(run), reorg_window=run.chain.reorg_window)
+        # By the window alone: a pause that the chain made is to be forgotten with it.
+        window = run.chain.reorg_window
+        return forks.patience(stored(run)[-window - 1 :], reorg_window=window)
 
     def is_young(header: Header, told_for: timedelta) -> bool:
         return forks.is_young(header, told_for, now=run.ctx.now(), patience=patience())
