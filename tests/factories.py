@@ -241,5 +241,5 @@ def read_to(
         )
     cursor = cursors.find(session, chain.chain_id)
     assert cursor is not None
-    cursors.advance(session, cursor, Move(header(after), tip, tip.number), headers_kept=chain.reorg_window)
+    cursors.advance(session, cursor, Move(header(after), tip, tip.number), window=chain.reorg_window)
     return finality.settle_finality(session, chain.chain_id)

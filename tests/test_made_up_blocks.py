@@ -128,26 +128,6 @@ def test_one_node_does_not_lead_the_listener_further_than_a_reorg_may_go_back(
     assert audit(world.ctx) == []
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_a_reorg_of_the_whole_window_is_followed_from_where_one_node_has_led_the_listener(
-    worlds: Worlds, anvil: DevChain, count: int
-) -> None:
-    world, nodes = worlds(count)
-    last_real = anvil.mine(2 * WINDOW)
-    world.scan()
-    be(nodes[0], MadeUpBlocks)
-    scan(world)
-    assert world.cursor().read_block == last_real + MadeUpBlocks.blocks
-    nodes[0].heal()
-    anvil.reorg(WINDOW)
-    asked = world.ask(ETHER)
-    anvil.pay(asked.address, ETHER)
-    anvil.mine(MadeUpBlocks.blocks + 1)
-    world.scan()
-    assert (world.stopped_reason(), status(world, asked)) == (None, {Status.CONFIRMED})
-    assert audit(world.ctx) == []
-
-
 @pytest.mark.parametrize("fault", [Stuck, Down])
 def test_a_chain_that_stands_still_is_not_led_away_while_no_other_node_can_tell(
     worlds: Worlds, anvil: DevChain, fault: type[Fault]

@@ -1,4 +1,4 @@
-"""How far each chain was read, and the headers of the blocks that a reorg may take."""
+"""How far each chain was read, and the headers of the reorg window."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -91,11 +91,11 @@ def start(session: Connection, chain_id: int, header: Header, *, head_block: int
     store_headers(session, chain_id, [header])
 
 
-def advance(session: Connection, cursor: Cursor, move: Move, *, headers_kept: int) -> Cursor:
+def advance(session: Connection, cursor: Cursor, move: Move, *, window: int) -> Cursor:
     """Move a cursor forward or, after a reorg, back. The WHERE names where it stood: a late writer loses.
 
     The blocks after the move's base were read for it, and where a reorg took the first blocks of all, that is a new
-    start. The headers of `headers_kept` blocks below it are kept, those of older ones forgotten.
+    start. Headers that leave the reorg `window` are forgotten.
     """
     base, to = move.base, move.to
     safe = tagged_after(cursor.safe, move.tags.get(Finality.SAFE), base=base, to=to)
@@ -106,7 +106,7 @@ def advance(session: Connection, cursor: Cursor, move: Move, *, headers_kept: in
         "read_block": to.number,
         "read_hash": to.hash,
         "base": base.number,
-        "below": to.number - headers_kept,
+        "below": to.number - window,
         "head_block": move.head_block,
         "clock": move.clock,
         **tag_values(safe=safe, finalized=finalized),

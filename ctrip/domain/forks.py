@@ -59,29 +59,6 @@ def voice_on(header: Header, *, there: Header | None, head: Header, is_hash_enou
     return Voice.KEPT if is_same else Voice.GONE
 
 
-def shared_depth(reorg_window: int) -> int:
-    """Return how many blocks deep one is that other endpoints must have as well, where there are any.
-
-    No honest ones differ there.
-    """
-    return reorg_window // 2
-
-
-def shared_every(reorg_window: int) -> int:
-    """Return at which multiple of block numbers they are asked for it."""
-    return max(1, reorg_window // 4)
-
-
-def headers_kept(reorg_window: int, *, endpoints: int) -> int:
-    """Return how many blocks below the newest one that was read have their headers kept.
-
-    Those of the reorg window, and as many more as one of several endpoints may have led the listener on by blocks of
-    its own making: the chain may turn back from below these.
-    """
-    led = shared_depth(reorg_window) + shared_every(reorg_window) - 1
-    return reorg_window + (led if endpoints > 1 else 0)
-
-
 def patience(stored: Sequence[Header], *, reorg_window: int) -> timedelta:
     """Return how old a block must be before an endpoint that has not come so far is stuck, and not just of its time.
 

@@ -19,7 +19,6 @@ from ctrip.database import (
     sweeps,
     transfers,
 )
-from ctrip.domain.forks import headers_kept
 from ctrip.domain.scanning import Cursor, Header, is_linked
 from ctrip.errors import BlockVanished, Conflict, InvalidValue, NotFound
 from ctrip.log import get_logger
@@ -75,12 +74,11 @@ def _stopped(cursor: Cursor | None, *, name: str, from_block: int) -> Cursor:
 
 
 def _read(client: ChainClient, from_block: int) -> tuple[int, list[Header]]:
-    """Return the head's number, and the canonical headers that are kept up to `from_block`, oldest first."""
+    """Return the head's number, and the canonical headers of the reorg window up to `from_block`, oldest first."""
     head = client.head()
     if not 0 <= from_block <= head.number:
         raise InvalidValue(f"there is no block {from_block} of {client.chain.name}: its head is block {head.number}")
-    kept = headers_kept(client.chain.reorg_window, endpoints=len(client.chain.rpc_urls))
-    wanted = range(max(0, from_block - kept), from_block + 1)
+    wanted = range(max(0, from_block - client.chain.reorg_window), from_block + 1)
     found = client.headers(wanted)
     headers = [found[number] for number in wanted if number in found]
     if len(headers) != len(wanted) or not is_linked(headers[1:], parent_hash=headers[0].hash):

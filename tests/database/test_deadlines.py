@@ -132,7 +132,7 @@ def test_a_time_that_was_made_up_of_a_deep_block_does_not_pass_that_of_the_block
         cursor = cursors.find(session, CHAIN_ID)
         assert cursor is not None
         told = header(61)
-        cursors.advance(session, cursor, Move(header(62), header(62), 62, tags={Finality.SAFE: told}), headers_kept=64)
+        cursors.advance(session, cursor, Move(header(62), header(62), 62, tags={Finality.SAFE: told}), window=64)
         cursors.correct_time(session, CHAIN_ID, replace(header(60), time=block_time(900)))
         assert _due(session) == set()
         assert deadlines.final_time_of(session, asked.id) == block_time(61)

@@ -453,7 +453,7 @@ def test_the_final_block_and_its_time_are_read_in_one_snapshot(sessions: Session
             cursors.store_headers(other, CHAIN_ID, [header(n) for n in range(tip.number - 64, tip.number + 1)])
             cursor = cursors.find(other, CHAIN_ID)
             assert cursor is not None
-            cursors.advance(other, cursor, Move(header(EXPIRED_AT), tip, tip.number), headers_kept=64)
+            cursors.advance(other, cursor, Move(header(EXPIRED_AT), tip, tip.number), window=64)
 
     with sessions.begin() as session:
         payments.lock(session, [asked.id])

@@ -1,22 +1,9 @@
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from ctrip.domain.forks import (
-    LEAST_PATIENCE,
-    MOST_PATIENCE,
-    Verdict,
-    Voice,
-    headers_kept,
-    patience,
-    shared_depth,
-    shared_every,
-    voice_of,
-    voice_on,
-    weigh,
-)
+from ctrip.domain.forks import LEAST_PATIENCE, MOST_PATIENCE, Verdict, Voice, patience, voice_of, voice_on, weigh
 from ctrip.domain.scanning import Header
 from tests.factories import NOON, block_time, header
 
@@ -114,22 +101,3 @@ def test_no_block_is_young_for_longer_than_an_endpoint_is_remembered() -> None:
 
 def test_of_several_blocks_a_second_the_pace_is_known() -> None:
     assert patience(_blocks(*(number // 4 for number in range(4097))), reorg_window=4096) == timedelta(seconds=256)
-
-
-@pytest.mark.parametrize(
-    ("window", "endpoints", "kept"), [(64, 1, 64), (64, 2, 111), (16, 3, 27), (3, 2, 4), (1, 2, 1)]
-)
-def test_headers_are_kept_for_as_much_longer_as_one_of_several_endpoints_may_lead_on(
-    window: int, endpoints: int, kept: int
-) -> None:
-    assert headers_kept(window, endpoints=endpoints) == kept
-    if endpoints > 1:
-        led = max(tip - (checked - shared_depth(window)) for checked, tip in _tips(window))
-        assert kept == window + led, "the reorg begins at the last block that others had as well"
-
-
-def _tips(window: int) -> Iterator[tuple[int, int]]:
-    """The newest block at which others were asked, and each one up to the next time."""
-    every = shared_every(window)
-    for checked in range(4 * every, 6 * every, every):
-        yield from ((checked, tip) for tip in range(checked, checked + every))

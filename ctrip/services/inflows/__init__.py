@@ -62,12 +62,10 @@ def _check(run: Run) -> timedelta:
         cursor = cursors.find(session, chain.chain_id)
         if cursor is None or cursor.stopped_reason is not None:
             return period(LoopKind.BALANCES, chain)
-        # Those of the reorg window alone: nodes that prune have not the state of older blocks.
-        headers = cursors.headers(session, chain.chain_id)[-chain.reorg_window - 1 :]
+        read = {header.number: header for header in cursors.headers(session, chain.chain_id)}
         rounds = balance_checks.find(session, chain.chain_id)
         doubted = inflows.unverified(session, chain.chain_id, head=cursor.read_block, limit=MOST_STORED)
-    read = {header.number: header for header in headers}
-    # The chain's own word may lie further back.
+    # The chain's own word may lie further back than the headers that are kept.
     final_block = max(cursor.final_block(chain.rule), min(read))
     faults: list[ChainError] = []
     for first in in_turn(run):

@@ -30,16 +30,16 @@ class Clock:
 
 
 def check_deep(run: Run, client: ChainClient, newest: Header, reading: Reading) -> None:
-    """Now and then have a deep block borne out, while what is wrong can still be followed back.
+    """Now and then have a block borne out that is half of the reorg window deep. Raises NodeUnavailable.
 
-    Raises NodeUnavailable.
+    No honest endpoints differ there, and what is wrong can still be followed back.
     """
     window = run.chain.reorg_window
-    every = forks.shared_every(window)
+    every = max(1, window // 4)
     if len(client.endpoints) == 1 or newest.number // every == reading.tip.number // every:
         return
     headers = [*(each for each in stored(run) if each.number <= reading.base.number), *reading.blocks.headers]
-    deep = [header for header in headers if header.number <= reading.tip.number - forks.shared_depth(window)]
+    deep = [header for header in headers if header.number <= reading.tip.number - window // 2]
     if deep:
         check_shared(
             client,
@@ -105,9 +105,7 @@ def youth(run: Run) -> IsYoung:
 
     @cache
     def patience() -> timedelta:
-        # By the window alone: a pause that the chain made is to be forgotten with it.
-        window = run.chain.reorg_window
-        return forks.patience(stored(run)[-window - 1 :], reorg_window=window)
+        return forks.patience(stored(run), reorg_window=run.chain.reorg_window)
 
     def is_young(header: Header, told_for: timedelta) -> bool:
         return forks.is_young(header, told_for, now=run.ctx.now(), patience=patience())

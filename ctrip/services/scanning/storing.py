@@ -8,7 +8,6 @@ from ctrip import metrics
 from ctrip.blockchain.reading import BlocksRead, Reading
 from ctrip.database import coverage, cursors, finality, moves, payments, refused_transfers, rereading, sweeps, transfers
 from ctrip.domain.addresses import hex_text
-from ctrip.domain.forks import headers_kept
 from ctrip.domain.scanning import BlockRange, Cursor, Header, Move
 from ctrip.domain.transfers import Transfer
 from ctrip.log import get_logger
@@ -79,8 +78,7 @@ def move_cursor(
     Returns the cursor where it stands then.
     """
     chain, chain_id = run.chain, run.chain.chain_id
-    kept = headers_kept(chain.reorg_window, endpoints=len(chain.rpc_urls))
-    moved = cursors.advance(session, cursor, move, headers_kept=kept)
+    moved = cursors.advance(session, cursor, move, window=chain.reorg_window)
     passed = BlockRange(move.base.number + 1, move.to.number)
     concerned = {*touched, *moves.settle(session, chain_id, passed, most=DEADLINES_PER_STEP)}
     run.delivery_ids += payments.reassess(
