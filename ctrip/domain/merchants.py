@@ -134,15 +134,26 @@ def check_networks(allowed_ips: Iterable[str] | None) -> tuple[str, ...] | None:
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:
+    meant = '; write an address or a network, such as "203.0.113.7" or "2001:db8::/32"'
     try:
-        return ip_network(text)
-    except ValueError:
-        pass
+        network = ip_network(text, strict=False)
+    except ValueError as error:
+        raise InvalidValue(f"{text[:60]!r} is no network{meant}", param="allowed_ips") from error
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        raise InvalidValue(f"{text[:60]!r} is an IPv4 network inside of IPv6; write it as IPv4", param="allowed_ips")
+    if not _is_exact(text):
+        meant = f"; do you mean {network}?" if network.prefixlen else meant
+        raise InvalidValue(f"{text[:60]!r} is no network{meant}", param="allowed_ips")
+    return network
+
+
+def _is_exact(text: str) -> bool:
+    """False where bits are set behind the prefix: an address, with the size of its network."""
     try:
-        meant = f"; do you mean {ip_network(text, strict=False)}?"
+        ip_network(text)
     except ValueError:
-        meant = '; write an address or a network, such as "203.0.113.7" or "2001:db8::/32"'
-    raise InvalidValue(f"{text[:60]!r} is no network{meant}", param="allowed_ips")
+        return False
+    return True
 
 
 def key_object(key: ApiKey) -> dict[str, object]:

@@ -84,7 +84,7 @@ def create_key(
         if merchant_id is not None and not merchants.exists(session, merchant_id):
             raise InvalidValue(f"there is no merchant {merchant_id[:60]!r}", param="merchant_id")
         text = _store(session, key)
-        detail = {"merchant_id": merchant_id, "scopes": sorted(key.scopes)}
+        detail = {"merchant_id": merchant_id, "scopes": sorted(key.scopes), "allowed_ips": key.allowed_ips}
         audit_log.add(session, by=by, action="keys.create", target=key.id, detail=detail, new_id=ctx.new_id)
     log.info("key_created", key_id=key.id, merchant_id=merchant_id, scopes=sorted(key.scopes))
     return key.id, text
@@ -154,6 +154,8 @@ def authenticate(ctx: Context, key: str, *, address: str | None) -> Identity:
         if found.is_expired:
             raise Unauthorized(f"the API key {found.key.id} has expired")
         if not found.key.is_allowed_from(address):
+            # The secret is known where it should not be: nothing else tells of a stolen key.
+            log.warning("key_address_refused", key_id=found.key.id, address=address)
             raise AddressRefused(f"the API key {found.key.id} may not be used from {address}")
         if found.is_unused_lately:
             merchants.note_use(session, found.key.id)

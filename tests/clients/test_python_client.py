@@ -49,12 +49,17 @@ def test_whatever_happens_on_the_way_one_payment_is_made(client: Client, line: L
     line.faults = [fault, fault]
     payment_id = ask(client)
     assert [payment.id for payment in client.payments()] == [payment_id]
-    assert len(line.keys) == 3 + 1
-    assert len(set(line.keys[:3])) == 1, "the same key each time"
+    keys = [key for key in line.keys if key is not None]
+    assert (len(keys), len(set(keys))) == (3, 1), "the same key each time"
 
 
 def test_a_key_of_ones_own_makes_one_payment_however_often_it_is_asked_for(client: Client) -> None:
-    assert ask(client, idempotency_key="order-1001") == ask(client, idempotency_key="order-1001")
+    payment_id = ask(client, idempotency_key="order-1001")
+    client.cancel(payment_id)
+    again = client.create_payment(
+        chain="anvil", token="USDC", amount="12.50", order_id="1001", idempotency_key="order-1001"
+    )
+    assert (again.id, again.status) == (payment_id, "canceled"), "as it is by now"
     with pytest.raises(ApiError) as refused:
         ask(client, idempotency_key="order-1001", amount="13")
     assert (refused.value.status, refused.value.code) == (422, "idempotency_key_reused")
@@ -63,13 +68,16 @@ def test_a_key_of_ones_own_makes_one_payment_however_often_it_is_asked_for(clien
 def test_without_any_answer_it_says_so_after_so_many_attempts(line: Line, shop: Api) -> None:
     assert shop.key is not None
     line.faults = [Fault.LOST] * 9
-    with Client(line.url, api_key=shop.key, attempts=3) as client, pytest.raises(NoAnswer):
+    with Client(line.url, api_key=shop.key, attempts=3) as client, pytest.raises(NoAnswer) as lost:
         ask(client)
     assert len(line.asked) == 3
-    line.faults = [Fault.BUSY] * 9
-    with Client(line.url, api_key=shop.key, attempts=2) as client, pytest.raises(ApiError, match="503 unavailable"):
-        ask(client)
-    assert len(line.asked) == 3 + 2
+    assert lost.value.idempotency_key == line.keys[0] is not None, "to ask again with"
+    line.faults = [Fault.UNANSWERED, Fault.BUSY]
+    with Client(line.url, api_key=shop.key, attempts=2) as client:
+        with pytest.raises(NoAnswer, match="503 unavailable") as lost:
+            ask(client)
+        assert len(line.asked) == 3 + 2
+        assert [ask(client, idempotency_key=lost.value.idempotency_key)] == [each.id for each in client.payments()]
 
 
 def test_what_changes_more_than_once_is_not_sent_again_unless_nothing_was_done(client: Client, line: Line) -> None:
@@ -80,7 +88,11 @@ def test_what_changes_more_than_once_is_not_sent_again_unless_nothing_was_done(c
     assert len(line.asked) == 1
     assert client.payment(payment_id).status == "canceled", "it was carried out, and nobody knew"
     other = ask(client)
-    line.faults, line.asked = [Fault.BUSY, Fault.LIMITED], []
+    line.faults, line.asked = [Fault.BUSY], []
+    with pytest.raises(NoAnswer, match="503"):
+        client.cancel(other)
+    assert len(line.asked) == 1
+    line.faults, line.asked = [Fault.LIMITED, Fault.LIMITED], []
     assert client.cancel(other).status == "canceled"
     assert len(line.asked) == 3
 
@@ -110,10 +122,39 @@ def test_an_amount_that_is_a_float_is_refused_before_anything_is_sent(client: Cl
     assert line.asked == []
 
 
-@pytest.mark.parametrize("url", ["http://pay.example", "pay.example", "ftp://127.0.0.1", ""])
-def test_a_key_never_goes_to_another_machine_in_clear_text(url: str) -> None:
+def test_a_key_never_goes_to_another_machine_in_clear_text_unless_that_is_wanted() -> None:
     with pytest.raises(CtripError, match="clear text"):
+        Client("http://api:8000", api_key="sk_1_2")
+    Client("http://api:8000", api_key="sk_1_2", allow_http=True)
+    Client("https://pay.example", api_key="sk_1_2")
+
+
+@pytest.mark.parametrize("url", ["pay.example", "ftp://127.0.0.1", "", "https://", "http://[::1"])
+def test_what_is_no_url_is_said_at_once(url: str) -> None:
+    with pytest.raises(CtripError, match="is no URL"):
         Client(url, api_key="sk_1_2")
+
+
+@pytest.mark.parametrize("key", ["sk_1_2\n", " sk_1_2", "", "whsec_QUJD"])
+def test_what_is_no_key_is_said_at_once_and_not_shown(key: str) -> None:
+    with pytest.raises(CtripError, match="no API key") as refused:
+        Client("https://pay.example", api_key=key)
+    assert "sk_1_2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"metadata": {"x": Decimal(1)}}, "written as JSON"),
+        ({"metadata": {"x": float("nan")}}, "written as JSON"),
+        ({"idempotency_key": "заказ-1"}, "printable ASCII"),
+        ({"idempotency_key": ""}, "printable ASCII"),
+    ],
+)
+def test_what_cannot_be_sent_is_said_at_once(client: Client, line: Line, fields: dict[str, object], why: str) -> None:
+    with pytest.raises(CtripError, match=why):
+        ask(client, **fields)
+    assert line.asked == []
 
 
 def test_a_list_is_read_to_its_end_page_by_page(client: Client, line: Line) -> None:
@@ -153,10 +194,14 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(line: Line, shop: Api, 
             client.wait("pay_01ARZ3NDEKTSV4RRFFQ69G5FAV", timeout_s=20)
 
 
-def test_a_netrc_takes_no_keys_place(line: Line, shop: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_a_proxy_nor_a_netrc_gets_at_what_stays_on_this_machine(
+    line: Line, shop: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
     with Client(line.url, api_key=str(shop.key)) as client:
         assert ask(client).startswith("pay_")
 
@@ -180,7 +225,9 @@ def test_the_evidence_of_a_payment_is_told(client: Client, api_ctx: Context) -> 
     pay(api_ctx, payment_id, status=TransferStatus.FINAL)
     (transfer,) = client.transfers(payment_id)
     assert (transfer.amount, transfer.block_number, transfer.counts) == (Decimal("12.5"), 10, True)
-    assert transfer.sender.startswith("0x")
+    assert transfer.sender is not None and transfer.sender.startswith("0x")
+    assert {event.id for event in client.events()} == {event.id for event in client.events(payment_id)}
+    assert list(client.payments(created_after=transfer.block_time))
     events = list(client.events(payment_id))
     assert [event.type for event in events] == ["payment.created", "payment.detected", "payment.confirmed"]
     assert [event.payment and event.payment.version for event in events] == [1, 2, 3]
@@ -201,6 +248,8 @@ def test_a_payment_of_another_order_is_told_from_this_one(
     payment = client.payment(ask(client))
     order: dict[str, str | None] = {"order_id": "1001", "amount": "12.50", "chain": "anvil", "token": "USDC"}
     payment.check(**order)  # type: ignore[arg-type]
+    for token in ("usdc", payment.token_address):
+        payment.check(**order | {"token": token})  # type: ignore[arg-type]
     with pytest.raises(NotThisOrder, match=wrong):
         payment.check(**order | changed)  # type: ignore[arg-type]
 

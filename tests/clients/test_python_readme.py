@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from ctrip_client import NotThisOrder
 
 from tests.conftest import ROOT
 from tests.shop import Shop
@@ -51,11 +52,24 @@ def test_a_webhook_is_believed_and_compared_with_the_order(
     monkeypatch.setenv("CTRIP_WEBHOOK_SECRET", secret)
     names: dict[str, Any] = {}
     exec(programs()[1], names)
-    orders = {"1002": {"id": "1002", "amount": Decimal("0.5"), "chain": "anvil", "token": None, "is_paid": False}}
     with Sink() as sink:
         payment = shop.ask("0.5", order_id="1002", webhook_url=sink.url)
+        order = {
+            "id": "1002",
+            "amount": Decimal("0.5"),
+            "chain": "anvil",
+            "token": None,
+            "version": 0,
+            "is_paid": False,
+        }
         shop.pay(payment)
         wait_until(lambda: "payment.confirmed" in sink.types(payment["id"]), within_s=60, what="it is told of")
         posted = list(sink.received)
-    assert [names["on_post"](each.body, each.headers, orders) for each in posted] == [204] * len(posted)
-    assert orders["1002"]["is_paid"]
+    for each in reversed(posted):  # in any order, and more than once
+        for _ in range(2):
+            assert names["on_post"](each.body, each.headers, {payment["id"]: order}) == 204
+    assert (order["is_paid"], order["version"]) == (True, len(posted))
+    assert names["on_post"](posted[0].body, posted[0].headers, {}) == 204, "of nobody that we know"
+    other = {payment["id"]: {**order, "version": 0, "amount": Decimal("0.4")}}
+    with pytest.raises(NotThisOrder):
+        names["on_post"](posted[-1].body, posted[-1].headers, other)

@@ -69,7 +69,9 @@ def test_what_was_not_signed_so_is_not_believed(bend: object) -> None:
         Webhooks(SECRET).event(body, headers)
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_a"])
+@pytest.mark.parametrize(
+    "secret", ["", "whsec_", "whsec_QQ", "sk_" + "A" * 64, "whsec_" + "!" * 8 + "QUJD" * 8, "QUJD" * 8]
+)
 def test_what_is_no_secret_is_said_at_once(secret: str) -> None:
     with pytest.raises(CtripError, match="whsec_"):
         Webhooks(secret)

@@ -255,6 +255,8 @@ def test_a_key_works_from_where_it_may_alone(
         (["shop.example"], "write an address or a network"),
         (["203.0.113.7", ""], "write an address or a network"),
         (["10.0.0.0/33"], "write an address or a network"),
+        (["10.0.0.1/0"], "write an address or a network"),
+        (["::ffff:203.0.113.7"], "write it as IPv4"),
     ],
 )
 def test_what_is_no_network_is_refused_and_says_what_would_be_one(ctx: Context, allowed: list[str], why: str) -> None:

@@ -1,11 +1,13 @@
 """The HTTP API, asked so that a broken connection neither loses a payment nor makes two."""
 
+import json
 import random
 import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,12 +24,14 @@ T = TypeVar("T")
 _WAY = ("pending", "detected", "confirmed", "settled")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PAYMENTS = "/api/v1/payments"
+_API_KEY = re.compile(r"sk_[A-Za-z0-9_-]+")
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _ID = re.compile(r"[A-Za-z0-9_]+")
 _PAGE = 100
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGEST_ASKED_FOR_S = 0.5, 8.0, 60.0
-_NOTHING_DONE = (429, 503)
-"""Answers that say that a request was not carried out."""
-_UNDECIDED = (500, 502, 504)
+_NOT_CARRIED_OUT = 429
+_MAY_PASS = (_NOT_CARRIED_OUT, 500, 502, 503, 504)
+"""Answers after which nobody knows whether a request was carried out, but for the first."""
 _IN_FLIGHT = "idempotency_in_flight"
 
 
@@ -39,7 +43,7 @@ class _Asked:
     path: str
     is_repeatable: bool = True
     params: Mapping[str, Any] | None = None
-    body: Mapping[str, Any] | None = None
+    body: bytes | None = None
     idempotency_key: str | None = None
 
 
@@ -57,14 +61,19 @@ class _Bearer(AuthBase):
 class Client:
     """Asks one server with one API key. A thread should have one of its own: it keeps a connection open."""
 
-    def __init__(self, base_url: str, *, api_key: str, timeout_s: float = 20.0, attempts: int = 5) -> None:
+    def __init__(
+        self, base_url: str, *, api_key: str, timeout_s: float = 20.0, attempts: int = 5, allow_http: bool = False
+    ) -> None:
         """`timeout_s` is how long the server may be silent, and `attempts` how often a request is sent at the most.
 
-        Raises CtripError for a URL over which the key would go in clear text to another machine.
+        Raises CtripError for a URL over which the key would go in clear text to another machine, unless `allow_http`
+        says that the network is your own.
         """
-        parts = urlsplit(base_url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        is_local = _is_local(base_url)
+        if not (is_local or allow_http or base_url.startswith("https://")):
             raise CtripError(f"{base_url!r} is not https: the API key would travel in clear text")
+        if not _API_KEY.fullmatch(api_key):
+            raise CtripError("that is no API key: it begins with sk_, and has no spaces or line ends")
         if attempts < 1:
             raise CtripError("attempts must be 1 or more")
         self._base_url = base_url.rstrip("/")
@@ -73,6 +82,8 @@ class Client:
         self._http = requests.Session()
         self._http.headers["Accept"] = "application/json"
         self._http.auth = _Bearer(api_key)
+        # A proxy of the environment is another machine.
+        self._http.trust_env = not is_local
 
     def __enter__(self) -> Self:
         return self
@@ -99,18 +110,25 @@ class Client:
 
         `token` is a symbol or a contract; None is the chain's own coin. `fields` are those of the API: order_id,
         expires_in (seconds), confirmations, customer_email, metadata, webhook_url, underpayment_tolerance. Sent again
-        where no answer comes: give an `idempotency_key` that belongs to your order, and a crash of your own program
-        makes no second payment either. Raises ApiError, NoAnswer; CtripError for an amount that is a float.
+        where no answer comes: give an `idempotency_key` of this attempt to pay an order, and a crash of your own
+        program makes no second payment within 72 hours either: you get the first one, as it is by then.
+
+        Raises ApiError; NoAnswer, which has the key; CtripError for an amount that is a float.
         """
-        body = {"chain": chain, "token": token, "amount": _amount_text(amount), **fields}
+        body = _json({"chain": chain, "token": token, "amount": _amount_text(amount), **fields})
         key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
-        return payment_of(self._ask(_Asked("POST", _PAYMENTS, body=body, idempotency_key=key)))
+        if not _KEY.fullmatch(key):
+            raise CtripError("an idempotency_key has 1 to 255 printable ASCII characters")
+        answer = self._answer(_Asked("POST", _PAYMENTS, body=body, idempotency_key=key))
+        made = payment_of(_object(answer))
+        # What is given again is the first answer, and the payment may have gone on since.
+        return self.payment(made.id) if answer.headers.get("Idempotency-Replayed") == "true" else made
 
     def payment(self, payment_id: str) -> Payment:
         """Return a payment. Raises ApiError, NoAnswer."""
         return payment_of(self._ask(_Asked("GET", _path(payment_id))))
 
-    def payments(self, **filters: str) -> Iterator[Payment]:
+    def payments(self, **filters: str | datetime) -> Iterator[Payment]:
         """Yield payments, newest first, page by page: status, chain, order_id, created_after, created_before."""
         return self._pages(_PAYMENTS, payment_of, filters)
 
@@ -118,9 +136,9 @@ class Client:
         """Yield what reached a payment's address, oldest block first: why it is, or is not, paid."""
         return self._pages(_path(payment_id, "transfers"), transfer_of, {})
 
-    def events(self, payment_id: str) -> Iterator[Event]:
-        """Yield what happened to a payment, oldest first."""
-        return self._pages(_path(payment_id, "events"), event_of, {})
+    def events(self, payment_id: str | None = None) -> Iterator[Event]:
+        """Yield what happened to a payment, oldest first; without one, to any of yours, newest first."""
+        return self._pages("/api/v1/events" if payment_id is None else _path(payment_id, "events"), event_of, {})
 
     def cancel(self, payment_id: str) -> Payment:
         """Cancel a pending payment that nothing was paid to. Raises ApiError (409 where it is not so), NoAnswer."""
@@ -144,9 +162,7 @@ class Client:
         while True:
             try:
                 payment = self.payment(payment_id)
-            except (ApiError, NoAnswer) as error:
-                if not _passes(error):
-                    raise
+            except NoAnswer as error:
                 told = str(error)
             else:
                 if payment.status in _WAY[_WAY.index(until) :]:
@@ -160,45 +176,73 @@ class Client:
 
     # --- how it asks ----------------------------------------------------------------------------------------------
 
-    def _pages(self, path: str, read: Callable[[Mapping[str, Any]], T], filters: Mapping[str, str]) -> Iterator[T]:
+    def _pages(self, path: str, read: Callable[[Mapping[str, Any]], T], filters: Mapping[str, Any]) -> Iterator[T]:
+        wanted = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in filters.items()}
         after: dict[str, str] = {}
         while True:
-            page = self._ask(_Asked("GET", path, params={**filters, **after, "limit": _PAGE}))
+            page = self._ask(_Asked("GET", path, params={**wanted, **after, "limit": _PAGE}))
             yield from map(read, page["data"])
             if not page["has_more"]:
                 return
             after = {"starting_after": page["next_cursor"]}
 
     def _ask(self, asked: _Asked) -> dict[str, Any]:
-        """Send a request, again where that is safe, and return the object that it was answered with."""
+        return _object(self._answer(asked))
+
+    def _answer(self, asked: _Asked) -> requests.Response:
+        """Send a request, again where that is safe, and return the answer to it. Raises ApiError, NoAnswer."""
         for attempt in range(1, self._attempts + 1):
-            is_last = attempt == self._attempts
+            asked_for = None
             try:
                 answer = self._send(asked)
+            except (requests.Timeout, requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+                why, may_repeat = type(error).__name__, _may_repeat(asked, error)
             except requests.RequestException as error:
-                if is_last or not _may_repeat(asked, error):
-                    raise NoAnswer(f"{asked.method} {asked.path}: {type(error).__name__}") from error
-                time.sleep(_pause_s(attempt, None))
-                continue
-            if answer.ok:
-                return _object(answer)
-            refusal = _refusal(answer)
-            if is_last or not _is_worth_repeating(asked, refusal):
-                raise refusal
-            time.sleep(_pause_s(attempt, answer.headers.get("Retry-After")))
-        raise AssertionError("the last attempt returns or raises")
+                raise CtripError(f"{asked.method} {asked.path} cannot be sent: {error}") from error
+            else:
+                if answer.ok:
+                    return answer
+                refusal = _refusal(answer)
+                if not _may_pass(refusal):
+                    raise refusal
+                why, may_repeat = str(refusal), asked.is_repeatable or refusal.status == _NOT_CARRIED_OUT
+                asked_for = answer.headers.get("Retry-After")
+            if attempt == self._attempts or not may_repeat:
+                break
+            time.sleep(_pause_s(attempt, asked_for))
+        raise NoAnswer(f"{asked.method} {asked.path}: {why}", idempotency_key=asked.idempotency_key)
 
     def _send(self, asked: _Asked) -> requests.Response:
-        headers = {} if asked.idempotency_key is None else {"Idempotency-Key": asked.idempotency_key}
+        headers = {} if asked.body is None else {"Content-Type": "application/json"}
+        if asked.idempotency_key is not None:
+            headers["Idempotency-Key"] = asked.idempotency_key
         return self._http.request(
             asked.method,
             self._base_url + asked.path,
             params=asked.params,
-            json=asked.body,
+            data=asked.body,
             headers=headers,
             timeout=self._timeout_s,
             allow_redirects=False,
         )
+
+
+def _is_local(base_url: str) -> bool:
+    """Say whether a URL stays on this machine. Raises CtripError where it is none."""
+    try:
+        parts = urlsplit(base_url)
+    except ValueError as error:
+        raise CtripError(f"{base_url!r} is no URL: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise CtripError(f"{base_url!r} is no URL of a server, such as https://pay.example")
+    return parts.scheme == "http" and parts.hostname in _LOOPBACK
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise CtripError(f"that cannot be written as JSON: {error}") from error
 
 
 def _amount_text(amount: Decimal | str | int) -> str:
@@ -214,20 +258,15 @@ def _path(payment_id: str, *below: str) -> str:
     return "/".join((_PAYMENTS, payment_id, *below))
 
 
-def _passes(error: CtripError) -> bool:
-    """Say whether it may be otherwise in a while."""
-    return not isinstance(error, ApiError) or error.status in (*_NOTHING_DONE, *_UNDECIDED)
-
-
 def _may_repeat(asked: _Asked, error: requests.RequestException) -> bool:
     """Say whether a request may be sent again that was not answered: it may have been carried out."""
+    if isinstance(error, requests.exceptions.SSLError):
+        return False
     return asked.is_repeatable or isinstance(error, requests.ConnectTimeout)
 
 
-def _is_worth_repeating(asked: _Asked, refusal: ApiError) -> bool:
-    if refusal.status in _NOTHING_DONE or refusal.code == _IN_FLIGHT:
-        return True
-    return asked.is_repeatable and refusal.status in _UNDECIDED
+def _may_pass(refusal: ApiError) -> bool:
+    return refusal.status in _MAY_PASS or refusal.code == _IN_FLIGHT
 
 
 def _pause_s(attempt: int, asked_for: str | None) -> float:

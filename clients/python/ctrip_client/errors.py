@@ -26,10 +26,14 @@ class ApiError(CtripError):
 
 
 class NoAnswer(CtripError):
-    """No attempt was answered. It is not known whether the last one was carried out.
+    """No attempt was answered, or none with more than a fault of the server: nobody knows whether it was carried out.
 
     A payment that is asked for again with the same `idempotency_key` is made once.
     """
+
+    def __init__(self, detail: str, *, idempotency_key: str | None = None) -> None:
+        self.idempotency_key = idempotency_key
+        super().__init__(detail)
 
 
 class TakesTooLong(CtripError):
@@ -37,7 +41,7 @@ class TakesTooLong(CtripError):
 
 
 class PaymentEnded(CtripError):
-    """A payment expired or was canceled while it was waited for: it will not become so, unless it is accepted."""
+    """A payment expired or was canceled while it was waited for. It may still be accepted, or a reorg open it again."""
 
 
 class InvalidSignature(CtripError):

@@ -66,24 +66,27 @@ class Payment:
         return self.status in ("expired", "canceled")
 
     def check(self, *, order_id: str, amount: Decimal | str, chain: str, token: str | None) -> None:
-        """Raise NotThisOrder unless it is what you asked for, by your own records.
+        """Raise NotThisOrder unless it is what you asked for, by your own records; whether it is paid is not looked at.
 
-        `token` is the symbol, or None for the chain's own coin. A buyer may know of other payments of yours, and their
-        webhooks are as well signed as this one's.
+        `token` is a symbol or a contract as you asked for it, or None for the chain's own coin. A buyer may know of
+        other payments of yours, and their webhooks are as well signed as this one's.
         """
-        wanted = {"order_id": order_id, "amount": Decimal(amount), "chain": chain, "token": token}
-        wrong = [
-            f"{name} is {getattr(self, name)}, not {value}"
-            for name, value in wanted.items()
-            if getattr(self, name) != value
-        ]
+        wanted: dict[str, object] = {"order_id": order_id, "amount": Decimal(amount), "chain": chain}
+        told = {name: getattr(self, name) for name in wanted}
+        asset = {each.lower() for each in (self.token, self.token_address) if each is not None}
+        if token is None or token.lower() not in asset:
+            wanted["token"], told["token"] = token, self.token
+        wrong = [f"{name} is {told[name]}, not {value}" for name, value in wanted.items() if told[name] != value]
         if wrong:
             raise NotThisOrder(f"payment {self.id}: {'; '.join(wrong)}")
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Coin or tokens that reached a payment's address in a block. Where it does not count, `reason` says why."""
+    """Coin or tokens that reached a payment's address in a block. Where it does not count, `reason` says why.
+
+    Of coin that a contract sent (`source` is internal) nobody may know the sender and the transaction.
+    """
 
     id: str
     payment_id: str
@@ -93,9 +96,9 @@ class Transfer:
     token_address: str | None
     amount: Decimal
     amount_atomic: int
-    sender: str
+    sender: str | None
     to: str
-    tx_hash: str
+    tx_hash: str | None
     log_index: int
     block_number: int
     block_hash: str
@@ -145,7 +148,7 @@ def event_of(content: Mapping[str, Any]) -> Event:
             transfer=transfer_of(told["transfer"]) if "transfer" in told else None,
             previous_status=told.get("previous_status"),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CtripError(f"this is no event: {error!r}") from error
 
 
@@ -164,7 +167,17 @@ def _readers(kind: Any) -> list[tuple[str, _Read]]:
 
 def _reader(hint: Any) -> _Read:
     kinds = [each for each in get_args(hint) if each is not type(None)] or [hint]
-    read = _READS.get(kinds[0])
-    if read is None:
-        return lambda value: value
-    return lambda value: None if value is None else read(value)
+    read = _READS.get(kinds[0], _as_it_is)
+    if type(None) in get_args(hint) or hint is Any:
+        return lambda value: None if value is None else read(value)
+    return lambda value: read(_there(value))
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _there(value: Any) -> Any:
+    if value is None:
+        raise ValueError("something is null that cannot be")
+    return value
