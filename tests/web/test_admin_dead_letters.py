@@ -158,7 +158,7 @@ def test_who_did_it_stands_in_the_audit_log(operator: Api, shop: Api, api_ctx: C
     key = operator.post("/admin/keys", {"scopes": ["admin"]}).json["id"]
     page = operator.get(f"/admin/audit-log?by={me}")
     assert [(deed["by"], deed["action"], deed["target"], deed["detail"]) for deed in page.json["data"]] == [
-        (me, "keys.create", key, {"merchant_id": None, "scopes": ["admin"]}),
+        (me, "keys.create", key, {"merchant_id": None, "scopes": ["admin"], "allowed_ips": None}),
         (me, "merchants.create", made, {"name": "Another shop"}),
         (me, "keys.revoke", keys[shop.merchant_id], {}),
         (me, "dead_letters.purge", None, {"filter": {"reason": "retries"}, "matched": 1, "done": 1}),
