@@ -49,7 +49,7 @@ def test_whatever_happens_on_the_way_one_payment_is_made(client: Client, line: L
     line.faults = [fault, fault]
     payment_id = ask(client)
     assert [payment.id for payment in client.payments()] == [payment_id]
-    keys = [key for key in line.keys if key is not None]
+    keys = [key for asked, key in zip(line.asked, line.keys, strict=True) if asked.startswith("POST")]
     assert (len(keys), len(set(keys))) == (3, 1), "the same key each time"
 
 
@@ -77,6 +77,14 @@ def test_without_any_answer_it_says_so_after_so_many_attempts(line: Line, shop: 
         with pytest.raises(NoAnswer, match="503 unavailable") as lost:
             ask(client)
         assert len(line.asked) == 3 + 2
+        assert [ask(client, idempotency_key=lost.value.idempotency_key)] == [each.id for each in client.payments()]
+
+
+def test_who_gets_no_answer_once_the_payment_is_made_gets_the_key_as_well(line: Line, shop: Api) -> None:
+    line.faults = [Fault.UNANSWERED, Fault.NONE, Fault.LOST, Fault.LOST]
+    with Client(line.url, api_key=str(shop.key), attempts=2) as client:
+        with pytest.raises(NoAnswer) as lost:
+            ask(client)
         assert [ask(client, idempotency_key=lost.value.idempotency_key)] == [each.id for each in client.payments()]
 
 

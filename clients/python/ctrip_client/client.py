@@ -1,61 +1,28 @@
-"""The HTTP API, asked so that a broken connection neither loses a payment nor makes two."""
+"""The HTTP API in Python: payments, what reached them, and what happened to them."""
 
 import json
-import random
 import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
 
 import requests
-from requests.auth import AuthBase
 
-from ctrip_client.errors import ApiError, CtripError, NoAnswer, PaymentEnded, TakesTooLong
+from ctrip_client.errors import CtripError, NoAnswer, PaymentEnded, TakesTooLong
 from ctrip_client.objects import Event, Payment, Transfer, event_of, payment_of, transfer_of
+from ctrip_client.sending import Asked, Sender
 
 T = TypeVar("T")
 
 _WAY = ("pending", "detected", "confirmed", "settled")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PAYMENTS = "/api/v1/payments"
-_API_KEY = re.compile(r"sk_[A-Za-z0-9_-]+")
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _ID = re.compile(r"[A-Za-z0-9_]+")
 _PAGE = 100
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGEST_ASKED_FOR_S = 0.5, 8.0, 60.0
-_NOT_CARRIED_OUT = 429
-_MAY_PASS = (_NOT_CARRIED_OUT, 500, 502, 503, 504)
-"""Answers after which nobody knows whether a request was carried out, but for the first."""
-_IN_FLIGHT = "idempotency_in_flight"
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """One request, which may be sent several times. `is_repeatable` where that changes no more than once would."""
-
-    method: str
-    path: str
-    is_repeatable: bool = True
-    params: Mapping[str, Any] | None = None
-    body: bytes | None = None
-    idempotency_key: str | None = None
-
-
-class _Bearer(AuthBase):
-    """Sends the key with each request. As a mere header, requests would replace it by what a ~/.netrc says."""
-
-    def __init__(self, api_key: str) -> None:
-        self._api_key = api_key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._api_key}"
-        return request
 
 
 class Client:
@@ -69,21 +36,7 @@ class Client:
         Raises CtripError for a URL over which the key would go in clear text to another machine, unless `allow_http`
         says that the network is your own.
         """
-        is_local = _is_local(base_url)
-        if not (is_local or allow_http or base_url.startswith("https://")):
-            raise CtripError(f"{base_url!r} is not https: the API key would travel in clear text")
-        if not _API_KEY.fullmatch(api_key):
-            raise CtripError("that is no API key: it begins with sk_, and has no spaces or line ends")
-        if attempts < 1:
-            raise CtripError("attempts must be 1 or more")
-        self._base_url = base_url.rstrip("/")
-        self._timeout_s = timeout_s
-        self._attempts = attempts
-        self._http = requests.Session()
-        self._http.headers["Accept"] = "application/json"
-        self._http.auth = _Bearer(api_key)
-        # A proxy of the environment is another machine.
-        self._http.trust_env = not is_local
+        self._sender = Sender(base_url, api_key=api_key, timeout_s=timeout_s, attempts=attempts, allow_http=allow_http)
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +46,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        self._http.close()
+        self._sender.close()
 
     # --- payments -------------------------------------------------------------------------------------------------
 
@@ -119,14 +72,17 @@ class Client:
         key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
         if not _KEY.fullmatch(key):
             raise CtripError("an idempotency_key has 1 to 255 printable ASCII characters")
-        answer = self._answer(_Asked("POST", _PAYMENTS, body=body, idempotency_key=key))
+        answer = self._sender.answer(Asked("POST", _PAYMENTS, body=body, idempotency_key=key))
         made = payment_of(_object(answer))
         # What is given again is the first answer, and the payment may have gone on since.
-        return self.payment(made.id) if answer.headers.get("Idempotency-Replayed") == "true" else made
+        if answer.headers.get("Idempotency-Replayed") != "true":
+            return made
+        # With the key, for whoever gets no answer to this one.
+        return payment_of(self._ask(Asked("GET", _path(made.id), idempotency_key=key)))
 
     def payment(self, payment_id: str) -> Payment:
         """Return a payment. Raises ApiError, NoAnswer."""
-        return payment_of(self._ask(_Asked("GET", _path(payment_id))))
+        return payment_of(self._ask(Asked("GET", _path(payment_id))))
 
     def payments(self, **filters: str | datetime) -> Iterator[Payment]:
         """Yield payments, newest first, page by page: status, chain, order_id, created_after, created_before."""
@@ -142,11 +98,11 @@ class Client:
 
     def cancel(self, payment_id: str) -> Payment:
         """Cancel a pending payment that nothing was paid to. Raises ApiError (409 where it is not so), NoAnswer."""
-        return payment_of(self._ask(_Asked("POST", _path(payment_id, "cancel"), is_repeatable=False)))
+        return payment_of(self._ask(Asked("POST", _path(payment_id, "cancel"), is_repeatable=False)))
 
     def accept(self, payment_id: str) -> Payment:
         """Take what came to an expired or canceled payment as good. Raises ApiError (409), NoAnswer."""
-        return payment_of(self._ask(_Asked("POST", _path(payment_id, "accept"), is_repeatable=False)))
+        return payment_of(self._ask(Asked("POST", _path(payment_id, "accept"), is_repeatable=False)))
 
     def wait(
         self, payment_id: str, *, until: str = "confirmed", timeout_s: float = 1800.0, every_s: float = 2.0
@@ -180,62 +136,14 @@ class Client:
         wanted = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in filters.items()}
         after: dict[str, str] = {}
         while True:
-            page = self._ask(_Asked("GET", path, params={**wanted, **after, "limit": _PAGE}))
+            page = self._ask(Asked("GET", path, params={**wanted, **after, "limit": _PAGE}))
             yield from map(read, page["data"])
             if not page["has_more"]:
                 return
             after = {"starting_after": page["next_cursor"]}
 
-    def _ask(self, asked: _Asked) -> dict[str, Any]:
-        return _object(self._answer(asked))
-
-    def _answer(self, asked: _Asked) -> requests.Response:
-        """Send a request, again where that is safe, and return the answer to it. Raises ApiError, NoAnswer."""
-        for attempt in range(1, self._attempts + 1):
-            asked_for = None
-            try:
-                answer = self._send(asked)
-            except (requests.Timeout, requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-                why, may_repeat = type(error).__name__, _may_repeat(asked, error)
-            except requests.RequestException as error:
-                raise CtripError(f"{asked.method} {asked.path} cannot be sent: {error}") from error
-            else:
-                if answer.ok:
-                    return answer
-                refusal = _refusal(answer)
-                if not _may_pass(refusal):
-                    raise refusal
-                why, may_repeat = str(refusal), asked.is_repeatable or refusal.status == _NOT_CARRIED_OUT
-                asked_for = answer.headers.get("Retry-After")
-            if attempt == self._attempts or not may_repeat:
-                break
-            time.sleep(_pause_s(attempt, asked_for))
-        raise NoAnswer(f"{asked.method} {asked.path}: {why}", idempotency_key=asked.idempotency_key)
-
-    def _send(self, asked: _Asked) -> requests.Response:
-        headers = {} if asked.body is None else {"Content-Type": "application/json"}
-        if asked.idempotency_key is not None:
-            headers["Idempotency-Key"] = asked.idempotency_key
-        return self._http.request(
-            asked.method,
-            self._base_url + asked.path,
-            params=asked.params,
-            data=asked.body,
-            headers=headers,
-            timeout=self._timeout_s,
-            allow_redirects=False,
-        )
-
-
-def _is_local(base_url: str) -> bool:
-    """Say whether a URL stays on this machine. Raises CtripError where it is none."""
-    try:
-        parts = urlsplit(base_url)
-    except ValueError as error:
-        raise CtripError(f"{base_url!r} is no URL: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise CtripError(f"{base_url!r} is no URL of a server, such as https://pay.example")
-    return parts.scheme == "http" and parts.hostname in _LOOPBACK
+    def _ask(self, asked: Asked) -> dict[str, Any]:
+        return _object(self._sender.answer(asked))
 
 
 def _json(body: Mapping[str, Any]) -> bytes:
@@ -258,25 +166,6 @@ def _path(payment_id: str, *below: str) -> str:
     return "/".join((_PAYMENTS, payment_id, *below))
 
 
-def _may_repeat(asked: _Asked, error: requests.RequestException) -> bool:
-    """Say whether a request may be sent again that was not answered: it may have been carried out."""
-    if isinstance(error, requests.exceptions.SSLError):
-        return False
-    return asked.is_repeatable or isinstance(error, requests.ConnectTimeout)
-
-
-def _may_pass(refusal: ApiError) -> bool:
-    return refusal.status in _MAY_PASS or refusal.code == _IN_FLIGHT
-
-
-def _pause_s(attempt: int, asked_for: str | None) -> float:
-    """Return how long to wait before the next attempt: what the server asks for, or longer each time."""
-    if asked_for is not None and asked_for.isascii() and asked_for.isdigit():
-        return min(float(asked_for), _LONGEST_ASKED_FOR_S)
-    # Clients that failed together must not come back together.
-    return min(_FIRST_PAUSE_S * (1 << (attempt - 1)), _LONGEST_PAUSE_S) * (0.5 + random.random() / 2)  # noqa: S311
-
-
 def _object(answer: requests.Response) -> dict[str, Any]:
     try:
         told = answer.json()
@@ -285,19 +174,3 @@ def _object(answer: requests.Response) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise CtripError("the answer is no JSON object: is this the URL of cTrip's API?")
     return told
-
-
-def _refusal(answer: requests.Response) -> ApiError:
-    try:
-        told = answer.json()
-    except requests.JSONDecodeError:
-        told = None
-    if not isinstance(told, dict):
-        told = {}
-    return ApiError(
-        answer.status_code,
-        str(told.get("code", "unknown")),
-        str(told.get("detail", "the answer is no problem of cTrip's; something in between may have given it")),
-        param=told.get("param"),
-        request_id=told.get("request_id"),
-    )
