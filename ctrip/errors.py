@@ -149,7 +149,7 @@ class BlockVanished(ChainError):
 
 
 class ReorgTooDeep(ChainError):
-    """No stored header is canonical any more. The chain is stopped; statuses stay as they are."""
+    """More blocks are not canonical any more than a reorg may take. The chain is stopped; statuses stay as they are."""
 
     code = "reorg_too_deep"
 

@@ -12,9 +12,11 @@ import sqlalchemy as sa
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.endpoint import MAX_REST_S
+from ctrip.blockchain.fleet import SURVEY_EVERY_S
 from ctrip.blockchain.rpc import RpcPool
 from ctrip.blockchain.transport import Clock
 from ctrip.context import Context
+from ctrip.database import cursors
 from ctrip.database.models import chain_cursors, chain_headers
 from ctrip.database.models import coverage as coverage_rows
 from ctrip.domain.forks import LEAST_PATIENCE
@@ -24,7 +26,7 @@ from ctrip.services.scanning import scan_chain
 from tests.devchain import ETHER, USDC, DevChain
 from tests.lying_node import LyingNode, Window
 from tests.node_blocks import EarlyAtFirst, EarlyTimes, MadeUpBlocks, ManyMadeUpBlocks, Stuck, WrongTimes
-from tests.node_faults import Down, Fault, HeadBack, Pruned
+from tests.node_faults import Down, Fault, HeadBack, Pruned, Sure
 from tests.services.test_inflows import Contracts
 from tests.world import World
 
@@ -126,6 +128,96 @@ def test_one_node_does_not_lead_the_listener_further_than_a_reorg_may_go_back(
     world.scan()
     assert (world.stopped_reason(), status(world, asked)) == (None, {Status.CONFIRMED})
     assert audit(world.ctx) == []
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_reorg_of_the_whole_window_is_followed_from_where_one_node_has_led_the_listener(
+    worlds: Worlds, anvil: DevChain, count: int
+) -> None:
+    world, nodes = worlds(count)
+    last_real = anvil.mine(2 * WINDOW)
+    world.scan()
+    be(nodes[0], MadeUpBlocks)
+    scan(world)
+    assert world.cursor().read_block == last_real + MadeUpBlocks.blocks
+    nodes[0].heal()
+    anvil.reorg(WINDOW)
+    asked = world.ask(ETHER)
+    anvil.pay(asked.address, ETHER)
+    anvil.mine(MadeUpBlocks.blocks + 1)
+    world.scan()
+    assert (world.stopped_reason(), status(world, asked)) == (None, {Status.CONFIRMED})
+    assert audit(world.ctx) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_reorg_of_more_than_the_window_stops_the_chain_however_many_nodes_tell_of_it(
+    worlds: Worlds, anvil: DevChain, count: int
+) -> None:
+    world, _ = worlds(count)
+    for _ in range(3):
+        anvil.mine(WINDOW)
+        world.scan()
+    anvil.reorg(WINDOW + 1)
+    anvil.mine()
+    world.scan()
+    assert "not canonical any more" in str(world.stopped_reason())
+    assert f"{count} endpoint(s)" in str(world.stopped_reason())
+
+
+def test_the_window_is_counted_from_the_newest_block_that_another_node_is_known_to_have(
+    worlds: Worlds, anvil: DevChain
+) -> None:
+    watch = Watch()
+    world, nodes = worlds(2, clock=watch)
+    anvil.mine(3 * WINDOW)
+    world.scan()
+    quarter = WINDOW // 4
+    anvil.mine(quarter - world.cursor().read_block % quarter)
+    world.scan()
+    asked_at = world.cursor().read_block
+    assert oldest_header(world) == asked_at - WINDOW, "another was asked"
+    anvil.mine()
+    world.scan()
+    assert oldest_header(world) == asked_at - WINDOW, "nobody was"
+    watch.ahead_s += SURVEY_EVERY_S
+    world.scan()
+    assert oldest_header(world) == asked_at + 1 - WINDOW, "all were asked for their heads"
+    be(nodes[0], MadeUpBlocks)
+    watch.ahead_s += SURVEY_EVERY_S
+    scan(world)
+    assert world.cursor().read_block == asked_at + 1 + MadeUpBlocks.blocks
+    assert oldest_header(world) == asked_at + 1 - WINDOW, "nobody else has what one made up"
+
+
+def oldest_header(world: World) -> int:
+    with world.ctx.sessions.begin() as session:
+        return cursors.headers(session, world.chain.chain_id)[0].number
+
+
+class SurelyPruned(Sure, Pruned):
+    pass
+
+
+@pytest.mark.parametrize("fault", [SurelyPruned, Down])
+def test_a_reorg_of_the_window_and_of_what_one_node_has_led_on_by_takes_two_voices(
+    worlds: Worlds, anvil: DevChain, fault: type[Fault]
+) -> None:
+    world, nodes = worlds(2)
+    anvil.mine(2 * WINDOW)
+    world.scan()
+    be(nodes[0], MadeUpBlocks)
+    scan(world)
+    led_to = world.cursor().read_block
+    anvil.reorg(WINDOW)
+    nodes[0].heal()
+    anvil.mine(MadeUpBlocks.blocks + 1)
+    be(nodes[1], fault)
+    scan(world)
+    if fault is SurelyPruned:
+        assert (world.cursor().read_block, world.stopped_reason()) == (led_to, None), "one voice, and a silent one"
+    else:
+        assert "1 endpoint(s)" in str(world.stopped_reason())
 
 
 @pytest.mark.parametrize("fault", [Stuck, Down])
@@ -285,6 +377,7 @@ def test_nodes_that_are_stuck_behind_pruned_or_away_stop_no_chain_and_no_deadlin
         watch.ahead_s += 60 * WINDOW // 4  # by now the first one has told of these blocks for long
         world.scan()
     assert world.cursor().read_block == anvil.block_number()
+    assert world.cursor().read_block - oldest_header(world) < 7 * WINDOW // 4, "no more are kept than one may make up"
     assert world.events(unpaid) == ["created", "expired"]
     if not {Stuck, Down}.issuperset(faults):
         assert status(world, asked) == {Status.CONFIRMED}

@@ -107,9 +107,9 @@ class ChainClient:
         metrics.CHAIN_DISAGREEMENTS.labels(chain=self.chain.name, kind=kind).inc()
         log.warning("endpoints_disagree", chain=self.chain.name, endpoint=self.endpoint, kind=kind, detail=detail)
 
-    def told_head(self) -> Header | None:
-        """Return the newest block that the endpoint of this pinned client has told of."""
-        return self._pool.told_head()
+    def told_heads(self) -> dict[str, Header]:
+        """Return the newest block that each endpoint has told of, by label; a pinned client knows those of all, too."""
+        return self._pool.told_heads()
 
     def told_for(self, number: int) -> timedelta:
         """Return for how long this process knows that the endpoint of this pinned client tells of a head so new."""

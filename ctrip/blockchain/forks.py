@@ -25,7 +25,7 @@ def check_lacking(pinned: ChainClient, number: int) -> None:
     lacks those just below its head as well, it told of a head that there is not, and is distrusted. A few blocks are
     nothing: behind one URL there may be several nodes.
     """
-    head = pinned.told_head()
+    head = pinned.told_heads().get(pinned.endpoint or "")
     if head is None or head.number - number <= _FAR_BLOCKS:
         return
     detail = f"no block {number}, and of a head at {head.number}"
@@ -36,11 +36,12 @@ def check_lacking(pinned: ChainClient, number: int) -> None:
 
 def check_reorg(
     client: ChainClient, pinned: ChainClient, *, lost: Header, instead: Header | None, head: Header, is_too_deep: bool
-) -> None:
+) -> int:
     """Ask other endpoints whether the stored block `lost` is gone, as this one says, whose chain has `instead` there.
 
-    Raises NodeUnavailable where the reorg is not to be followed. An endpoint that most deny is passed over for a while,
-    so that the chain goes on with the others; where nobody has a majority, nobody knows who is right.
+    Returns how many say so. Raises NodeUnavailable where the reorg is not to be followed. An endpoint that most deny is
+    passed over for a while, so that the chain goes on with the others; where nobody has a majority, nobody knows who is
+    right.
     """
     if instead is None and head.number >= lost.number:
         # Not a shorter chain, but a block that it does not tell: nothing follows from that.
@@ -48,7 +49,7 @@ def check_reorg(
     voices = [Voice.GONE, *_voices(client, pinned, lost)]
     verdict = weigh(voices, is_too_deep=is_too_deep)
     if verdict is Verdict.FOLLOWED:
-        return
+        return voices.count(Voice.GONE)
     kept, silent = voices.count(Voice.KEPT), voices.count(Voice.SILENT)
     detail = f"another block {lost.number}: {kept} endpoint(s) deny that, {silent} cannot tell"
     if verdict is Verdict.DENIED:

@@ -94,7 +94,7 @@ def read_step(
 ) -> Reading:
     """Read the blocks after the `newest` that is stored, BLOCKS_PER_STEP at the most.
 
-    `window` tells the stored headers of the reorg window, oldest first, where something may be gone. Head and the next
+    `window` tells the stored headers, oldest first, where something may be gone. Head and the next
     block, or as many as are `expected`, come with one request, their logs with a second one; all of them from one
     endpoint, and from another where that one does not tell them.
     Raises ReorgTooDeep, and BlockVanished where the chain moved while it was read.
@@ -268,12 +268,16 @@ def _ancestor(client: ChainClient, pinned: ChainClient, stored: Sequence[Header]
     canonical = pinned.headers(header.number for header in stored)
     ancestor = common_ancestor(stored, {number: header.hash for number, header in canonical.items()})
     lost = [header for header in stored if ancestor is None or header.number > ancestor.number]
-    if lost:
-        instead = canonical.get(lost[0].number)
-        check_reorg(client, pinned, lost=lost[0], instead=instead, head=head, is_too_deep=ancestor is None)
-    if ancestor is None:
-        raise ReorgTooDeep(
-            f"none of the stored blocks {stored[0].number} to {stored[-1].number} of {client.chain.name} "
-            f"is canonical any more; its head is block {head.number}"
-        )
-    return ancestor
+    if ancestor is not None and not lost:
+        return ancestor
+    is_too_deep = ancestor is None or len(lost) > client.chain.reorg_window
+    instead = canonical.get(lost[0].number)
+    told_by = check_reorg(client, pinned, lost=lost[0], instead=instead, head=head, is_too_deep=is_too_deep)
+    # Older ones are kept only below what one endpoint told of alone: those are its blocks that are lost, if others say
+    # so, too.
+    if ancestor is not None and (told_by > 1 or not is_too_deep):
+        return ancestor
+    raise ReorgTooDeep(
+        f"the blocks {lost[0].number} to {lost[-1].number} of {client.chain.name}, as they were read, are not "
+        f"canonical any more, as {told_by} endpoint(s) say; its head is block {head.number}"
+    )

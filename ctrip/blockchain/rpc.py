@@ -90,10 +90,10 @@ class RpcPool:
         """What is known of the endpoint which this pool is pinned to; else of the best one."""
         return self._candidates(READING)[0].learnt
 
-    def told_head(self) -> Header | None:
-        """Return the newest block that the endpoint which this pool is pinned to has told of."""
-        told = None if self._pinned_to is None else self._pinned_to.head
-        return None if told is None else told.header
+    def told_heads(self) -> dict[str, Header]:
+        """Return the newest block that each endpoint has told of, by label."""
+        told = {endpoint.label: endpoint.head for endpoint in self.endpoints}
+        return {label: head.header for label, head in told.items() if head is not None}
 
     def told_for_s(self, number: int) -> float:
         """Return for how long the endpoint which this pool is pinned to has told of a head at `number` or beyond."""

@@ -1,4 +1,4 @@
-"""How far each chain was read, and the headers of the reorg window."""
+"""How far each chain was read, and the headers of the blocks that a reorg may take."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -95,7 +95,8 @@ def advance(session: Connection, cursor: Cursor, move: Move, *, window: int) -> 
     """Move a cursor forward or, after a reorg, back. The WHERE names where it stood: a late writer loses.
 
     The blocks after the move's base were read for it, and where a reorg took the first blocks of all, that is a new
-    start. Headers that leave the reorg `window` are forgotten.
+    start. Forgotten are the headers from before the reorg `window` of the newest block that is shared: what one
+    endpoint alone has made up on top of that moves nothing out of it.
     """
     base, to = move.base, move.to
     safe = tagged_after(cursor.safe, move.tags.get(Finality.SAFE), base=base, to=to)
@@ -106,7 +107,7 @@ def advance(session: Connection, cursor: Cursor, move: Move, *, window: int) -> 
         "read_block": to.number,
         "read_hash": to.hash,
         "base": base.number,
-        "below": to.number - window,
+        "below": 0 if move.shared_block is None else move.shared_block - window,
         "head_block": move.head_block,
         "clock": move.clock,
         **tag_values(safe=safe, finalized=finalized),
@@ -128,6 +129,11 @@ def advance(session: Connection, cursor: Cursor, move: Move, *, window: int) -> 
 def stop(session: Connection, chain_id: int, reason: str) -> None:
     """Note why a chain is not read any more until an operator has looked."""
     session.execute(sa.update(chain_cursors).where(chain_cursors.c.chain_id == chain_id).values(stopped_reason=reason))
+
+
+def window(session: Connection, chain_id: int, *, reorg_window: int) -> list[Header]:
+    """Return the newest block that was read, after those of the reorg window alone: of them nodes have the state."""
+    return headers(session, chain_id)[-reorg_window - 1 :]
 
 
 def headers(session: Connection, chain_id: int) -> list[Header]:

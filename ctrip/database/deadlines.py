@@ -106,7 +106,7 @@ def _passed() -> sa.Select[Any]:
 
 def _brought_back() -> sa.Select[Any]:
     """Say which expired payments have a deadline that does not lie before their final block any more."""
-    # The stored headers are the reorg window, and what lies before it stays as it is.
+    # No reorg that is followed goes back beyond the stored headers.
     oldest = _of_headers(sa.func.min(chain_headers.c.time))
     not_final = sa.or_(payments.c.expires_at >= passed_time(), passed_time().is_(None))
     return _with_status(Status.EXPIRED, payments.c.expires_at >= oldest, not_final)

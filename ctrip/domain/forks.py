@@ -7,6 +7,10 @@ silent  it has no block there: it may not have come so far
                                 more say gone    as many    more say kept
 within the reorg window         FOLLOWED         OPEN       DENIED
 deeper, by one voice of several OPEN             OPEN       DENIED
+deeper, by more of them         FOLLOWED         OPEN       DENIED
+
+A deeper one is followed as far as headers are stored, and by more than one voice alone: these reach back by the window
+from the newest block that two endpoints had, and what is above that, one may have made up. Beyond, the chain stops.
 
 The other way round, a block that one endpoint tells of is none of the chain where others that must have it have none.
 Who is behind says nothing, and is told from who is not by the times of blocks: see `voice_on` and `patience`.
@@ -59,14 +63,14 @@ def voice_on(header: Header, *, there: Header | None, head: Header, is_hash_enou
     return Voice.KEPT if is_same else Voice.GONE
 
 
-def patience(stored: Sequence[Header], *, reorg_window: int) -> timedelta:
+def patience(window: Sequence[Header], *, reorg_window: int) -> timedelta:
     """Return how old a block must be before an endpoint that has not come so far is stuck, and not just of its time.
 
-    It is the time of a quarter of the reorg window at the pace of the oldest of the stored blocks: what was made up of
+    It is the time of a quarter of the reorg window at the pace of the oldest of its blocks: what was made up of
     late is not among them. Their paces over some blocks each are compared, for a single time may be false, and a second
     may have several blocks.
     """
-    oldest = stored[: len(stored) // 4 + 1]
+    oldest = window[: len(window) // 4 + 1]
     apart = len(oldest) // 2
     if apart == 0:
         return LEAST_PATIENCE

@@ -64,7 +64,8 @@ class Move:
     """Where a cursor goes: from `base`, which it stands on or a reorg left, `to` the newest block that was read.
 
     `head_block` is the newest block that the node told of, `tags` are those that it calls so, and `clock` is that of
-    the cursor from then on.
+    the cursor from then on. `shared_block` is the newest block that is not one endpoint's word alone; None where it is
+    as before.
     """
 
     base: Header
@@ -72,6 +73,7 @@ class Move:
     head_block: int
     tags: Mapping[Finality, Header] = field(default_factory=dict)
     clock: datetime | None = None
+    shared_block: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""An operator's use case: let a chain that was stopped by a reorg below all stored headers be read again from a block.
+"""An operator's use case: let a chain that was stopped by a reorg too deep be read again from a block.
 
     the node's headers up to the block, no transaction open │ one transaction: overtake the listener, take back what
     stands above the block, headers, cursor, finality; assess every payment touched

@@ -173,7 +173,8 @@ def _check_watched(ctx: Context, client: ChainClient, cursor: Cursor, on_progres
     """
     with ctx.sessions.begin() as session:
         block = balance_checks.find(session, cursor.chain_id).checked_block
-        read = {header.number: header.time for header in cursors.headers(session, cursor.chain_id)}
+        window = cursors.window(session, cursor.chain_id, reorg_window=client.chain.reorg_window)
+    read = {header.number: header.time for header in window}
     after: tuple[datetime, str] | None = None
     done = 0
     while block in read:

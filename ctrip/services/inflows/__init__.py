@@ -62,10 +62,11 @@ def _check(run: Run) -> timedelta:
         cursor = cursors.find(session, chain.chain_id)
         if cursor is None or cursor.stopped_reason is not None:
             return period(LoopKind.BALANCES, chain)
-        read = {header.number: header for header in cursors.headers(session, chain.chain_id)}
+        window = cursors.window(session, chain.chain_id, reorg_window=chain.reorg_window)
         rounds = balance_checks.find(session, chain.chain_id)
         doubted = inflows.unverified(session, chain.chain_id, head=cursor.read_block, limit=MOST_STORED)
-    # The chain's own word may lie further back than the headers that are kept.
+    read = {header.number: header for header in window}
+    # The chain's own word may lie further back.
     final_block = max(cursor.final_block(chain.rule), min(read))
     faults: list[ChainError] = []
     for first in in_turn(run):
@@ -223,12 +224,12 @@ def _standing(session: Connection, look: Look, found: Sequence[tuple[Seen, Inflo
     """
     chain_id = look.run.chain.chain_id
     inferred = inflows.newest_inferred(session, chain_id, [seen.address for seen, _ in found])
-    kept = {header.number: header for header in cursors.headers(session, chain_id)}
+    kept = {header.number: header.hash for header in cursors.headers(session, chain_id)}
     known = holdings.coin_at(session, chain_id, [Place(seen.address, seen.at.number) for seen, _ in found])
     return [
         inflow
         for seen, inflow in found
-        if (kept.get(seen.at.number) == seen.at or seen.at.number < min(kept))
+        if (kept.get(seen.at.number) == seen.at.hash or seen.at.number < min(kept))
         and known.get(seen.address) == seen.known
         and seen.at.number > inferred.get(seen.address, -1)
     ]

@@ -32,9 +32,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Look:
-    """One run's look at a chain by one endpoint. `read` are the stored headers by number, `block` the newest one.
+    """One run's look at a chain by one endpoint.
 
-    `first` keeps the run's lease. `traces` keeps the hops of the blocks that were traced.
+    `read` are the headers of the reorg window by number, `block` the newest one. `first` keeps the run's lease, and
+    `traces` the hops of the blocks that were traced.
     """
 
     run: Run

@@ -17,12 +17,12 @@ from ctrip.context import Context
 from ctrip.database import cursors, limits
 from ctrip.domain.jobs import Done, Facts, Failed, Later, Outcome
 from ctrip.domain.loops import LoopKind, Tick
-from ctrip.domain.scanning import Cursor, Move, tags_to_ask
+from ctrip.domain.scanning import Cursor, Header, Move, tags_to_ask
 from ctrip.errors import ReorgTooDeep
 from ctrip.log import get_logger
 from ctrip.runs import JobRun, Run, issued, run_job, run_loop, run_loop_for
 from ctrip.services.scanning.catching_up import CaughtUp, catch_up, is_far_behind
-from ctrip.services.scanning.sharing import Clock, check_deep, clock_after, stored
+from ctrip.services.scanning.sharing import check_deep, clock_after, stored
 from ctrip.services.scanning.starting import start_chain
 from ctrip.services.scanning.storing import move_cursor, orphan, store_blocks, store_verdicts, tell, tell_reorg
 from ctrip.services.scanning.verifying import Verdicts, is_more_due, verify_due
@@ -49,7 +49,7 @@ def scan_chain(ctx: Context, chain_id: int) -> Tick:
     """Run the listener's loop of a chain once.
 
     What the node does (silence, errors, a moving head) is an outcome: the loop is released and tried again. A reorg
-    below every stored header stops the chain until an operator looks; statuses stay as they are.
+    that is too deep stops the chain until an operator looks; statuses stay as they are.
     """
     return run_loop(ctx, LoopKind.LISTENER, chain_id, work=lambda run: _scan(run).again_in)
 
@@ -133,14 +133,16 @@ def _scan_with(run: Run, client: ChainClient) -> Step:
         )
     except ReorgTooDeep as error:
         return _stop(run, cursor, error)
-    check_deep(run, client, position.newest, reading)
+    shared_block = check_deep(run, client, position.newest, reading)
     clock = clock_after(run, client, position, reading)
     verdicts = Verdicts()
     if position.has_unverified:
         newest = reading.blocks.headers
         told_by = reading.blocks.endpoint if newest else None
         verdicts = verify_due(run, client, up_to=reading.base.number, newest=newest, told_by=told_by)
-    return _store(run, cursor=cursor, reading=reading, verdicts=verdicts, clock=clock)
+    tip, head_block = reading.tip, reading.head_block
+    move = Move(reading.base, tip, head_block, reading.tags, clock.time, shared_block)
+    return _store(run, cursor=cursor, reading=reading, verdicts=verdicts, corrected=clock.corrected, move=move)
 
 
 def _start(run: Run, client: ChainClient) -> Step:
@@ -148,18 +150,19 @@ def _start(run: Run, client: ChainClient) -> Step:
     return Step(timedelta(0), from_block=first.number + 1, to_block=first.number, head_block=head.number)
 
 
-def _store(run: Run, *, cursor: Cursor, reading: Reading, verdicts: Verdicts, clock: Clock) -> Step:
+def _store(
+    run: Run, *, cursor: Cursor, reading: Reading, verdicts: Verdicts, corrected: Header | None, move: Move
+) -> Step:
     """Store a reading and everything that follows from it, in one fenced transaction."""
     # A node may tell of a head whose blocks it does not tell yet: that is no reason to ask without a pause.
     is_more_there = reading.tip.number < reading.head_block and bool(reading.blocks.headers)
     with run.storing() as session:
-        if clock.corrected is not None:
-            cursors.correct_time(session, run.chain.chain_id, clock.corrected)
+        if corrected is not None:
+            cursors.correct_time(session, run.chain.chain_id, corrected)
         touched = orphan(session, run, reading.base) if reading.is_reorg else set()
         found = store_blocks(session, run, reading.blocks)
         touched |= store_verdicts(session, run, verdicts)
-        to = Move(reading.base, reading.tip, reading.head_block, reading.tags, clock.time)
-        move_cursor(session, run, cursor, to, touched=touched)
+        move_cursor(session, run, cursor, move, touched=touched)
         is_at_once = is_more_there or is_more_due(found, verdicts, head=reading.tip.number)
         again_in = timedelta(0) if is_at_once else run.chain.poll
         run.release(session, again_in=again_in)

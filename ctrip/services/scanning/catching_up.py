@@ -106,7 +106,8 @@ def _store(run: Run, client: ChainClient, at: CaughtUp, linked: Sequence[BlocksR
         clock = clock and max(clock, latest.time)
     with run.storing() as session:
         found = [store_blocks(session, run, blocks) for blocks in whole]
-        cursor = move_cursor(session, run, at.cursor, Move(at.newest, newest, at.head.number, clock=clock))
+        move = Move(at.newest, newest, at.head.number, clock=clock, shared_block=newest.number)
+        cursor = move_cursor(session, run, at.cursor, move)
     for blocks, transfers_found in zip(whole, found, strict=True):
         tell(run, blocks, transfers_found)
     return CaughtUp(cursor, newest, at.head, linked[-1].endpoint, at.transfers + sum(map(len, found)))

@@ -29,25 +29,24 @@ class Clock:
     corrected: Header | None = None
 
 
-def check_deep(run: Run, client: ChainClient, newest: Header, reading: Reading) -> None:
+def check_deep(run: Run, client: ChainClient, newest: Header, reading: Reading) -> int | None:
     """Now and then have a block borne out that is half of the reorg window deep. Raises NodeUnavailable.
 
-    No honest endpoints differ there, and what is wrong can still be followed back.
+    No honest endpoints differ there, and what is wrong can still be followed back. Returns the newest block that is
+    known not to be one endpoint's word alone: what the reorg window is counted from. None where nobody told of any.
     """
-    window = run.chain.reorg_window
+    if len(client.endpoints) == 1:
+        return reading.tip.number
+    window, told_by = run.chain.reorg_window, reading.blocks.endpoint
     every = max(1, window // 4)
-    if len(client.endpoints) == 1 or newest.number // every == reading.tip.number // every:
-        return
-    headers = [*(each for each in stored(run) if each.number <= reading.base.number), *reading.blocks.headers]
-    deep = [header for header in headers if header.number <= reading.tip.number - window // 2]
+    headers, deep = [reading.base, *reading.blocks.headers], list[Header]()
+    if newest.number // every != reading.tip.number // every:
+        headers = [*(each for each in stored(run) if each.number < reading.base.number), *headers]
+        deep = [header for header in headers if header.number <= reading.tip.number - window // 2][-1:]
     if deep:
-        check_shared(
-            client,
-            deep[-1:],
-            told_by=reading.blocks.endpoint,
-            is_young=youth(run),
-            is_hash_enough=True,
-        )
+        check_shared(client, deep, told_by=told_by, is_young=youth(run), is_hash_enough=True)
+    borne_out = {*deep, *(head for label, head in client.told_heads().items() if label != told_by)}
+    return max((header.number for header in headers if header in borne_out), default=None)
 
 
 def clock_after(run: Run, client: ChainClient, position: Position, reading: Reading) -> Clock:
@@ -105,7 +104,10 @@ def youth(run: Run) -> IsYoung:
 
     @cache
     def patience() -> timedelta:
-        return forks.patience(stored(run), reorg_window=run.chain.reorg_window)
+        chain_id, reorg_window = run.chain.chain_id, run.chain.reorg_window
+        with run.ctx.sessions.begin() as session:
+            window = cursors.window(session, chain_id, reorg_window=reorg_window)
+        return forks.patience(window, reorg_window=reorg_window)
 
     def is_young(header: Header, told_for: timedelta) -> bool:
         return forks.is_young(header, told_for, now=run.ctx.now(), patience=patience())

@@ -47,7 +47,8 @@ def _headers(
     if since is not None:
         # The newest block that is older: money may be in the next one.
         first = max(0, first_block_told(client, pinned, since, low=0, high=deep, is_young=young) - 1)
-    numbers = [*range(max(0, first - window), first + 1)]
+    shared = first if len(client.endpoints) == 1 else min(first, deep)
+    numbers = [*range(max(0, shared - window), first + 1)]
     found = pinned.headers(sorted({*numbers, deep}))
     headers = [found[number] for number in numbers if number in found]
     if len(headers) < len(numbers) or deep not in found or not is_linked(headers[1:], parent_hash=headers[0].hash):
