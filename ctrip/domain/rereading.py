@@ -7,9 +7,11 @@ a contested transfer              false          kept       kept
 what is shown instead of it       left           left       stored
 
 Two at least must deny it where several are listed. An endpoint that told of it and does not answer any more has shown
-it; whoever has another block there, or none, says nothing.
+it; whoever has another block there, or none, says nothing. And most must show the very same instead of it. If each
+tells another story it is kept: what is true of these would be lost with the lie, for nothing would be read again.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -47,7 +49,7 @@ class Telling:
 
 @dataclass(frozen=True)
 class Recount:
-    """Which contested transfers are false, and what most endpoints show in those blocks, by one that does.
+    """Which contested transfers are false, and what most endpoints show in those blocks, by the first one that does.
 
     `liars` are the endpoints that go on telling of what is false.
     """
@@ -91,17 +93,17 @@ def recount(contested: Sequence[Transfer], tellings: Mapping[str, Telling | None
     said = {
         endpoint: None if telling is None else _Said(telling, unsure=unsure) for endpoint, telling in tellings.items()
     }
-    false = tuple(each for each in contested if _is_false(each, said, unsure=unsure))
-    hashes, known = {each.block_hash for each in false}, set[Facts]()
+    agreed = {block: _agreed_in(block, said.values()) for block in {each.block_hash for each in contested}}
+    false = tuple(
+        each for each in contested if agreed[each.block_hash] is not None and _is_false(each, said, unsure=unsure)
+    )
+    wanted = {facts for each in false for facts in agreed[each.block_hash] or ()}
     there: dict[str, tuple[Sighting, ...]] = {}
     for endpoint, telling in tellings.items():
         for each in () if telling is None else telling.sightings:
             facts = facts_of(each, unsure=unsure)
-            if each.block_hash not in hashes or facts in known:
-                continue
-            known.add(facts)
-            voices = [_voice(one, each.block_hash, facts) for one in said.values()]
-            if weigh(voices, is_too_deep=False) is Verdict.DENIED:
+            if facts in wanted:
+                wanted.remove(facts)
                 there[endpoint] = (*there.get(endpoint, ()), each)
     lies = {facts_of(each, unsure=unsure) for each in false}
     liars = (endpoint for endpoint, one in said.items() if one is not None and not lies.isdisjoint(one.facts))
@@ -115,6 +117,20 @@ class _Said:
         self.hashes, self.receipts = telling.hashes, telling.receipts
         self.facts = {facts_of(each, unsure=unsure) for each in telling.sightings}
         self.positions = {position_of(each) for each in telling.sightings}
+        self._blocks = defaultdict[bytes, set[Facts]](set)
+        for each in telling.sightings:
+            self._blocks[each.block_hash].add(facts_of(each, unsure=unsure))
+
+    def in_block(self, block_hash: bytes) -> frozenset[Facts]:
+        """Return the facts of what it shows in one block."""
+        return frozenset(self._blocks[block_hash])
+
+
+def _agreed_in(block_hash: bytes, said: Iterable[_Said | None]) -> frozenset[Facts] | None:
+    """Return just what most endpoints that have a block show there; None where no most of them show the same."""
+    shown = Counter(one.in_block(block_hash) for one in said if one is not None and block_hash in one.hashes)
+    ((agreed, count),) = shown.most_common(1) or [(frozenset[Facts](), 0)]
+    return agreed if 2 * count > shown.total() else None
 
 
 def _is_false(transfer: Transfer, said: Mapping[str, _Said | None], *, unsure: Collection[bytes]) -> bool:

@@ -190,6 +190,31 @@ def test_what_one_node_bent_is_put_right_by_itself(
     assert audit(ctx) == []
 
 
+@pytest.mark.parametrize(
+    "later", [(None, BentAmount), (BentAmount, None), (BentRecipient, BentAmount), (None, BentAmount, BentTime)]
+)
+def test_what_one_node_bent_is_not_lost_while_each_tells_another_story_of_it(
+    ctx: Context, anvil: DevChain, usdc: bytes, lies: Callable[[int], Lies], later: tuple[type[Fault] | None, ...]
+) -> None:
+    these = lies(len(later))
+    world = these.world
+    paid, unpaid = (world.ask(USDC, token=usdc) for _ in range(2))
+    these.let(BentPlace, of=unpaid)
+    anvil.pay_token(usdc, paid.address, USDC)
+    anvil.mine(world.chain.confirmations - 1)
+    these.scan()
+    these.let(*later, of=unpaid)
+    anvil.mine(world.chain.confirmations)
+    these.scan()
+    assert world.payment(paid).standing.status is Status.DETECTED, "all deny it, and nobody knows what is true"
+    these.let(*(None for _ in later), of=unpaid)
+    anvil.mine()
+    these.scan()
+    these.scan()
+    assert [world.payment(each).standing.status for each in (paid, unpaid)] == [Status.CONFIRMED, Status.PENDING]
+    assert audit(ctx) == []
+
+
 @pytest.mark.parametrize(("count", "is_refuted"), [(3, True), (2, False)])
 def test_what_a_liar_told_of_a_payment_keeps_it_not_waiting(
     ctx: Context, anvil: DevChain, usdc: bytes, lies: Callable[[int], Lies], count: int, is_refuted: bool
