@@ -28,6 +28,7 @@ from tests.lying_node import LyingNode, Window
 from tests.node_blocks import EarlyAtFirst, EarlyTimes, MadeUpBlocks, ManyMadeUpBlocks, Stuck, WrongTimes
 from tests.node_faults import Down, Fault, HeadBack, Pruned, Sure
 from tests.services.test_inflows import Contracts
+from tests.test_honest_heads import LongerFork
 from tests.world import World
 
 pytestmark = pytest.mark.infra
@@ -161,8 +162,7 @@ def test_a_reorg_of_more_than_the_window_stops_the_chain_however_many_nodes_tell
     anvil.reorg(WINDOW + 1)
     anvil.mine()
     world.scan()
-    assert "not canonical any more" in str(world.stopped_reason())
-    assert f"{count} endpoint(s)" in str(world.stopped_reason())
+    assert "is canonical any more" in str(world.stopped_reason())
 
 
 def test_the_window_is_counted_from_the_newest_block_that_another_node_is_known_to_have(
@@ -214,10 +214,58 @@ def test_a_reorg_of_the_window_and_of_what_one_node_has_led_on_by_takes_two_voic
     anvil.mine(MadeUpBlocks.blocks + 1)
     be(nodes[1], fault)
     scan(world)
-    if fault is SurelyPruned:
-        assert (world.cursor().read_block, world.stopped_reason()) == (led_to, None), "one voice, and a silent one"
+    assert (world.cursor().read_block, world.stopped_reason()) == (led_to, None), "one voice, and a silent one"
+
+
+@pytest.mark.parametrize("is_distrusted", [True, False])
+@pytest.mark.parametrize("count", [2, 3])
+def test_an_endpoint_that_is_behind_bears_no_made_up_block_out(
+    worlds: Worlds, anvil: DevChain, count: int, is_distrusted: bool
+) -> None:
+    watch = Watch()
+    world, nodes = worlds(count, clock=watch)
+    anvil.mine(2 * WINDOW)
+    world.scan()
+    be(nodes[0], MadeUpBlocks)
+    scan(world)
+    oldest, led_to = oldest_header(world), world.cursor().read_block
+    if is_distrusted:
+        world.ctx.clients[world.chain.chain_id].pinned().distrust("receipt", "of something else")
     else:
-        assert "1 endpoint(s)" in str(world.stopped_reason())
+        be(nodes[0], Down)
+    scan(world)
+    assert (oldest_header(world), world.cursor().read_block) == (oldest, led_to)
+    nodes[0].heal()
+    watch.ahead_s += MAX_REST_S
+    anvil.reorg(WINDOW)
+    asked = world.ask(ETHER)
+    anvil.pay(asked.address, ETHER)
+    anvil.mine(MadeUpBlocks.blocks + 1)
+    world.scan()
+    assert (world.stopped_reason(), status(world, asked)) == (None, {Status.CONFIRMED})
+
+
+class VeryDeepFork(LongerFork):
+    blocks = WINDOW + 4
+
+
+def test_one_node_stops_no_chain_while_the_other_is_away_for_a_moment(worlds: Worlds, anvil: DevChain) -> None:
+    watch = Watch()
+    world, nodes = worlds(2, clock=watch)
+    anvil.mine(2 * WINDOW)
+    world.scan()
+    be(nodes[1], Down)
+    anvil.mine()
+    scan(world, 1)
+    be(nodes[0], VeryDeepFork)
+    scan(world)
+    assert world.stopped_reason() is None
+    for node in nodes:
+        node.heal()
+    watch.ahead_s += MAX_REST_S
+    anvil.mine()
+    world.scan()
+    assert (world.stopped_reason(), world.cursor().read_block) == (None, anvil.block_number())
 
 
 @pytest.mark.parametrize("fault", [Stuck, Down])

@@ -36,10 +36,10 @@ def check_lacking(pinned: ChainClient, number: int) -> None:
 
 def check_reorg(
     client: ChainClient, pinned: ChainClient, *, lost: Header, instead: Header | None, head: Header, is_too_deep: bool
-) -> int:
+) -> None:
     """Ask other endpoints whether the stored block `lost` is gone, as this one says, whose chain has `instead` there.
 
-    Returns how many say so. Raises NodeUnavailable where the reorg is not to be followed. An endpoint that most deny is
+    Raises NodeUnavailable where the reorg is not to be followed. An endpoint that most deny is
     passed over for a while, so that the chain goes on with the others; where nobody has a majority, nobody knows who is
     right.
     """
@@ -49,7 +49,7 @@ def check_reorg(
     voices = [Voice.GONE, *_voices(client, pinned, lost)]
     verdict = weigh(voices, is_too_deep=is_too_deep)
     if verdict is Verdict.FOLLOWED:
-        return voices.count(Voice.GONE)
+        return
     kept, silent = voices.count(Voice.KEPT), voices.count(Voice.SILENT)
     detail = f"another block {lost.number}: {kept} endpoint(s) deny that, {silent} cannot tell"
     if verdict is Verdict.DENIED:
@@ -152,10 +152,11 @@ def _elsewhere(teller: ChainClient, behind: Sequence[Header]) -> int:
 
 
 def _voices(client: ChainClient, pinned: ChainClient, lost: Header) -> list[Voice]:
+    """Ask all others. Those that fail, or are not asked because they do, are silent too."""
     voices: list[Voice] = []
     for other in others(client, heard=[pinned.endpoint]):
         try:
             voices.append(voice_of(other.headers([lost.number]).get(lost.number), lost=lost))
         except (NodeRefused, NodeUnavailable):
             continue
-    return voices
+    return [*voices, *[Voice.SILENT] * (len(client.endpoints) - 1 - len(voices))]

@@ -204,7 +204,7 @@ def of_any(client: ChainClient, work: Callable[[ChainClient], V]) -> V:
     """Do some work with one endpoint and, where that does not tell what it needs, with the next.
 
     An endpoint may have no old blocks, refuse a method, or be of another mind than the rest. Raises what the first one
-    raised; and ReorgTooDeep at once, which several have said.
+    raised; and ReorgTooDeep at once, which all have been asked about.
     """
     fault: ChainError | None = None
     failed: set[str] = set()
@@ -268,16 +268,13 @@ def _ancestor(client: ChainClient, pinned: ChainClient, stored: Sequence[Header]
     canonical = pinned.headers(header.number for header in stored)
     ancestor = common_ancestor(stored, {number: header.hash for number, header in canonical.items()})
     lost = [header for header in stored if ancestor is None or header.number > ancestor.number]
-    if ancestor is not None and not lost:
-        return ancestor
-    is_too_deep = ancestor is None or len(lost) > client.chain.reorg_window
-    instead = canonical.get(lost[0].number)
-    told_by = check_reorg(client, pinned, lost=lost[0], instead=instead, head=head, is_too_deep=is_too_deep)
-    # Older ones are kept only below what one endpoint told of alone: those are its blocks that are lost, if others say
-    # so, too.
-    if ancestor is not None and (told_by > 1 or not is_too_deep):
-        return ancestor
-    raise ReorgTooDeep(
-        f"the blocks {lost[0].number} to {lost[-1].number} of {client.chain.name}, as they were read, are not "
-        f"canonical any more, as {told_by} endpoint(s) say; its head is block {head.number}"
-    )
+    if lost:
+        instead, is_too_deep = canonical.get(lost[0].number), len(lost) > client.chain.reorg_window
+        is_too_deep = is_too_deep or ancestor is None
+        check_reorg(client, pinned, lost=lost[0], instead=instead, head=head, is_too_deep=is_too_deep)
+    if ancestor is None:
+        raise ReorgTooDeep(
+            f"none of the stored blocks {stored[0].number} to {stored[-1].number} of {client.chain.name} "
+            f"is canonical any more; its head is block {head.number}"
+        )
+    return ancestor

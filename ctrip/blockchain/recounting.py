@@ -28,7 +28,8 @@ def recounted(client: ChainClient, contested: Sequence[Transfer], *, issued: Iss
     if not contested:
         return Recount()
     tellings = {endpoint: _telling(client, endpoint, contested, issued=issued) for endpoint in client.endpoints}
-    found = recount(contested, tellings)
+    unsure = [token.address for token in client.chain.tokens if not token.is_payable]
+    found = recount(contested, tellings, unsure=unsure)
     for endpoint in found.liars:
         with suppress(NodeUnavailable):
             alone(client, endpoint).distrust("receipt", f"{len(found.false)} transfer(s) that most others deny")

@@ -23,7 +23,7 @@ EVERY = 32
 
 @dataclass(frozen=True)
 class _Ours:
-    """The blocks that were read: by number those that the reorg window holds, up to `to`; `pinned` has deeper ones."""
+    """The blocks that were read: by number those whose headers are stored, up to `to`; `pinned` has deeper ones."""
 
     pinned: ChainClient
     headers: Mapping[int, Header]

@@ -1,16 +1,16 @@
-"""Whether a reorg that one endpoint tells of is followed: every endpoint that answers has one voice on the lost block.
+"""Whether a reorg that one endpoint tells of is followed: every listed endpoint has one voice on the lost block.
 
 kept    it has the block that was read, however far its head is behind
 gone    it has another block there; so says the one that told of the reorg
-silent  it has no block there: it may not have come so far
+silent  it has no block there: it may not have come so far; or it is away
 
-                                more say gone    as many    more say kept
-within the reorg window         FOLLOWED         OPEN       DENIED
-deeper, by one voice of several OPEN             OPEN       DENIED
-deeper, by more of them         FOLLOWED         OPEN       DENIED
+                                 more say gone    as many    more say kept
+within the reorg window          FOLLOWED         OPEN       DENIED
+deeper, by one voice of several  OPEN             OPEN       DENIED
+deeper, by more, or the only one FOLLOWED         OPEN       DENIED
 
-A deeper one is followed as far as headers are stored, and by more than one voice alone: these reach back by the window
-from the newest block that two endpoints had, and what is above that, one may have made up. Beyond, the chain stops.
+A deeper one that all this lets pass is followed as far as headers are stored: they reach back by the window from the
+newest block that two endpoints had, and what is above that, one may have made up. Beyond, the chain stops.
 
 The other way round, a block that one endpoint tells of is none of the chain where others that must have it have none.
 Who is behind says nothing, and is told from who is not by the times of blocks: see `voice_on` and `patience`.
@@ -89,9 +89,9 @@ def is_young(header: Header, told_for: timedelta, *, now: datetime, patience: ti
 
 
 def weigh(voices: Sequence[Voice], *, is_too_deep: bool) -> Verdict:
-    """Decide by the voices of all endpoints that answer, the one that tells of the reorg included.
+    """Decide by the voices of all endpoints that are listed, the one that tells of the reorg included.
 
-    A reorg that is too deep stops the chain: where more than one endpoint answers, one alone cannot do that.
+    A reorg that is too deep may stop the chain: where more than one endpoint is listed, one alone cannot do that.
     """
     gone, kept = voices.count(Voice.GONE), voices.count(Voice.KEPT)
     if kept > gone:

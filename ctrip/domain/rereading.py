@@ -3,15 +3,17 @@
 A transfer is its facts, not its place alone: two tellings agree only where all of them are the same.
 
                                   more deny it   as many    more show it
-a contested transfer              false          kept       kept
+a contested transfer              denied         kept       kept
 what is shown instead of it       left           left       stored
 
 Two at least must deny it where several are listed. An endpoint that told of it and does not answer any more has shown
-it; whoever has another block there, or none, says nothing. And most must show the very same instead of it. If each
-tells another story it is kept: what is true of these would be lost with the lie, for nothing would be read again.
+it; whoever has another block there, or none, says nothing.
+
+What is denied is false, and is taken back, where most show the very same instead of it. If each tells another story it
+is kept until they agree: what is true of these would be lost with the lie, for nothing would be read again.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -49,11 +51,12 @@ class Telling:
 
 @dataclass(frozen=True)
 class Recount:
-    """Which contested transfers are false, and what most endpoints show in those blocks, by the first one that does.
+    """Which contested transfers are denied, which of these are false, and what most endpoints show in their blocks.
 
-    `liars` are the endpoints that go on telling of what is false.
+    `there` has the latter by the first endpoint that shows it. `liars` are those that go on telling of what is false.
     """
 
+    denied: tuple[Transfer, ...] = ()
     false: tuple[Transfer, ...] = ()
     there: Mapping[str, tuple[Sighting, ...]] = field(default_factory=dict)
     liars: tuple[str, ...] = ()
@@ -87,27 +90,33 @@ def difference(stored: Sequence[Transfer], sightings: Sequence[Sighting], *, blo
     )
 
 
-def recount(contested: Sequence[Transfer], tellings: Mapping[str, Telling | None]) -> Recount:
-    """Weigh what each endpoint that is listed tells of the blocks of contested transfers; None: it tells nothing."""
-    unsure = _unsure(contested)
+def recount(
+    contested: Sequence[Transfer], tellings: Mapping[str, Telling | None], *, unsure: Collection[bytes] = ()
+) -> Recount:
+    """Weigh what each endpoint that is listed tells of the blocks of contested transfers; None: it tells nothing.
+
+    Endpoints may honestly differ in the amounts of the tokens that are `unsure`.
+    """
+    unsure = {*unsure, *_unsure(contested)}
     said = {
         endpoint: None if telling is None else _Said(telling, unsure=unsure) for endpoint, telling in tellings.items()
     }
-    agreed = {block: _agreed_in(block, said.values()) for block in {each.block_hash for each in contested}}
-    false = tuple(
-        each for each in contested if agreed[each.block_hash] is not None and _is_false(each, said, unsure=unsure)
-    )
-    wanted = {facts for each in false for facts in agreed[each.block_hash] or ()}
+    denied = tuple(each for each in contested if _is_denied(each, said, unsure=unsure))
+    false = tuple(each for each in denied if _is_agreed_on(each, said.values()))
+    hashes, known = {each.block_hash for each in false}, set[Facts]()
     there: dict[str, tuple[Sighting, ...]] = {}
     for endpoint, telling in tellings.items():
         for each in () if telling is None else telling.sightings:
             facts = facts_of(each, unsure=unsure)
-            if facts in wanted:
-                wanted.remove(facts)
+            if each.block_hash not in hashes or facts in known:
+                continue
+            known.add(facts)
+            voices = [_voice(one, each.block_hash, facts) for one in said.values()]
+            if weigh(voices, is_too_deep=False) is Verdict.DENIED:
                 there[endpoint] = (*there.get(endpoint, ()), each)
     lies = {facts_of(each, unsure=unsure) for each in false}
     liars = (endpoint for endpoint, one in said.items() if one is not None and not lies.isdisjoint(one.facts))
-    return Recount(false, there, tuple(liars))
+    return Recount(denied, false, there, tuple(liars))
 
 
 class _Said:
@@ -117,23 +126,27 @@ class _Said:
         self.hashes, self.receipts = telling.hashes, telling.receipts
         self.facts = {facts_of(each, unsure=unsure) for each in telling.sightings}
         self.positions = {position_of(each) for each in telling.sightings}
-        self._blocks = defaultdict[bytes, set[Facts]](set)
-        for each in telling.sightings:
-            self._blocks[each.block_hash].add(facts_of(each, unsure=unsure))
+        self._told = [(each, facts_of(each, unsure=unsure)) for each in telling.sightings]
 
-    def in_block(self, block_hash: bytes) -> frozenset[Facts]:
-        """Return the facts of what it shows in one block."""
-        return frozenset(self._blocks[block_hash])
-
-
-def _agreed_in(block_hash: bytes, said: Iterable[_Said | None]) -> frozenset[Facts] | None:
-    """Return just what most endpoints that have a block show there; None where no most of them show the same."""
-    shown = Counter(one.in_block(block_hash) for one in said if one is not None and block_hash in one.hashes)
-    ((agreed, count),) = shown.most_common(1) or [(frozenset[Facts](), 0)]
-    return agreed if 2 * count > shown.total() else None
+    def instead_of(self, transfer: Transfer) -> frozenset[Facts]:
+        """Return what it shows that a transfer may be a bent telling of: of its transaction, or to its recipient."""
+        return frozenset(
+            facts
+            for each, facts in self._told
+            if each.block_hash == transfer.block_hash
+            and (
+                each.tx_hash == transfer.tx_hash or (each.recipient, each.token) == (transfer.recipient, transfer.token)
+            )
+        )
 
 
-def _is_false(transfer: Transfer, said: Mapping[str, _Said | None], *, unsure: Collection[bytes]) -> bool:
+def _is_agreed_on(transfer: Transfer, said: Iterable[_Said | None]) -> bool:
+    """True where most of the endpoints that have a transfer's block show the very same instead of it."""
+    shown = Counter(one.instead_of(transfer) for one in said if one is not None and transfer.block_hash in one.hashes)
+    return 2 * max(shown.values(), default=0) > shown.total()
+
+
+def _is_denied(transfer: Transfer, said: Mapping[str, _Said | None], *, unsure: Collection[bytes]) -> bool:
     voices, facts = list[Voice](), facts_of(transfer, unsure=unsure)
     for endpoint, one in said.items():
         voice = _voice(one, transfer.block_hash, facts)

@@ -103,7 +103,7 @@ def tags_to_ask(chain: Chain, cursor: Cursor) -> dict[Finality, Tagged | None]:
 def reached(told: Header, ours: Mapping[int, bytes], *, to: Header) -> Header | None:
     """Return the newest of our blocks that an endpoint's word on the block `told` reaches; None where it is no word.
 
-    `ours` are the hashes of the reorg window by number, up to `to`. What lies deeper is told by its number alone: no
+    `ours` are the hashes of the stored headers by number, up to `to`. What lies deeper is told by its number alone: no
     reorg that is followed comes there. What lies beyond reaches `to`.
     """
     if told.number > to.number:

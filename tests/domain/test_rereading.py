@@ -65,6 +65,7 @@ def test_what_a_balance_grew_by_is_not_compared_for_nodes_know_that_of_new_block
 TRUE = make_transfer(1, 10)
 FALSE = replace(TRUE, amount=2, endpoint="a")
 ELSEWHERE = replace(TRUE, log_index=7, endpoint="a")
+BESIDE = replace(make_transfer(5, 10), tx_hash=tx_hash("beside"), recipient=b"\x55" * 20)
 BENT_MORE, BENT_LESS = replace(TRUE, amount=3), replace(TRUE, recipient=b"\x66" * 20)
 
 
@@ -114,6 +115,10 @@ TOLD: dict[str, tuple[dict[str, Telling | None], bool]] = {
         False,
     ),
     "all deny it, and one shows more": ({"a": shows(TRUE, BENT_MORE), "b": shows(TRUE)}, False),
+    "all deny it, and of others in the block each tells something else": (
+        {"a": shows(TRUE, BESIDE), "b": shows(TRUE, replace(BESIDE, amount=9))},
+        True,
+    ),
     "logs are left out where there are no receipts": ({"a": shows(), "b": shows(), "c": shows()}, False),
 }
 
@@ -153,3 +158,16 @@ def test_who_goes_on_telling_of_what_is_false_is_known() -> None:
     assert recount([FALSE], {"a": shows(FALSE), "b": shows(TRUE), "c": shows(TRUE)}).liars == ("a",)
     assert recount([FALSE], {"a": None, "b": shows(TRUE), "c": shows(TRUE)}).liars == ()
     assert recount([FALSE], {"a": shows(FALSE), "b": shows(TRUE)}).liars == (), "nobody knows who is right"
+
+
+def test_who_denies_a_transfer_is_heard_while_nobody_knows_what_is_there_instead() -> None:
+    found = recount([FALSE], {"a": shows(TRUE), "b": shows(BENT_MORE)})
+    assert (found.denied, found.false) == ((FALSE,), ())
+
+
+def test_amounts_that_endpoints_may_honestly_differ_in_part_nobody() -> None:
+    contested = replace(FALSE, log_index=7)
+    tellings = {"a": shows(TRUE), "b": shows(BENT_MORE)}
+    assert recount([contested], tellings, unsure=[TRUE.token]).false == ()
+    there = {"a": shows(TRUE, receipt=Voice.GONE), "b": shows(BENT_MORE, receipt=Voice.GONE)}
+    assert recount([contested], there, unsure=[TRUE.token]).false == (contested,)

@@ -143,11 +143,12 @@ def _hear(ctx: Context, client: ChainClient, read: BlocksRead, compared_with: Co
     contested = [each for each in found.strangers if each.block_hash in hashes]
     contested += [each for each in deep if each.id in verification.contradicted]
     recount = recounted(client, contested, issued=issued(ctx))
+    denied = {each.id for each in recount.denied}
     false = {each.id for each in recount.false} | {each.id for each in found.strangers if each.block_hash not in hashes}
     _dispute(client, read, kept=[each for each in found.strangers if each.id not in false])
     return _Opinions(
         refuted=frozenset(false),
-        denied=frozenset(facts_of(each) for each in missing if each.id in false),
+        denied=frozenset(facts_of(each) for each in missing if each.id in denied),
         borne_out=frozenset(facts_of(each) for each in deep if each.id in verification.borne_out),
         there=recount.there,
         agreed=frozenset(header.hash for header in others),

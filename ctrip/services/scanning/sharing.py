@@ -32,8 +32,9 @@ class Clock:
 def check_deep(run: Run, client: ChainClient, newest: Header, reading: Reading) -> int | None:
     """Now and then have a block borne out that is half of the reorg window deep. Raises NodeUnavailable.
 
-    No honest endpoints differ there, and what is wrong can still be followed back. Returns the newest block that is
-    known not to be one endpoint's word alone: what the reorg window is counted from. None where nobody told of any.
+    No honest endpoints differ there, and what is wrong can still be followed back. Returns the newest block that two
+    endpoints are known to have had, or that one alone is believed about while others are away: what the reorg window is
+    counted from. None where nobody told of any.
     """
     if len(client.endpoints) == 1:
         return reading.tip.number
@@ -45,8 +46,15 @@ def check_deep(run: Run, client: ChainClient, newest: Header, reading: Reading) 
         deep = [header for header in headers if header.number <= reading.tip.number - window // 2][-1:]
     if deep:
         check_shared(client, deep, told_by=told_by, is_young=youth(run), is_hash_enough=True)
-    borne_out = {*deep, *(head for label, head in client.told_heads().items() if label != told_by)}
-    return max((header.number for header in headers if header in borne_out), default=None)
+    # An endpoint that told no block after ours says nothing of it: it may be behind.
+    tellers = {told_by} if reading.blocks.headers or reading.is_reorg else set[str]()
+    heads = client.told_heads()
+    shared = (
+        header.number
+        for header in headers
+        if header in deep or len(tellers | {label for label, head in heads.items() if head == header}) > 1
+    )
+    return max(shared, default=None)
 
 
 def clock_after(run: Run, client: ChainClient, position: Position, reading: Reading) -> Clock:
