@@ -1,13 +1,13 @@
 """The only place that constructs: settings, logs, database, clients and keys. Each role gets only what it may hold.
 
-          sessions  clients  wallet  signer  box  poster  mailer
-api           x                x              x     x (to check a URL; it never posts)
+          sessions  clients  wallet  signer  box  poster  mailer  counters
+api           x                x              x     x                x     (the poster checks URLs, and never posts)
 listener      x        x
 sweeper       x        x       x       x
 webhook       x                               x     x
-email         x                                             x (where its settings name a server)
+email         x                                             x              (where its settings name a server)
 scheduler     x
-cli           x        x       (x)            (x)       (where its settings have them)
+cli           x        x       (x)            (x)                          (where its settings have them)
 """
 
 import gc
@@ -35,6 +35,7 @@ from ctrip.settings.forms import PRODUCTION
 if TYPE_CHECKING:
     from ctrip.blockchain.addresses import DepositWallet
     from ctrip.blockchain.signer import Signer
+    from ctrip.outbound.counters import Counters
     from ctrip.outbound.email import Mailer
     from ctrip.outbound.http import Poster
 
@@ -72,6 +73,7 @@ def bootstrap(role: Role | str, environment: Mapping[str, str] | None = None) ->
         box=_box(settings),
         poster=_poster(settings) if role in _DIALS else None,
         mailer=_mailer(settings),
+        counters=_counters(settings),
     )
     startup.check(ctx)
     if settings.env == PRODUCTION and settings.webhook_allow_cidrs:
@@ -82,6 +84,8 @@ def bootstrap(role: Role | str, environment: Mapping[str, str] | None = None) ->
 def shut_down(ctx: Context) -> None:
     """Close what a context holds open, before its process ends: Postgres need not find out by itself."""
     ctx.sessions.engine.dispose()
+    if ctx.counters is not None:
+        ctx.counters.close()
 
 
 def open_database(role: Role, environment: Mapping[str, str] | None = None) -> tuple[Settings, Engine]:
@@ -139,6 +143,14 @@ def _signer(settings: Settings, wallet: "DepositWallet") -> "Signer | None":
     signer = Signer(settings.wallet_mnemonic, settings.gas_key, wallet=wallet, chains=settings.chains)
     log.info("gas_wallet", address=checksum_address(signer.gas_address))
     return signer
+
+
+def _counters(settings: Settings) -> "Counters | None":
+    if not settings.quotas:
+        return None
+    from ctrip.outbound.counters import Counters
+
+    return Counters(settings.redis_url)
 
 
 def _mailer(settings: Settings) -> "Mailer | None":

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     # What only some roles hold is loaded by them alone: a listener has no memory to spare for ciphers and mail.
     from ctrip.blockchain.addresses import DepositWallet
     from ctrip.blockchain.signer import Signer
+    from ctrip.outbound.counters import Counters
     from ctrip.outbound.email import Mailer
     from ctrip.outbound.http import Poster
 
@@ -49,3 +50,4 @@ class Context:
     box: Box | None = None
     poster: "Poster | None" = None
     mailer: "Mailer | None" = None
+    counters: "Counters | None" = None

@@ -5,6 +5,7 @@
     │   └── InvalidAmount · IdempotencyMismatch
     ├── MalformedRequest        not readable at all (400)
     ├── Unauthorized · Forbidden (AddressRefused) · NotFound · Conflict · IdempotencyInFlight
+    ├── RateLimited             more requests than a quota allows (429)
     ├── ChainNotReady           the chain was never read yet (503)
     ├── Unavailable             Postgres is away (503)
     ├── MisconfiguredError      refuses to start; names the key, what is wrong, what would be right
@@ -97,6 +98,13 @@ class IdempotencyInFlight(Conflict):
     """The first request with this key has not finished."""
 
     code = "idempotency_in_flight"
+
+
+class RateLimited(CtripError):
+    """More requests than the key or the address may send; nothing was done."""
+
+    code = "rate_limited"
+    status = 429
 
 
 class ChainNotReady(CtripError):

@@ -10,8 +10,9 @@ import yaml
 
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.finality import Finality, FinalityRule, Tier
+from ctrip.domain.quotas import Quota, QuotaOf
 from ctrip.errors import MisconfiguredError
-from ctrip.settings import RETRY_GAPS_S, Role, Settings, load_settings, read_mnemonic
+from ctrip.settings import QUOTAS, RETRY_GAPS_S, Role, Settings, load_settings, read_mnemonic
 from ctrip.settings.chains import dev_chain, read_chains
 from tests.conftest import GAS_KEY, MNEMONIC, ROOT, SECRETS_KEY, XPUB
 
@@ -29,6 +30,9 @@ EVERYTHING = {
     "SECRETS_KEY": SECRETS_KEY,
     "PUBLIC_URL": "https://pay.example/",
     "TRUSTED_PROXIES": "1",
+    "RATE_LIMIT_PER_KEY": "100/second",
+    "RATE_LIMIT_PER_ADDRESS": "off",
+    "CORS_ORIGINS": "https://shop.example, http://127.0.0.1:3000",
     "WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8, fd00::/8",
     "WEBHOOK_RETRY_SCHEDULE": "0,5,60",
     "SMTP_URL": "smtp://mail:smtp-word%40@mail",
@@ -54,7 +58,7 @@ def refusal(role: Role = Role.API, **changes: str | None) -> str:
 # --- who reads what -------------------------------------------------------------------------------------------------
 
 HELD = {
-    Role.API: {"wallet_xpub", "secrets_keys", "trusted_proxies", "webhook_allow_cidrs"},
+    Role.API: {"wallet_xpub", "secrets_keys", "trusted_proxies", "quotas", "cors_origins", "webhook_allow_cidrs"},
     Role.LISTENER: set(),
     Role.SWEEPER: {"wallet_xpub", "wallet_mnemonic", "gas_key"},
     Role.WEBHOOK: {"secrets_keys", "webhook_allow_cidrs"},
@@ -82,6 +86,13 @@ def test_what_every_role_reads_is_read() -> None:
     assert settings.chain(1) is settings.chain_named("ethereum") is None
 
 
+def test_quotas_and_origins_are_read() -> None:
+    settings = load(Role.API)
+    assert settings.quotas == {QuotaOf.KEY: Quota(100, 1)}
+    assert settings.cors_origins == ("https://shop.example", "http://127.0.0.1:3000")
+    assert load(Role.API, RATE_LIMIT_PER_KEY=None, RATE_LIMIT_PER_ADDRESS=None).quotas == QUOTAS
+
+
 def test_an_empty_variable_is_one_that_is_not_set() -> None:
     settings = load(Role.API, ENV="", LOG_LEVEL="", PUBLIC_URL="", WEBHOOK_ALLOW_CIDRS="", WEBHOOK_RETRY_SCHEDULE="")
     assert (settings.env, settings.log_level) == ("development", "INFO")
@@ -107,6 +118,16 @@ def test_the_key_in_a_nodes_url_is_told_to_the_logs(tmp_path: Path) -> None:
 
 # --- faults ---------------------------------------------------------------------------------------------------------
 
+BAD_QUOTAS = ("0/minute", "100", "100/day", "-1/minute", "1e3/minute", "100/", "/minute", "none")
+BAD_ORIGINS = (
+    "*",
+    "shop.example",
+    "https://shop.example/",
+    "https://shop.example:443",
+    "https://Shop.example",
+    "https://me@shop.example",
+    "https://shop.example:port",
+)
 FAULTS: list[tuple[Role, str, str | None, str]] = [
     (Role.API, "DATABASE_URL", None, "it is postgresql://user:password@host:port/name"),
     (Role.API, "DATABASE_URL", f"mysql://ctrip:{PASSWORD}@db/ctrip", "it is postgresql://"),
@@ -135,6 +156,8 @@ FAULTS: list[tuple[Role, str, str | None, str]] = [
     (Role.API, "TRUSTED_PROXIES", "-1", "it is a whole number"),
     (Role.SCHEDULER, "DEAD_LETTERS_KEPT_DAYS", "36501", "it is a whole number of days"),
     (Role.API, "TRUSTED_PROXIES", "\uff11", "it is a whole number"),
+    *((Role.API, "RATE_LIMIT_PER_KEY", value, "it is 6000/minute, or another") for value in BAD_QUOTAS),
+    *((Role.API, "CORS_ORIGINS", value, "it is a comma-separated list of origins") for value in BAD_ORIGINS),
     (Role.API, "WEBHOOK_ALLOW_CIDRS", "127.0.0.1/8", "it is a comma-separated list of networks"),
     (Role.API, "WEBHOOK_ALLOW_CIDRS", "everywhere", "it is a comma-separated list of networks"),
     (Role.WEBHOOK, "WEBHOOK_RETRY_SCHEDULE", "0,soon", "it is a comma-separated list of 1 to 20 gaps"),

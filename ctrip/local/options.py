@@ -9,7 +9,15 @@ from ctrip.errors import MisconfiguredError
 
 ROOT = Path(__file__).resolve().parents[2]
 _FOR_ANY_PROGRAM = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
-_FOR_CTRIP = ("LOG_LEVEL", "WEBHOOK_RETRY_SCHEDULE", "MAIL_FROM", "OPERATOR_EMAIL")
+_FOR_CTRIP = (
+    "LOG_LEVEL",
+    "WEBHOOK_RETRY_SCHEDULE",
+    "MAIL_FROM",
+    "OPERATOR_EMAIL",
+    "RATE_LIMIT_PER_KEY",
+    "RATE_LIMIT_PER_ADDRESS",
+    "CORS_ORIGINS",
+)
 
 
 @dataclass(frozen=True)

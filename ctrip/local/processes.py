@@ -15,6 +15,8 @@ from ctrip.local.options import ROOT, plain_environment
 
 QUEUES = ("listener", "sweeper", "webhook", "email")
 LOOPBACK = "127.0.0.0/8,::1/128"
+_QUOTAS = dict.fromkeys(("RATE_LIMIT_PER_KEY", "RATE_LIMIT_PER_ADDRESS"), "1000000/minute")
+"""Nobody who measures or fuzzes a stack of his own is stopped by them, and they are told as elsewhere."""
 _WORKER_GRACE_S = 15.0
 _NOISE = ("Worker process is ready", "Stopping worker process", "Shutting down...", "Worker has been shut down")
 """Dramatiq's own lines, which say what the supervisor says already."""
@@ -79,7 +81,7 @@ def api(site: Site) -> Program:
     """Return the HTTP API."""
     host, port = site.api_url.removeprefix("http://").split(":")
     server = ("granian", "--interface", "wsgi", "--host", host, "--port", port, "--no-ws", "--log-level", "warning")
-    environment = site.environment("WALLET_XPUB", "SECRETS_KEY") | site.metrics_environment("api")
+    environment = _QUOTAS | site.environment("WALLET_XPUB", "SECRETS_KEY") | site.metrics_environment("api")
     environment |= {"PUBLIC_URL": site.api_url, "WEBHOOK_ALLOW_CIDRS": LOOPBACK}
     argv = (sys.executable, "-m", *server, "--workers", "1", "--blocking-threads", "4", "wsgi:application")
     return _program("api", argv, environment, ready=site.api_url + "/readyz", where=site.api_url)

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ctrip.domain.chains import Chain
+from ctrip.domain.quotas import Quota, QuotaOf
 from ctrip.errors import MisconfiguredError
 from ctrip.settings import forms
 from ctrip.settings.chains import dev_chain, read_chains
@@ -19,6 +20,7 @@ from ctrip.settings.forms import DEVELOPMENT, PRODUCTION, Network
 
 RETRY_GAPS_S = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """The example schedule of Standard Webhooks 1.0: ten attempts in 75.6 hours."""
+QUOTAS: Mapping[QuotaOf, Quota] = {QuotaOf.KEY: Quota(6000, 60), QuotaOf.ADDRESS: Quota(300, 60)}
 
 
 class Role(StrEnum):
@@ -43,6 +45,9 @@ _HOLDERS: Mapping[str, frozenset[Role]] = {
     "SECRETS_KEY": _ENCRYPTS | {Role.CLI},
     "PUBLIC_URL": frozenset({Role.API}),
     "TRUSTED_PROXIES": frozenset({Role.API}),
+    "RATE_LIMIT_PER_KEY": frozenset({Role.API}),
+    "RATE_LIMIT_PER_ADDRESS": frozenset({Role.API}),
+    "CORS_ORIGINS": frozenset({Role.API}),
     "WEBHOOK_ALLOW_CIDRS": _DIALS,
     "SMTP_URL": frozenset({Role.EMAIL}),
     "OPERATOR_EMAIL": frozenset({Role.EMAIL}),
@@ -69,6 +74,8 @@ class Settings:
     wallet_xpub: str | None = field(default=None, repr=False)
     secrets_keys: tuple[str, ...] = field(default=(), repr=False)
     trusted_proxies: int = 0
+    quotas: Mapping[QuotaOf, Quota] = field(default_factory=dict)
+    cors_origins: tuple[str, ...] = ()
     webhook_allow_cidrs: tuple[Network, ...] = ()
     webhook_gaps_s: tuple[int, ...] = RETRY_GAPS_S
     webhook_threads: int = 16
@@ -135,6 +142,8 @@ def load_settings(role: Role, environment: Mapping[str, str] | None = None) -> S
         wallet_xpub=read.value("WALLET_XPUB", forms.XPUB, None, required=role in _DERIVES),
         secrets_keys=read.value("SECRETS_KEY", forms.FERNET_KEYS, (), required=role in _ENCRYPTS),
         trusted_proxies=read.value("TRUSTED_PROXIES", forms.COUNT, 0),
+        quotas=_quotas(read) if role is Role.API else {},
+        cors_origins=read.value("CORS_ORIGINS", forms.ORIGINS, ()),
         webhook_allow_cidrs=_opened_ranges(read, mode),
         webhook_gaps_s=read.value("WEBHOOK_RETRY_SCHEDULE", forms.GAPS, RETRY_GAPS_S),
         webhook_threads=read.value("WEBHOOK_THREADS", forms.THREADS, 16),
@@ -170,6 +179,12 @@ def _chains(read: Environment, mode: str) -> tuple[Chain, ...]:
     except MisconfiguredError as error:
         read.fault(error.detail)
         return ()
+
+
+def _quotas(read: Environment) -> dict[QuotaOf, Quota]:
+    """Read the quota of each kind; without those that are off."""
+    told = {of: read.value(f"RATE_LIMIT_PER_{of.upper()}", forms.QUOTA, default) for of, default in QUOTAS.items()}
+    return {of: quota for of, quota in told.items() if quota is not None}
 
 
 def _opened_ranges(read: Environment, mode: str) -> tuple[Network, ...]:

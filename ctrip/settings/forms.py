@@ -8,9 +8,11 @@ from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from ctrip.domain.mailboxes import is_address, read_mail_server, read_mailbox
+from ctrip.domain.quotas import Quota
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
+_WINDOWS_S = {"second": 1, "minute": 60, "hour": 3600}
 
 DEVELOPMENT, PRODUCTION, TEST = "development", "production", "test"
 
@@ -102,6 +104,27 @@ def _gaps(text: str) -> tuple[int, ...]:
     return gaps
 
 
+def _quota(text: str) -> Quota | None:
+    if text == "off":
+        return None
+    most, _, window = text.partition("/")
+    if window not in _WINDOWS_S:
+        raise ValueError("window")
+    return Quota(_between(most, 1, 1_000_000_000), _WINDOWS_S[window])
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(","))
+    for origin in origins:
+        parts = urlsplit(origin)
+        # As browsers write it: no path, no slash, no port that goes without saying.
+        if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or not parts.hostname:
+            raise ValueError("origin")
+        if "@" in parts.netloc or parts.port in (80, 443) or origin != origin.lower():
+            raise ValueError("origin")
+    return origins
+
+
 def _words(text: str) -> str:
     if not text.isprintable():
         raise ValueError("unprintable")
@@ -143,6 +166,8 @@ MAILBOX: Form[str | None] = Form("it is an e-mail address, or A Shop <shop@examp
 ADDRESS: Form[str | None] = Form("it is an e-mail address", _address)
 COUNT = Form("it is a whole number, 0 or more", _count)
 DAYS = Form("it is a whole number of days, 0 to 36500", lambda text: _count(text, largest=36_500))
+QUOTA: Form[Quota | None] = Form("it is 6000/minute, or another number per second, minute or hour, or off", _quota)
+ORIGINS = Form("it is a comma-separated list of origins as browsers tell them, such as https://shop.example", _origins)
 THREADS = Form("it is a whole number, 1 to 200", lambda text: _between(text, 1, 200))
 PORT = Form("it is a port, 0 to 65535, where 0 means none", lambda text: _count(text, largest=65_535))
 FERNET_KEYS = Form(

@@ -6,7 +6,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ctrip import __version__
 from ctrip.context import Context
-from ctrip.web import access, docs, errors, health
+from ctrip.web import access, cors, docs, errors, health
 from ctrip.web.admin import audit_log, dead_letters, jobs, loops, merchants, queues
 from ctrip.web.api import chains, events, payments, webhook_deliveries, webhook_endpoints
 from ctrip.web.limits import READ_AT_MOST_BYTES, BoundedRequest
@@ -38,6 +38,7 @@ def create_app(ctx: Context) -> OpenAPI:
         proxies = ctx.settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     access.install(app)
+    cors.install(app)
     errors.install(app)
     api = (payments, events, webhook_endpoints, webhook_deliveries, chains)
     for part in (*api, merchants, jobs, loops, queues, dead_letters, audit_log, health):

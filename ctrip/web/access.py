@@ -9,6 +9,7 @@ from flask import Flask, Response, g, request
 from ctrip import metrics
 from ctrip.domain.ids import Prefix
 from ctrip.log import get_logger
+from ctrip.web import quotas
 from ctrip.web.current import context, request_id, route
 from ctrip.web.limits import BoundedRequest
 
@@ -55,7 +56,9 @@ def _end(response: Response) -> Response:
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     response.headers["X-Request-Id"] = request_id()
+    quotas.describe(response)
     took_s = time.perf_counter() - g.began
+    response.headers["Server-Timing"] = f"total;dur={took_s * 1000:.1f}"
     metrics.HTTP_REQUESTS.labels(route=route(), status=str(response.status_code)).inc()
     metrics.HTTP_REQUEST_DURATION.labels(route=route()).observe(took_s)
     # Probes come every few seconds from every balancer: their lines would drown the rest.

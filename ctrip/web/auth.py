@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 from flask import current_app, g, request
 
-from ctrip.domain.merchants import Scope
-from ctrip.errors import Forbidden, Unauthorized
+from ctrip.domain.merchants import Identity, Scope
+from ctrip.errors import AddressRefused, Forbidden, Unauthorized
 from ctrip.services import merchants
+from ctrip.web import quotas
 from ctrip.web.current import context
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -34,15 +35,25 @@ def scope_of(endpoint: str | None) -> Scope | None:
 
 
 def authorize() -> None:
-    """Let a request pass, before anything else of it is read. Raises Unauthorized, Forbidden, AddressRefused.
+    """Let a request pass, before anything else of it is read.
 
-    Hooked to every blueprint but the public ones: a route there that names no scope lets nobody pass.
+    Hooked to every blueprint but the public ones: a route there that names no scope lets nobody pass. Raises
+    Unauthorized, Forbidden, AddressRefused, RateLimited.
     """
+    try:
+        g.identity = _identify()
+    except (Unauthorized, AddressRefused):
+        quotas.spend_of_address()
+        raise
+    quotas.spend_of_key()
+    scope = scope_of(request.endpoint)
+    if scope is None or scope not in g.identity.scopes:
+        raise Forbidden(f"this key lacks the scope {scope}")
+
+
+def _identify() -> Identity:
     header = request.headers.get("Authorization", "")
     match = _BEARER.fullmatch(header) if len(header) <= _LONGEST_HEADER else None
     if match is None:
         raise Unauthorized("send an API key: Authorization: Bearer sk_…")
-    g.identity = merchants.authenticate(context(), match[1], address=request.remote_addr)
-    scope = scope_of(request.endpoint)
-    if scope is None or scope not in g.identity.scopes:
-        raise Forbidden(f"this key lacks the scope {scope}")
+    return merchants.authenticate(context(), match[1], address=request.remote_addr)

@@ -8,8 +8,10 @@ from markupsafe import Markup
 
 from ctrip.web.errors import codes
 from ctrip.web.openapi import make_document
+from ctrip.web.quotas import spend_of_address
 
 blueprint = Blueprint("docs", __name__)
+blueprint.before_request(spend_of_address)
 
 _STYLES_ALONE = "default-src 'none'; style-src 'self'; frame-ancestors 'none'"
 

@@ -28,6 +28,7 @@ _MEANINGS = {
     "413": "The body has more than 64 KiB.",
     "415": "The body is not sent as application/json.",
     "422": "A value is at fault; `param` names it.",
+    "429": "More requests than this key, or this address, may send. Go on after `Retry-After` seconds.",
     "503": "The database or the chain is not there yet; nothing was stored. Try again after `Retry-After` seconds.",
     "default": "Any other fault.",
 }
@@ -35,6 +36,15 @@ _MEANINGS = {
 _HEADERS = {
     "RequestId": {"description": "The request, as our logs know it.", "schema": {"type": "string"}},
     "RetryAfter": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
+    "RateLimit": {
+        "description": "How many requests are left (`r`), and in how many seconds the window ends (`t`): the header of "
+        "draft-ietf-httpapi-ratelimit-headers. Absent where nothing is limited.",
+        "schema": {"type": "string", "examples": ['"key";r=5999;t=42']},
+    },
+    "RateLimitPolicy": {
+        "description": "How many requests (`q`) a window of so many seconds (`w`) has.",
+        "schema": {"type": "string", "examples": ['"key";q=6000;w=60']},
+    },
     "Replayed": {
         "description": "`true` where an earlier request with this Idempotency-Key got this answer.",
         "schema": {"type": "string", "const": "true"},
@@ -78,7 +88,7 @@ def _complete(operation: dict[str, Any], view: Any) -> None:
     answers = {status: answer for status, answer in declared.items() if not _refuses(answer)}
     refusals = {status for status in declared if status not in answers and status != "422"} | set(_refusals(operation))
     for answer in answers.values():
-        answer["headers"] = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+        answer["headers"] = _headers(is_limited=scope is not None)
     if any(p["name"] == "Idempotency-Key" for p in operation.get("parameters", [])):
         answers["201"]["headers"]["Idempotency-Replayed"] = {"$ref": "#/components/headers/Replayed"}
     operation["responses"] = answers | {status: _problem(status) for status in sorted(refusals)}
@@ -94,7 +104,7 @@ def _refuses(answer: dict[str, Any]) -> bool:
 def _refusals(operation: dict[str, Any]) -> Iterator[str]:
     yield "default"
     if operation["security"]:
-        yield from ("401", "403", "503")
+        yield from ("401", "403", "429", "503")
     places = {parameter["in"] for parameter in operation.get("parameters", [])}
     if "path" in places:
         yield "404"
@@ -105,10 +115,17 @@ def _refusals(operation: dict[str, Any]) -> Iterator[str]:
 
 
 def _problem(status: str) -> dict[str, Any]:
-    headers = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
-    if status == "503":
+    headers = _headers(is_limited=status == "429")
+    if status in ("429", "503"):
         headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
     return {"description": _MEANINGS[status], "headers": headers, "content": _PROBLEM}
+
+
+def _headers(*, is_limited: bool) -> dict[str, Any]:
+    names = {"X-Request-Id": "RequestId"}
+    if is_limited:
+        names |= {"RateLimit": "RateLimit", "RateLimit-Policy": "RateLimitPolicy"}
+    return {name: {"$ref": f"#/components/headers/{component}"} for name, component in names.items()}
 
 
 def _give_example(operation: dict[str, Any], view: Any) -> None:

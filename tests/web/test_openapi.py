@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import jsonschema_rs
@@ -18,6 +19,8 @@ from schemathesis.core.result import Ok
 from ctrip.context import Context
 from ctrip.database import payments as payment_rows
 from ctrip.domain.ids import Prefix
+from ctrip.domain.quotas import Quota, QuotaOf
+from ctrip.outbound.counters import Counters
 from ctrip.services.loops import ensure_loops
 from ctrip.web.schemas.jobs import AN_ADDRESS
 from tests.api import READ_BLOCK, Api
@@ -149,8 +152,12 @@ class Contract:
 
 
 def test_every_routes_answers_are_what_the_document_says(
-    document: dict[str, Any], shop: Api, operator: Api, nobody: Api, api_ctx: Context
+    document: dict[str, Any], app: Flask, shop: Api, operator: Api, nobody: Api, api_ctx: Context
 ) -> None:
+    # Where quotas are counted, their headers are part of the answers.
+    quotas = dict.fromkeys(QuotaOf, Quota(10_000, 60))
+    settings = replace(api_ctx.settings, quotas=quotas)
+    app.extensions["ctrip"] = replace(api_ctx, settings=settings, counters=Counters("redis://127.0.0.1:1/0"))
     contract = Contract(document)
     made = _populate(shop, operator, api_ctx)
     for method, path, _ in ROUTES:
