@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo check test test-chaos fmt migrate pins bench-smoke bench-queue bench-scan clean
+.PHONY: help run demo check test test-chaos fmt migrate pins bench-smoke bench-queue bench-scan bench-api clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -79,6 +79,10 @@ bench-smoke: $(STAMP)
 ## bench-queue  Dramatiq as it comes against ours, fault by fault; latency, webhooks per second (STOCK=slow: 15 min more)
 bench-queue: $(STAMP)
 	@STOCK=$(STOCK) $(BIN)/python -m bench.queue
+
+## bench-api    creates per second through the whole API, against pgbench and against FastAPI + asyncpg, in one run
+bench-api: $(STAMP)
+	@$(BIN)/python -m bench.api
 
 ## bench-scan   our scanner against a plain one of web3.py, at 1,000 and 1,000,000 addresses; what a head costs
 bench-scan: $(STAMP)

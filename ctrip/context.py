@@ -1,13 +1,15 @@
-"""All that a use case may need, built once by bootstrap and passed first. No behaviour, nothing mutable."""
+"""All that a use case may need, built once by bootstrap and passed first. No behaviour; threads share all of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from ctrip.blockchain.client import ChainClient
+from ctrip.database.deposit_indexes import DepositIndexes
 from ctrip.database.engine import Sessions
 from ctrip.domain.ids import Prefix
+from ctrip.recent import Recent
 from ctrip.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,3 +53,5 @@ class Context:
     poster: "Poster | None" = None
     mailer: "Mailer | None" = None
     counters: "Counters | None" = None
+    indexes: DepositIndexes = field(default_factory=DepositIndexes)
+    recent: Recent = field(default_factory=Recent)

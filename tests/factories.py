@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from eth_utils.crypto import keccak
 from sqlalchemy import Connection
 
-from ctrip.database import coverage, cursors, finality, payments, transfers
+from ctrip.database import coverage, creating, cursors, finality, transfers
 from ctrip.database.models import merchants, sweep_attempts, sweep_intents
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.chains import Chain, SweepRules, Token
@@ -168,12 +168,12 @@ def store_merchant(session: Connection, merchant_id: str = MERCHANT_ID) -> str:
 
 def store_payment(session: Connection, *, new_id: Callable[[Prefix], str], **changes: Any) -> Payment:
     """Store a factory payment with its merchant, an address of its own and its first event."""
-    index, _ = payments.next_index(session)
+    index = session.execute(sa.text("SELECT nextval('deposit_index')")).scalar_one()
     payment_id = new_id(Prefix.PAYMENT)
     own = {"id": payment_id, "address": sha256(payment_id.encode()).digest()[:20]}
     payment = make_payment(**own | changes)
     store_merchant(session, payment.merchant_id)
-    payments.add(session, payment, wallet_fingerprint=FINGERPRINT, index=index, read_block=0, new_id=new_id)
+    creating.add(session, payment, wallet_fingerprint=FINGERPRINT, index=index, new_id=new_id)
     return payment
 
 

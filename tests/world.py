@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ctrip.context import Context
-from ctrip.database import cursors, events, loops, payments, transfers
+from ctrip.database import creating, cursors, events, loops, payments, transfers
 from ctrip.database.models import coverage as coverage_rows
 from ctrip.database.models import events as event_rows
 from ctrip.database.models import loops as loop_rows
@@ -60,7 +60,7 @@ class World:
         asset = self.chain.token_at(token)
         assert asset is not None and self.ctx.wallet is not None
         with self.ctx.sessions.begin() as session:
-            index, _ = payments.next_index(session)
+            index = self.ctx.indexes.take(self.ctx.sessions)
             payment = Payment(
                 id=self.ctx.new_id(Prefix.PAYMENT),
                 merchant_id=self.merchant_id,
@@ -88,12 +88,11 @@ class World:
                 expires_at=now + timedelta(seconds=expires_in_s),
             )
             payment = replace(payment, **fields)
-            payments.add(
+            creating.add(
                 session,
                 payment,
                 wallet_fingerprint=self.ctx.wallet.fingerprint,
                 index=index,
-                read_block=0,
                 new_id=self.ctx.new_id,
             )
         return payment

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import psycopg2
+from psycopg2.extensions import connection
 from sqlalchemy import Connection, Engine, create_engine, event, exc
 
 from ctrip.errors import Unavailable
@@ -49,6 +50,22 @@ class Sessions:
         # Outside of what is caught above: it is stored by now, whatever these do.
         for act in _AFTER_COMMIT.pop(session, ()):
             act()
+
+    @contextmanager
+    def at_once(self) -> Iterator[Connection]:
+        """Open a connection on which each statement is a transaction of its own, and one round trip. Raises as `begin`.
+
+        Where Unavailable is raised, the statement may have been carried out all the same.
+        """
+        with self.begin() as session:
+            driver = cast("connection", session.connection.driver_connection)
+            # The driver's own switch: SQLAlchemy's isolation level costs more than the rest of a connection.
+            driver.autocommit = True
+            try:
+                yield session
+            finally:
+                if not driver.closed:
+                    driver.autocommit = False
 
 
 def after_commit(session: Connection, act: Callable[[], None]) -> None:

@@ -1,29 +1,28 @@
-"""Idempotency keys: the answer is stored in the transaction that made the object, so a crash cannot part them."""
+"""Idempotency keys: `creating` stores the answer with what it tells of, so a crash cannot part them."""
 
 import hashlib
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql as pg
 
 from ctrip.database.batches import batch
 from ctrip.database.models import idempotency_keys as keys
 from ctrip.domain.idempotency import KEPT_FOR, Answer, Once
-from ctrip.errors import IdempotencyInFlight, IdempotencyMismatch
+from ctrip.errors import IdempotencyMismatch
 
 
-def claim(session: Connection, merchant_id: str, once: Once, *, now: datetime) -> Answer | None:
-    """Return the answer that this key got before; None where the key is free, and this transaction's alone.
-
-    Raises IdempotencyInFlight while another transaction holds the key, IdempotencyMismatch where it came with another
-    body. The hold ends with the transaction: a request that died leaves the key free.
-    """
+def lock_number(merchant_id: str, once: Once) -> int:
+    """Return the number of the advisory lock that whoever stores the answer of a key holds until the commit."""
     name = "\n".join((merchant_id, once.route, once.key)).encode()
-    number = int.from_bytes(hashlib.sha256(name).digest()[:8], signed=True)
-    if not session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(number))):
-        raise IdempotencyInFlight("the first request with this Idempotency-Key is still running")
-    # A second statement, because its snapshot must be younger than the lock: it sees what the last holder committed.
+    return int.from_bytes(hashlib.sha256(name).digest()[:8], signed=True)
+
+
+def find(session: Connection, merchant_id: str, once: Once, *, now: datetime) -> Answer | None:
+    """Return the answer that this key got before; None where it got none, or long ago.
+
+    Raises IdempotencyMismatch where it came with another body.
+    """
     row = session.execute(
         sa.select(keys.c.request_hash, keys.c.status, keys.c.response).where(
             keys.c.merchant_id == merchant_id,
@@ -37,13 +36,6 @@ def claim(session: Connection, merchant_id: str, once: Once, *, now: datetime) -
     if row.request_hash != once.body_hash:
         raise IdempotencyMismatch("this Idempotency-Key was used with another body", param="Idempotency-Key")
     return Answer(status=row.status, body=row.response, is_replay=True)
-
-
-def store(session: Connection, merchant_id: str, once: Once, *, answer: Answer, now: datetime) -> None:
-    """Keep the answer of a claimed key; one that is out of date gives way."""
-    values = {"request_hash": once.body_hash, "status": answer.status, "response": answer.body, "created_at": now}
-    statement = pg.insert(keys).values(merchant_id=merchant_id, route=once.route, key=once.key, **values)
-    session.execute(statement.on_conflict_do_update(index_elements=["merchant_id", "route", "key"], set_=values))
 
 
 def forget(session: Connection, *, before: datetime, limit: int) -> int:

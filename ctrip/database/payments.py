@@ -7,17 +7,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from ctrip.database import cursors, events, sweeps, transfers
+from ctrip.database import cursors, sweeps, transfers
 from ctrip.database.batches import array, is_in
 from ctrip.database.deadlines import passed_time
-from ctrip.database.events import News
-from ctrip.database.models import chain_cursors, deposit_addresses, payments
+from ctrip.database.models import chain_cursors, payments
 from ctrip.database.prepared import Prepared
-from ctrip.database.standings import STANDING, Assessed, payment_of, standing_values, store
+from ctrip.database.standings import Assessed, payment_of, store
 from ctrip.domain.chains import Chain
-from ctrip.domain.events import EventType
 from ctrip.domain.ids import Prefix
-from ctrip.domain.payments import Facts, Payment, assess, payment_object
+from ctrip.domain.payments import Facts, Payment, assess
 
 NewId = Callable[[Prefix], str]
 _WANTED = is_in(payments.c.id, sa.bindparam("payment_ids", type_=sa.Text))
@@ -36,32 +34,6 @@ _PASSED_TIMES = Prepared(
 )
 AT_ONCE = 250
 """How many payments are assessed and stored together."""
-
-
-def next_index(session: Connection) -> tuple[int, datetime]:
-    """Take the next BIP-32 child number, and the time by Postgres's clock, in one round trip.
-
-    The number is never given out again, even if this transaction is rolled back.
-    """
-    row = session.execute(sa.text("SELECT nextval('deposit_index'), now()")).one()
-    return int(row[0]), row[1]
-
-
-def add(
-    session: Connection, payment: Payment, *, wallet_fingerprint: bytes, index: int, read_block: int, new_id: NewId
-) -> list[str]:
-    """Store a new payment with its address and its event. Returns the ids of the deliveries."""
-    # Values apart from the statement: in it, they would be hashed with it at each execution, which costs a millisecond.
-    session.execute(sa.insert(payments), _values(payment))
-    issued = {
-        "address": payment.address,
-        "wallet_fingerprint": wallet_fingerprint,
-        "derivation_index": index,
-        "payment_id": payment.id,
-    }
-    session.execute(sa.insert(deposit_addresses), issued)
-    body: dict[str, object] = {"payment": payment_object(payment, read_block=read_block), "previous_status": None}
-    return events.append(session, [News(EventType.PAYMENT_CREATED, payment, body)], new_id=new_id)
 
 
 def find(session: Connection, payment_id: str, *, merchant_id: str | None = None) -> Payment | None:
@@ -162,8 +134,3 @@ def _reassess(
 def _threshold(payment: Payment, chains: Mapping[int, Chain]) -> int:
     token = chains[payment.chain_id].token_at(payment.token)
     return 0 if token is None else token.threshold
-
-
-def _values(payment: Payment) -> dict[str, Any]:
-    plain = {column.name for column in payments.c} - set(STANDING)
-    return {name: getattr(payment, name) for name in plain} | standing_values(payment.standing)

@@ -18,6 +18,11 @@ class Quota:
     most: int
     window_s: int
 
+    @property
+    def at_once(self) -> int:
+        """How many a process takes of it at once: a hundredth, which is as exact as it need be."""
+        return max(1, self.most // 100)
+
 
 @dataclass(frozen=True)
 class Spent:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from ctrip.context import Context
 from ctrip.database import audit_log, merchants
+from ctrip.database.merchants import Credential
 from ctrip.domain.ids import Prefix
 from ctrip.domain.merchants import (
     OVERLAP,
@@ -114,6 +115,7 @@ def rotate_key(ctx: Context, key_id: str, *, by: str, expires_at: datetime | Non
         audit_log.add(
             session, by=by, action="keys.rotate", target=old.id, detail={"replaced_by": key.id}, new_id=ctx.new_id
         )
+    ctx.recent.clear()
     log.info("key_rotated", key_id=old.id, replaced_by=key.id, merchant_id=old.merchant_id)
     return key.id, text
 
@@ -133,6 +135,7 @@ def revoke_key(ctx: Context, key_id: str, *, by: str) -> ApiKey:
             audit_log.add(session, by=by, action="keys.revoke", target=key_id, detail={}, new_id=ctx.new_id)
             log.info("key_revoked", key_id=key_id, by=by)
         key = merchants.find_key(session, key_id)
+    ctx.recent.clear()
     if key is None:
         raise NotFound(f"there is no key {key_id[:60]!r}")
     return key
@@ -141,24 +144,30 @@ def revoke_key(ctx: Context, key_id: str, *, by: str) -> ApiKey:
 def authenticate(ctx: Context, key: str, *, address: str | None) -> Identity:
     """Return whose key this is. Raises Unauthorized, and AddressRefused where it may not be used from `address`.
 
-    Only who knows the secret learns that a key was revoked or has expired; to others it is as unknown as any. That it
-    was used is written down at most once in five minutes.
+    Only who knows the secret learns that a key was revoked or has expired; to others it is as unknown as any. What was
+    read of it is believed for a second. That it was used is written down at most once in five minutes.
     """
     public_id, presented = read_key(key) or ("", bytes(32))
-    with ctx.sessions.begin() as session:
-        found = merchants.find_credential(session, public_id)
-        if not is_same(presented, None if found is None else found.secret_hash) or found is None:
-            raise Unauthorized("the API key is unknown")
-        if found.key.revoked_at is not None:
-            raise Unauthorized(f"the API key {found.key.id} was revoked")
-        if found.is_expired:
-            raise Unauthorized(f"the API key {found.key.id} has expired")
-        if not found.key.is_allowed_from(address):
-            # The secret is known where it should not be: nothing else tells of a stolen key.
-            log.warning("key_address_refused", key_id=found.key.id, address=address)
-            raise AddressRefused(f"the API key {found.key.id} may not be used from {address}")
-        if found.is_unused_lately:
+
+    def read() -> Credential | None:
+        with ctx.sessions.at_once() as session:
+            return merchants.find_credential(session, public_id)
+
+    found = ctx.recent.get(("credential", public_id), read)
+    if not is_same(presented, None if found is None else found.secret_hash) or found is None:
+        raise Unauthorized("the API key is unknown")
+    if found.key.revoked_at is not None:
+        raise Unauthorized(f"the API key {found.key.id} was revoked")
+    if found.is_expired:
+        raise Unauthorized(f"the API key {found.key.id} has expired")
+    if not found.key.is_allowed_from(address):
+        # The secret is known where it should not be: nothing else tells of a stolen key.
+        log.warning("key_address_refused", key_id=found.key.id, address=address)
+        raise AddressRefused(f"the API key {found.key.id} may not be used from {address}")
+    if found.is_unused_lately:
+        with ctx.sessions.at_once() as session:
             merchants.note_use(session, found.key.id)
+        ctx.recent.clear()
     return Identity(key_id=found.key.id, merchant_id=found.key.merchant_id, scopes=found.key.scopes)
 
 

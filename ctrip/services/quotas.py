@@ -10,5 +10,6 @@ def spend(ctx: Context, of: QuotaOf, name: str) -> Spent | None:
     if quota is None or ctx.counters is None:
         return None
     number, ends_in_s = window_of(ctx.now().timestamp(), quota)
-    count = ctx.counters.count(f"{of}:{name}:{quota.window_s}:{number}", kept_s=quota.window_s)
+    counted = f"{of}:{name}:{quota.window_s}:{number}"
+    count = ctx.counters.count(counted, kept_s=quota.window_s, at_once=quota.at_once)
     return Spent(of, quota, count, ends_in_s)

@@ -115,15 +115,22 @@ def test_rounds_look_at_open_payments_at_their_deadlines_and_at_all_others_in_tu
     read = {number: header(number) for number in range(80, 121)}
     with sessions.begin() as session:
         soon, *later = [
-            store_payment(session, new_id=new_id, expires_at=block_time(number))
-            for number in (DEADLINE_BLOCK, 200, 300, 400)
+            store_payment(session, new_id=new_id, expires_at=block_time(number), address=bytes([place]) * 20)
+            for place, number in ((2, DEADLINE_BLOCK), (1, 200), (3, 300), (4, 400))
         ]
-        paid = store_payment(
-            session, new_id=new_id, expires_at=block_time(250), standing=Standing(status=Status.SETTLED)
-        )
-        store_payment(
-            session, new_id=new_id, expires_at=block_time(100) - WATCHED_FOR, standing=Standing(status=Status.EXPIRED)
-        )
+        ended = {
+            place: store_payment(
+                session,
+                new_id=new_id,
+                expires_at=expires_at,
+                standing=Standing(status=status),
+                address=bytes([place]) * 20,
+            )
+            for place, expires_at, status in (
+                (5, block_time(250), Status.SETTLED),
+                (6, block_time(100) - WATCHED_FOR, Status.EXPIRED),
+            )
+        }
     seen: list[dict[bytes, int]] = []
     is_over: list[bool] = []
     rounds = Rounds(deadlines_until=block_time(90))
@@ -148,6 +155,6 @@ def test_rounds_look_at_open_payments_at_their_deadlines_and_at_all_others_in_tu
     assert is_over[0] is False
     assert any(is_over)
     assert any(each.get(soon.address, 0) > 102 for each in seen), "and again later"
-    for payment in (*later, paid):
+    for payment in (*later, ended[5]):
         assert any(payment.address in each for each in seen), "everybody comes round"
     assert rounds.checked_block is not None

@@ -91,14 +91,6 @@ def test_an_event_is_owed_to_the_payments_own_url(sessions: Sessions, url: str |
     assert set(made) <= {row.id for row in stored}
 
 
-def test_an_index_is_not_given_out_again_where_the_payment_was_rolled_back(sessions: Sessions) -> None:
-    with sessions.begin() as session:
-        lost, _ = payments.next_index(session)
-        session.rollback()
-    with sessions.begin() as session:
-        assert payments.next_index(session)[0] > lost
-
-
 def test_two_payments_never_share_an_address(sessions: Sessions) -> None:
     with sessions.begin() as session:
         store_payment(session, new_id=new_id, address=b"\x01" * 20)

@@ -1,6 +1,7 @@
 """Counters on a real Valkey: shared while it is there, each process's own while it is away."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,22 @@ def test_all_who_count_under_one_name_count_together(redis_client: Redis, redis_
     assert one.count("b", kept_s=60) == 1
     one.close()
     other.close()
+
+
+def test_what_one_has_taken_the_others_do_not_tell(redis_client: Redis, redis_url: str) -> None:
+    one, other = Counters(redis_url), Counters(redis_url)
+    told = [each.count("a", kept_s=60, at_once=3) for each in (one, other, one, one, other, one)]
+    assert told == [1, 4, 2, 3, 5, 7]
+    one.close()
+    other.close()
+
+
+def test_threads_of_one_process_tell_each_number_once(redis_client: Redis, redis_url: str) -> None:
+    counters = Counters(redis_url)
+    with ThreadPoolExecutor(8) as threads:
+        told = list(threads.map(lambda _: counters.count("a", kept_s=60, at_once=7), range(700)))
+    assert sorted(told) == list(range(1, 701))
+    counters.close()
 
 
 def test_a_count_is_forgotten(redis_client: Redis, redis_url: str) -> None:

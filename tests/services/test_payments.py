@@ -19,8 +19,8 @@ from ctrip.domain.payments import Payment, Status
 from ctrip.domain.sweeps import IntentKind, IntentState
 from ctrip.domain.transfers import TransferStatus
 from ctrip.errors import Conflict, CtripError, MisconfiguredError, NotFound, Unavailable
-from ctrip.services import payments
-from ctrip.services.payments import PaymentRequest
+from ctrip.services import creating, payments
+from ctrip.services.creating import PaymentRequest
 from tests.api import READ_BLOCK, make_context
 from tests.factories import (
     MERCHANT_ID,
@@ -90,7 +90,7 @@ def pay(ctx: Context, payment: Payment, amount: int = 1000, block: int = 10, **c
 
 def test_200_creations_from_16_threads_get_200_addresses_and_indexes(ctx: Context) -> None:
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda _: payments.create(ctx, MERCHANT_ID, request=REQUEST), range(200)))
+        list(pool.map(lambda _: creating.create(ctx, MERCHANT_ID, request=REQUEST), range(200)))
     with ctx.sessions.begin() as session:
         issued = session.execute(sa.select(deposit_addresses)).all()
     assert len({row.address for row in issued}) == 200
@@ -102,22 +102,22 @@ def test_200_creations_from_16_threads_get_200_addresses_and_indexes(ctx: Contex
 
 def test_a_creation_that_fails_stores_nothing_and_its_index_is_never_used(ctx: Context) -> None:
     with pytest.raises(sa.exc.IntegrityError):
-        payments.create(ctx, "mer_nobody", request=dataclasses.replace(REQUEST, tolerance_bps=0))
-    payments.create(ctx, MERCHANT_ID, request=REQUEST)
+        creating.create(ctx, "mer_nobody", request=dataclasses.replace(REQUEST, tolerance_bps=0))
+    creating.create(ctx, MERCHANT_ID, request=REQUEST)
     with ctx.sessions.begin() as session:
         assert session.scalars(sa.select(deposit_addresses.c.derivation_index)).all() == [1]
 
 
 def test_a_process_without_a_wallet_makes_no_payment(ctx: Context) -> None:
     with pytest.raises(MisconfiguredError):
-        payments.create(dataclasses.replace(ctx, wallet=None), MERCHANT_ID, request=REQUEST)
+        creating.create(dataclasses.replace(ctx, wallet=None), MERCHANT_ID, request=REQUEST)
 
 
 def test_with_postgres_away_every_use_case_is_unavailable(ctx: Context) -> None:
     away = Sessions(make_engine("postgresql+psycopg2://nobody@/none?host=/nowhere", process="tests"))
     ctx = dataclasses.replace(ctx, sessions=away)
     use_cases: list[Callable[[], object]] = [
-        lambda: payments.create(ctx, MERCHANT_ID, request=REQUEST),
+        lambda: creating.create(ctx, MERCHANT_ID, request=REQUEST),
         lambda: payments.find(ctx, MERCHANT_ID, "pay_1"),
         lambda: payments.matching(ctx, MERCHANT_ID, filters={}, limit=1),
         lambda: payments.cancel(ctx, MERCHANT_ID, "pay_1"),
@@ -138,7 +138,7 @@ def test_a_connection_that_the_server_ends_is_unavailable_and_the_next_one_works
 
     with pytest.raises(Unavailable):
         killed()
-    payments.create(ctx, MERCHANT_ID, request=REQUEST)
+    creating.create(ctx, MERCHANT_ID, request=REQUEST)
 
 
 def test_a_full_pool_is_unavailable(ctx: Context, postgres_url: str) -> None:

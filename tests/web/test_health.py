@@ -1,6 +1,7 @@
 """Alive, ready, degraded: what balancers are told, and what happens to requests while Postgres is away."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from ctrip.database.models import loops as loop_rows
 from ctrip.services.loops import ensure_loops
 from ctrip.web import create_app
 from tests.api import Api, problem
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.infra
 
@@ -125,14 +127,15 @@ def test_with_postgres_away_requests_get_503_and_when_to_come_back(api_ctx: Cont
 def test_postgres_ending_the_connection_in_the_middle_of_a_creation_is_503_and_nothing_is_stored(
     shop: Api, api_ctx: Context, engine: sa.Engine
 ) -> None:
-    def end_the_connection(connection: sa.Connection, _: Any, statement: str, *__: Any) -> None:
-        if statement.startswith("INSERT INTO payments"):
-            connection.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
-
-    sa.event.listen(engine, "before_cursor_execute", end_the_connection)
-    try:
-        answer = shop.post("/api/v1/payments", {"chain": "anvil", "amount": "1"})
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", end_the_connection)
+    waiting = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'EXECUTE%'"
+    shop.ask()  # so that only the creation itself asks Postgres for anything
+    with engine.connect() as other, ThreadPoolExecutor(1) as threads:
+        other.exec_driver_sql("LOCK TABLE deposit_addresses IN EXCLUSIVE MODE")
+        asked = threads.submit(shop.post, "/api/v1/payments", {"chain": "anvil", "amount": "1"})
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as killer:
+            wait_until(lambda: killer.execute(sa.text(f"SELECT 1 {waiting}")).scalar() == 1, within_s=10)
+            killer.execute(sa.text(f"SELECT pg_terminate_backend(pid) {waiting}"))
+        answer = asked.result(30)
     assert problem(answer)[:2] == (503, "unavailable")
-    assert shop.get("/api/v1/payments").json["data"] == []
+    assert answer.headers["Retry-After"] == "5"
+    assert len(shop.get("/api/v1/payments").json["data"]) == 1

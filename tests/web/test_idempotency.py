@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from ctrip.context import Context
+from ctrip.database import creating
 from ctrip.database import idempotency as idempotency_rows
 from ctrip.database.models import idempotency_keys, payments
 from ctrip.domain.idempotency import KEPT_FOR, Once, hash_body
@@ -125,7 +126,7 @@ def test_a_crash_before_the_commit_leaves_neither_payment_nor_answer(
     shop: Api, api_ctx: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(idempotency_rows, "store", _dies)
+        patched.setattr(creating, "add", _dies)
         with pytest.raises(KeyboardInterrupt):
             create(shop, "k")
     assert (count(api_ctx, payments), count(api_ctx, idempotency_keys)) == (0, 0)
@@ -153,7 +154,8 @@ def _dies(*_: object, **__: object) -> None:
 def test_while_the_first_request_runs_the_second_is_409(shop: Api, api_ctx: Context) -> None:
     with api_ctx.sessions.begin() as session:
         once = Once(route="POST /api/v1/payments", key="k", body_hash=hash_body(GOOD))
-        assert idempotency_rows.claim(session, shop.merchant_id, once, now=api_ctx.now()) is None
+        number = idempotency_rows.lock_number(shop.merchant_id, once)
+        assert session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(number))) is True
         answer = create(shop, "k")
         assert problem(answer)[:2] == (409, "idempotency_in_flight")
         assert int(answer.headers["Retry-After"]) > 0

@@ -5,7 +5,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from ctrip.domain.merchants import Scope
-from ctrip.services import payments
+from ctrip.services import creating, payments
 from ctrip.web import idempotency
 from ctrip.web.auth import authorize, needs
 from ctrip.web.current import context, merchant_id
@@ -45,7 +45,7 @@ def create_payment(body: CreatePayment) -> Response:
     The answer holds the address to pay. Send an `Idempotency-Key`: then a request that is repeated after a broken
     connection gets the first answer, and no second payment is made.
     """
-    answer = payments.create(context(), merchant_id(), request=body.request(), once=idempotency.once())
+    answer = creating.create(context(), merchant_id(), request=body.request(), once=idempotency.once())
     return idempotency.respond(answer)
 
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from ctrip.domain.mailboxes import EMAIL_CHARACTERS, EMAIL_PATTERN
 from ctrip.domain.payments import AmountStatus, Settlement, Status, Timing
 from ctrip.domain.transfers import Reason, Source, TransferStatus
-from ctrip.services.payments import PaymentRequest
+from ctrip.services.creating import PaymentRequest
 from ctrip.web.schemas import ULID, Incoming, ListOf, Moment, Outgoing, Page, Path, Text, storable
 
 _METADATA_BYTES = 8_192

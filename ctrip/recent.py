@@ -1,0 +1,36 @@
+"""What was read a moment ago, for whoever asks again at once: a request need not read anew who sends it."""
+
+import time
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar, cast
+
+KEPT_S = 1.0
+"""For so long something may be believed that is not so any more: a key that was revoked by another process."""
+_MOST = 10_000
+
+V = TypeVar("V")
+
+
+class Recent:
+    """Values by name, each for KEPT_S. Threads may share it; two that miss one at once both read it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[float, Any]] = {}
+
+    def get(self, name: Hashable, read: Callable[[], V | None]) -> V | None:
+        """Return what was read under a name a moment ago, or else what is read now; None is not kept."""
+        at, value = self._kept.get(name, (0.0, None))
+        now = time.monotonic()
+        if value is not None and now - at < KEPT_S:
+            return cast(V, value)
+        value = read()
+        if value is not None:
+            if len(self._kept) >= _MOST:
+                self._kept.clear()
+            # As old as the question: what happened since is not in the answer.
+            self._kept[name] = now, value
+        return value
+
+    def clear(self) -> None:
+        """Forget all: something was changed here."""
+        self._kept.clear()

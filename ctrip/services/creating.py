@@ -1,0 +1,188 @@
+"""Payments are asked for: checked, given an address of their own, and stored with all that follows from it.
+
+    chain, asset, amount, rule ─> index ─> address ─> the payment, and the answer that shows it ─> one statement
+
+Address, payment, event, deliveries and the idempotent answer are stored together, or not at all.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from ctrip.context import Context
+from ctrip.database import clock, creating, cursors, idempotency, merchants
+from ctrip.database.creating import Kept
+from ctrip.domain.chains import Chain, Token
+from ctrip.domain.finality import FinalityRule
+from ctrip.domain.idempotency import Answer, Once
+from ctrip.domain.ids import Prefix
+from ctrip.domain.money import parse_amount
+from ctrip.domain.payments import Payment, Standing, payment_object
+from ctrip.domain.scanning import Cursor
+from ctrip.errors import (
+    ChainNotReady,
+    DestinationRefused,
+    IdempotencyInFlight,
+    InvalidValue,
+    MisconfiguredError,
+)
+from ctrip.log import get_logger
+
+log = get_logger()
+
+
+@dataclass(frozen=True)
+class PaymentRequest:
+    """What a merchant asks for. `amount` is decimal text in the asset's units; None leaves the choice to us.
+
+    `token` is a symbol or a contract address; None is the native coin.
+    """
+
+    chain: str
+    amount: str
+    token: str | None = None
+    expires_in: timedelta = timedelta(minutes=30)
+    confirmations: int | None = None
+    tolerance_bps: int | None = None
+    order_id: str | None = None
+    customer_email: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    webhook_url: str | None = None
+
+
+def create(ctx: Context, merchant_id: str, *, request: PaymentRequest, once: Once | None = None) -> Answer:
+    """Make a payment with an address of its own, and answer 201 with it.
+
+    With `once`, the answer is stored by the same statement, and given again for 72 hours. Raises InvalidValue,
+    InvalidAmount, DestinationRefused, ChainNotReady, IdempotencyInFlight, IdempotencyMismatch, Unavailable.
+    """
+    now = ctx.now()
+    try:
+        payment, index, fingerprint = _asked_for(ctx, merchant_id, request)
+    except (InvalidValue, DestinationRefused, ChainNotReady):
+        # What was answered once is answered so again, whatever was configured since.
+        replay = None if once is None else _replay(ctx, merchant_id, once)
+        if replay is None:
+            raise
+        return replay
+    shown = payment_object(payment, read_block=0)
+    answer = Answer(status=201, body=json.dumps(shown, ensure_ascii=False, separators=(",", ":")))
+    kept = None if once is None else Kept(once, answer, now)
+    with ctx.sessions.at_once() as session:
+        is_made = creating.add(
+            session, payment, wallet_fingerprint=fingerprint, index=index, new_id=ctx.new_id, kept=kept
+        )
+    if is_made or once is None:
+        log.info("payment_created", payment_id=payment.id, chain=payment.chain, merchant_id=merchant_id)
+        return answer
+    ctx.indexes.give_back(index)
+    replay = _replay(ctx, merchant_id, once)
+    if replay is None:
+        raise IdempotencyInFlight("the answer to this Idempotency-Key is going out of date; send it again")
+    return replay
+
+
+def _asked_for(ctx: Context, merchant_id: str, request: PaymentRequest) -> tuple[Payment, int, bytes]:
+    """Return the payment to be stored, the index of its address, and the wallet's fingerprint."""
+    chain, token = _asset(ctx, request)
+    amount = parse_amount(request.amount, token.decimals)
+    rule = _rule(chain, chain.rule_for(token, amount), request.confirmations)
+    if request.webhook_url is not None:
+        _check_destination(ctx, request.webhook_url)
+    if ctx.wallet is None:
+        raise MisconfiguredError("WALLET_XPUB: this process derives no addresses")
+    if not _is_begun(ctx, chain.chain_id):
+        raise ChainNotReady(f"chain {chain.name} has no start block yet; try again in a moment", param="chain")
+    tolerance = request.tolerance_bps
+    tolerance_bps = _tolerance_bps(ctx, merchant_id) if tolerance is None else tolerance
+    index, now = ctx.indexes.take(ctx.sessions), ctx.now() + _clock_ahead(ctx)
+    payment = Payment(
+        id=ctx.new_id(Prefix.PAYMENT),
+        merchant_id=merchant_id,
+        chain_id=chain.chain_id,
+        chain=chain.name,
+        token=token.address,
+        symbol=token.symbol,
+        decimals=token.decimals,
+        amount=amount,
+        tolerance_bps=tolerance_bps,
+        required=rule.confirmations,
+        finality=rule.finality,
+        address=ctx.wallet.address(index),
+        version=1,
+        standing=Standing(),
+        confirmed=0,
+        canceled_at=None,
+        accepted_at=None,
+        accepted_amount=None,
+        order_id=request.order_id,
+        customer_email=request.customer_email,
+        metadata=dict(request.metadata),
+        webhook_url=request.webhook_url,
+        created_at=now,
+        expires_at=now + request.expires_in,
+    )
+    return payment, index, ctx.wallet.fingerprint
+
+
+def _is_begun(ctx: Context, chain_id: int) -> bool:
+    def read() -> Cursor | None:
+        with ctx.sessions.at_once() as session:
+            return cursors.find(session, chain_id)
+
+    return ctx.recent.get(("cursor", chain_id), read) is not None
+
+
+def _clock_ahead(ctx: Context) -> timedelta:
+    """Return how far Postgres's clock, which decides when a deadline is, is ahead of this process's."""
+
+    def read() -> timedelta:
+        with ctx.sessions.at_once() as session:
+            return clock.read(session) - ctx.now()
+
+    return ctx.recent.get("clock", read) or timedelta(0)
+
+
+def _tolerance_bps(ctx: Context, merchant_id: str) -> int:
+    def read() -> int:
+        with ctx.sessions.at_once() as session:
+            return merchants.tolerance_bps(session, merchant_id)
+
+    return ctx.recent.get(("tolerance", merchant_id), read) or 0
+
+
+def _replay(ctx: Context, merchant_id: str, once: Once) -> Answer | None:
+    with ctx.sessions.at_once() as session:
+        return idempotency.find(session, merchant_id, once, now=ctx.now())
+
+
+def _asset(ctx: Context, request: PaymentRequest) -> tuple[Chain, Token]:
+    chain = ctx.settings.chain_named(request.chain)
+    if chain is None or not chain.enabled:
+        known = ", ".join(chain.name for chain in ctx.settings.chains if chain.enabled)
+        raise InvalidValue(f"no such chain is enabled here; the chains are: {known}", param="chain")
+    token = chain.token(request.token)
+    if token is None or not token.is_payable:
+        known = ", ".join(token.symbol for token in chain.tokens if token.is_payable)
+        raise InvalidValue(f"this cannot be asked for on {chain.name}; the assets are: {known}", param="token")
+    return chain, token
+
+
+def _rule(chain: Chain, rule: FinalityRule, asked: int | None) -> FinalityRule:
+    """Return what makes the amount final: the chain's rule for it, with more confirmations where they are asked for."""
+    if asked is None:
+        return rule
+    if not rule.confirmations <= asked <= chain.reorg_window:
+        raise InvalidValue(
+            f"{chain.name} allows {rule.confirmations} to {chain.reorg_window} confirmations for this amount",
+            param="confirmations",
+        )
+    return replace(rule, confirmations=asked)
+
+
+def _check_destination(ctx: Context, url: str) -> None:
+    if ctx.poster is None:
+        raise MisconfiguredError("this process checks no webhook destinations")
+    ctx.poster.check(url, param="webhook_url")

@@ -1,0 +1,205 @@
+"""A payment is stored by one statement, with all that follows from it, or with nothing."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from ctrip.context import Context
+from ctrip.database import idempotency, webhooks
+from ctrip.database.bell import Bell
+from ctrip.database.deposit_indexes import AT_ONCE, DepositIndexes
+from ctrip.database.engine import Sessions
+from ctrip.database.models import (
+    deposit_addresses,
+    events,
+    idempotency_keys,
+    merchants,
+    payments,
+    webhook_deliveries,
+)
+from ctrip.database.prepared import Prepared
+from ctrip.domain.idempotency import KEPT_FOR, Once
+from ctrip.domain.webhook_endpoints import MOST
+from ctrip.errors import ChainNotReady, IdempotencyInFlight, IdempotencyMismatch, InvalidAmount
+from ctrip.recent import Recent
+from ctrip.services import webhook_endpoints
+from ctrip.services.creating import PaymentRequest, create
+from tests.api import READ_BLOCK, make_context
+from tests.factories import MERCHANT_ID, read_to, store_merchant
+
+pytestmark = pytest.mark.infra
+REQUEST = PaymentRequest(chain="anvil", amount="12.50", token="USDC")
+ONCE = Once(route="POST /api/v1/payments", key="order-1001", body_hash=b"1" * 32)
+HOOK = "https://shop.example/hooks"
+
+
+@pytest.fixture
+def ctx(sessions: Sessions) -> Context:
+    with sessions.begin() as session:
+        store_merchant(session)
+        read_to(session, READ_BLOCK)
+    return make_context(sessions)
+
+
+def count(ctx: Context, table: sa.Table) -> int:
+    with ctx.sessions.begin() as session:
+        return session.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+
+
+class Asked:
+    """How often Postgres is asked: what goes straight to the driver, and what goes through SQLAlchemy."""
+
+    def __init__(self, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times, run = 0, Prepared._run
+
+        def counted(prepared: Prepared, *args: Any) -> Any:
+            self.times += 1
+            return run(prepared, *args)
+
+        monkeypatch.setattr(Prepared, "_run", counted)
+        sa.event.listen(ctx.sessions.engine, "before_cursor_execute", self._count)
+
+    def _count(self, *_: Any) -> None:
+        self.times += 1
+
+
+@pytest.mark.parametrize("once", [None, ONCE], ids=["without a key", "with one"])
+def test_a_create_is_one_round_trip(ctx: Context, monkeypatch: pytest.MonkeyPatch, once: Once | None) -> None:
+    create(ctx, MERCHANT_ID, request=REQUEST)
+    asked = Asked(ctx, monkeypatch)
+    create(ctx, MERCHANT_ID, request=dataclasses.replace(REQUEST, webhook_url=HOOK), once=once)
+    sa.event.remove(ctx.sessions.engine, "before_cursor_execute", asked._count)
+    assert asked.times == 1
+    assert (count(ctx, payments), count(ctx, events), count(ctx, webhook_deliveries)) == (2, 2, 1)
+
+
+def test_each_destination_that_wants_it_gets_a_delivery_and_the_relay_is_woken(ctx: Context) -> None:
+    urls = [f"https://shop.example/{number}" for number in range(MOST)]
+    for number, url in enumerate(urls):
+        wanted = ["payment.settled"] if number == 3 else [["*"], ["payment.*"], ["payment.created"]][number % 3]
+        webhook_endpoints.create(ctx, MERCHANT_ID, url=url, wanted=wanted)
+    with ctx.sessions.begin() as session:
+        session.execute(sa.insert(merchants).values(id="mer_2", name="Another", webhook_secret=b"sealed"))
+    webhook_endpoints.create(ctx, "mer_2", url="https://another.example/", wanted=["*"])
+    bell = Bell(ctx.sessions)
+    create(ctx, MERCHANT_ID, request=dataclasses.replace(REQUEST, webhook_url=HOOK))
+    assert bell.wait(5)
+    bell.close()
+    with ctx.sessions.begin() as session:
+        found = session.execute(sa.select(webhook_deliveries).order_by(webhook_deliveries.c.id)).all()
+        event = session.execute(sa.select(events)).one()
+    assert [row.url for row in found] == [HOOK, *(url for url in urls if url != urls[3])]
+    assert {(row.event_id, row.payment_id, row.merchant_id) for row in found} == {
+        (event.id, event.payment_id, MERCHANT_ID)
+    }
+    assert {row.origin for row in found} == {"https://shop.example:443"}
+    assert {(row.status, row.payload) for row in found} == {("pending", None)}
+    assert len({len(row.id) for row in found}) == 1 and all(row.next_attempt_at for row in found)
+    assert [row.endpoint_id for row in found].count(None) == 1
+    with ctx.sessions.begin() as session:
+        again = webhooks.owe_again(session, event_id=event.id, new_id=ctx.new_id)
+        rows = session.execute(sa.select(webhook_deliveries).where(webhook_deliveries.c.id.in_(again))).all()
+    assert {(row.endpoint_id, row.url) for row in rows} == {(row.endpoint_id, row.url) for row in found}, "as ever"
+
+
+@pytest.mark.parametrize("table", [deposit_addresses, events, webhook_deliveries, idempotency_keys], ids=str)
+def test_what_cannot_be_stored_whole_is_not_stored_at_all(ctx: Context, table: sa.Table) -> None:
+    with ctx.sessions.begin() as session:
+        session.execute(sa.text(f"ALTER TABLE {table} ADD CONSTRAINT never CHECK (false) NOT VALID"))
+    try:
+        with pytest.raises(sa.exc.IntegrityError):
+            create(ctx, MERCHANT_ID, request=dataclasses.replace(REQUEST, webhook_url=HOOK), once=ONCE)
+    finally:
+        with ctx.sessions.begin() as session:
+            session.execute(sa.text(f"ALTER TABLE {table} DROP CONSTRAINT never"))
+    assert (count(ctx, table), count(ctx, payments)) == (0, 0)
+    create(ctx, MERCHANT_ID, request=REQUEST, once=ONCE)
+    assert count(ctx, payments) == 1
+
+
+def test_a_replay_uses_no_index_up(ctx: Context) -> None:
+    first = create(ctx, MERCHANT_ID, request=REQUEST, once=ONCE)
+    again = create(ctx, MERCHANT_ID, request=REQUEST, once=ONCE)
+    assert (again.body, again.is_replay) == (first.body, True)
+    create(ctx, MERCHANT_ID, request=REQUEST)
+    with ctx.sessions.begin() as session:
+        taken = session.scalars(sa.select(deposit_addresses.c.derivation_index)).all()
+    assert sorted(taken) == [0, 1]
+
+
+@pytest.mark.parametrize("change", [{"amount": "0"}, {"chain": "gone"}, {"chain": "fresh", "token": None}], ids=str)
+def test_what_was_answered_once_is_answered_so_again_whatever_is_configured_now(
+    ctx: Context, change: dict[str, Any]
+) -> None:
+    first = create(ctx, MERCHANT_ID, request=REQUEST, once=ONCE)
+    # The same body, which today would be refused.
+    today = dataclasses.replace(REQUEST, **change)
+    assert create(ctx, MERCHANT_ID, request=today, once=ONCE).body == first.body
+    other = dataclasses.replace(ONCE, body_hash=b"2" * 32)
+    with pytest.raises(IdempotencyMismatch):
+        create(ctx, MERCHANT_ID, request=today, once=other)
+
+
+def test_a_refused_request_is_refused_again(ctx: Context) -> None:
+    for _ in range(2):
+        with pytest.raises(InvalidAmount):
+            create(ctx, MERCHANT_ID, request=dataclasses.replace(REQUEST, amount="0"), once=ONCE)
+    with pytest.raises(ChainNotReady):
+        create(ctx, MERCHANT_ID, request=dataclasses.replace(REQUEST, chain="fresh", token=None), once=ONCE)
+
+
+def test_a_key_whose_answer_is_out_of_date_is_free_for_one(ctx: Context) -> None:
+    create(ctx, MERCHANT_ID, request=REQUEST, once=ONCE)
+    later = dataclasses.replace(ctx, now=lambda: ctx.now() + KEPT_FOR + timedelta(seconds=1))
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: _answer(later), range(8)))
+    assert count(ctx, payments) == 2
+    assert len({answer for answer in answers if answer is not None}) == 1
+
+
+def _answer(ctx: Context) -> str | None:
+    try:
+        return create(ctx, MERCHANT_ID, request=REQUEST, once=ONCE).body
+    except IdempotencyInFlight:
+        return None
+
+
+def test_while_another_holds_the_key_nothing_is_stored(ctx: Context) -> None:
+    with ctx.sessions.begin() as session:
+        number = idempotency.lock_number(MERCHANT_ID, ONCE)
+        session.execute(sa.select(sa.func.pg_try_advisory_xact_lock(number)))
+        with pytest.raises(IdempotencyInFlight):
+            create(ctx, MERCHANT_ID, request=REQUEST, once=ONCE)
+    assert count(ctx, payments) == 0
+
+
+# --- what a process keeps -------------------------------------------------------------------------------------------
+
+
+def test_indexes_are_taken_some_at_a_time_and_no_two_processes_have_the_same(ctx: Context) -> None:
+    one, other = DepositIndexes(), DepositIndexes()
+    taken = [each.take(ctx.sessions) for _ in range(AT_ONCE + 1) for each in (one, other)]
+    assert sorted(taken) == sorted(set(taken))
+    one.give_back(taken[0])
+    assert one.take(ctx.sessions) == taken[0]
+
+
+def test_what_was_read_is_believed_for_a_second_and_what_was_not_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked, recent = [100.0], list[str](), Recent()
+    monkeypatch.setattr("ctrip.recent.time.monotonic", lambda: now[0])
+
+    def read(name: str, value: int | None) -> int | None:
+        asked.append(name)
+        return value
+
+    assert [recent.get("a", lambda: read("a", 0)) for _ in range(3)] == [0, 0, 0]
+    assert [recent.get("b", lambda: read("b", None)) for _ in range(2)] == [None, None]
+    assert asked == ["a", "b", "b"]
+    now[0] += 1.0
+    assert recent.get("a", lambda: read("a", 1)) == 1
+    recent.clear()
+    assert recent.get("a", lambda: read("a", 2)) == 2
