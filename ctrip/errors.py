@@ -5,7 +5,7 @@
     │   └── InvalidAmount · IdempotencyMismatch
     ├── MalformedRequest        not readable at all (400)
     ├── Unauthorized · Forbidden (AddressRefused) · NotFound · Conflict · IdempotencyInFlight
-    ├── RateLimited             more requests than a quota allows (429)
+    ├── RateLimited · TooManyOpen   more requests than a quota allows, more open payments than a merchant may have (429)
     ├── ChainNotReady           the chain was never read yet (503)
     ├── Unavailable             Postgres is away (503)
     ├── MisconfiguredError      refuses to start; names the key, what is wrong, what would be right
@@ -104,6 +104,13 @@ class RateLimited(CtripError):
     """More requests than the key or the address may send; nothing was done."""
 
     code = "rate_limited"
+    status = 429
+
+
+class TooManyOpen(CtripError):
+    """The merchant has as many payments open as one may have: each is watched until it is paid, canceled or expired."""
+
+    code = "too_many_open_payments"
     status = 429
 
 

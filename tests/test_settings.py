@@ -33,6 +33,7 @@ EVERYTHING = {
     "RATE_LIMIT_PER_KEY": "100/second",
     "RATE_LIMIT_PER_ADDRESS": "off",
     "CORS_ORIGINS": "https://shop.example, http://127.0.0.1:3000",
+    "MAX_OPEN_PAYMENTS": "500",
     "WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8, fd00::/8",
     "WEBHOOK_RETRY_SCHEDULE": "0,5,60",
     "SMTP_URL": "smtp://mail:smtp-word%40@mail",
@@ -91,6 +92,7 @@ def test_quotas_and_origins_are_read() -> None:
     assert settings.quotas == {QuotaOf.KEY: Quota(100, 1)}
     assert settings.cors_origins == ("https://shop.example", "http://127.0.0.1:3000")
     assert load(Role.API, RATE_LIMIT_PER_KEY=None, RATE_LIMIT_PER_ADDRESS=None).quotas == QUOTAS
+    assert (settings.max_open_payments, load(Role.LISTENER).max_open_payments) == (500, 100_000)
 
 
 def test_an_empty_variable_is_one_that_is_not_set() -> None:

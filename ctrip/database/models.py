@@ -106,6 +106,8 @@ payments = sa.Table(
     sa.CheckConstraint("(accepted_at IS NULL) = (accepted_amount IS NULL)", name="acceptance_has_an_amount"),
     sa.Index("ix_payments_merchant", "merchant_id", sa.text("id DESC")),
     sa.Index("ix_payments_order", "merchant_id", "order_id", postgresql_where=sa.text("order_id IS NOT NULL")),
+    # How many a merchant may still ask for.
+    sa.Index("ix_payments_open", "merchant_id", postgresql_where=sa.text("status = 'pending'")),
     # The listener asks at each step which deadlines were passed, or came back in a reorg.
     sa.Index(
         "ix_payments_deadline",

@@ -45,6 +45,13 @@ def find(session: Connection, payment_id: str, *, merchant_id: str | None = None
     return None if row is None else payment_of(row)
 
 
+def count_open(session: Connection, merchant_id: str, *, most: int) -> int:
+    """Return how many payments of a merchant wait for money; of more than `most`, that many."""
+    is_open = sa.and_(payments.c.merchant_id == merchant_id, payments.c.status == sa.literal_column("'pending'"))
+    found = sa.select(payments.c.id).where(is_open).limit(most).subquery()
+    return session.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
+
+
 def matching(
     session: Connection, merchant_id: str, *, filters: Mapping[str, Any], limit: int, after: str | None = None
 ) -> Sequence[Payment]:

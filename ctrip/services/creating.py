@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from ctrip.context import Context
-from ctrip.database import clock, creating, cursors, idempotency, merchants
+from ctrip.database import clock, creating, cursors, idempotency, merchants, payments
 from ctrip.database.creating import Kept
 from ctrip.domain.chains import Chain, Token
 from ctrip.domain.finality import FinalityRule
@@ -27,6 +27,7 @@ from ctrip.errors import (
     IdempotencyInFlight,
     InvalidValue,
     MisconfiguredError,
+    TooManyOpen,
 )
 from ctrip.log import get_logger
 
@@ -56,12 +57,13 @@ def create(ctx: Context, merchant_id: str, *, request: PaymentRequest, once: Onc
     """Make a payment with an address of its own, and answer 201 with it.
 
     With `once`, the answer is stored by the same statement, and given again for 72 hours. Raises InvalidValue,
-    InvalidAmount, DestinationRefused, ChainNotReady, IdempotencyInFlight, IdempotencyMismatch, Unavailable.
+    InvalidAmount, DestinationRefused, ChainNotReady, TooManyOpen, IdempotencyInFlight, IdempotencyMismatch,
+    Unavailable.
     """
     now = ctx.now()
     try:
         payment, index, fingerprint = _asked_for(ctx, merchant_id, request)
-    except (InvalidValue, DestinationRefused, ChainNotReady):
+    except (InvalidValue, DestinationRefused, ChainNotReady, TooManyOpen):
         # What was answered once is answered so again, whatever was configured since.
         replay = None if once is None else _replay(ctx, merchant_id, once)
         if replay is None:
@@ -95,6 +97,7 @@ def _asked_for(ctx: Context, merchant_id: str, request: PaymentRequest) -> tuple
         raise MisconfiguredError("WALLET_XPUB: this process derives no addresses")
     if not _is_begun(ctx, chain.chain_id):
         raise ChainNotReady(f"chain {chain.name} has no start block yet; try again in a moment", param="chain")
+    _take_place(ctx, merchant_id)
     tolerance = request.tolerance_bps
     tolerance_bps = _tolerance_bps(ctx, merchant_id) if tolerance is None else tolerance
     index, now = ctx.indexes.take(ctx.sessions), ctx.now() + _clock_ahead(ctx)
@@ -125,6 +128,23 @@ def _asked_for(ctx: Context, merchant_id: str, request: PaymentRequest) -> tuple
         expires_at=now + request.expires_in,
     )
     return payment, index, ctx.wallet.fingerprint
+
+
+def _take_place(ctx: Context, merchant_id: str) -> None:
+    """Raise TooManyOpen where a merchant has no place for one more open payment.
+
+    They are counted once in a second, and in between what this process makes: several may pass the limit by a second's.
+    """
+
+    def read() -> list[int]:
+        with ctx.sessions.at_once() as session:
+            return [payments.count_open(session, merchant_id, most=most)]
+
+    most = ctx.settings.max_open_payments
+    counted = ctx.recent.get(("open", merchant_id), read) or [0]
+    if counted[0] >= most:
+        raise TooManyOpen(f"{most} payments are open, and that is the most; wait until some are paid or expire")
+    counted[0] += 1
 
 
 def _is_begun(ctx: Context, chain_id: int) -> bool:

@@ -48,6 +48,7 @@ _HOLDERS: Mapping[str, frozenset[Role]] = {
     "RATE_LIMIT_PER_KEY": frozenset({Role.API}),
     "RATE_LIMIT_PER_ADDRESS": frozenset({Role.API}),
     "CORS_ORIGINS": frozenset({Role.API}),
+    "MAX_OPEN_PAYMENTS": frozenset({Role.API}),
     "WEBHOOK_ALLOW_CIDRS": _DIALS,
     "SMTP_URL": frozenset({Role.EMAIL}),
     "OPERATOR_EMAIL": frozenset({Role.EMAIL}),
@@ -76,6 +77,7 @@ class Settings:
     trusted_proxies: int = 0
     quotas: Mapping[QuotaOf, Quota] = field(default_factory=dict)
     cors_origins: tuple[str, ...] = ()
+    max_open_payments: int = 100_000
     webhook_allow_cidrs: tuple[Network, ...] = ()
     webhook_gaps_s: tuple[int, ...] = RETRY_GAPS_S
     webhook_threads: int = 16
@@ -144,6 +146,7 @@ def load_settings(role: Role, environment: Mapping[str, str] | None = None) -> S
         trusted_proxies=read.value("TRUSTED_PROXIES", forms.COUNT, 0),
         quotas=_quotas(read) if role is Role.API else {},
         cors_origins=read.value("CORS_ORIGINS", forms.ORIGINS, ()),
+        max_open_payments=read.value("MAX_OPEN_PAYMENTS", forms.COUNT, 100_000),
         webhook_allow_cidrs=_opened_ranges(read, mode),
         webhook_gaps_s=read.value("WEBHOOK_RETRY_SCHEDULE", forms.GAPS, RETRY_GAPS_S),
         webhook_threads=read.value("WEBHOOK_THREADS", forms.THREADS, 16),

@@ -16,6 +16,7 @@ from ctrip.errors import (
     InvalidAmount,
     InvalidValue,
     NotFound,
+    TooManyOpen,
     Unauthorized,
     Unavailable,
 )
@@ -26,7 +27,7 @@ from ctrip.web.limits import MAX_BODY_BYTES
 log = get_logger()
 
 PROBLEM_TYPE = "application/problem+json"
-_RETRY_AFTER_S = {Unavailable: 5, ChainNotReady: 5, IdempotencyInFlight: 1}
+_RETRY_AFTER_S = {Unavailable: 5, ChainNotReady: 5, IdempotencyInFlight: 1, TooManyOpen: 60}
 
 _HTTP_PROBLEMS = {
     400: ("malformed_request", "the request could not be read"),

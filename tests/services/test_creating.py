@@ -1,6 +1,7 @@
 """A payment is stored by one statement, with all that follows from it, or with nothing."""
 
 import dataclasses
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -24,8 +25,9 @@ from ctrip.database.models import (
 from ctrip.database.prepared import Prepared
 from ctrip.domain.idempotency import KEPT_FOR, Once
 from ctrip.domain.webhook_endpoints import MOST
-from ctrip.errors import ChainNotReady, IdempotencyInFlight, IdempotencyMismatch, InvalidAmount
+from ctrip.errors import ChainNotReady, IdempotencyInFlight, IdempotencyMismatch, InvalidAmount, TooManyOpen
 from ctrip.recent import Recent
+from ctrip.services import payments as payment_service
 from ctrip.services import webhook_endpoints
 from ctrip.services.creating import PaymentRequest, create
 from tests.api import READ_BLOCK, make_context
@@ -175,6 +177,23 @@ def test_while_another_holds_the_key_nothing_is_stored(ctx: Context) -> None:
         with pytest.raises(IdempotencyInFlight):
             create(ctx, MERCHANT_ID, request=REQUEST, once=ONCE)
     assert count(ctx, payments) == 0
+
+
+def test_a_merchant_has_so_many_open_payments_and_no_more(ctx: Context) -> None:
+    with ctx.sessions.begin() as session:
+        session.execute(sa.insert(merchants).values(id="mer_2", name="Another", webhook_secret=b"sealed"))
+    few = dataclasses.replace(ctx, settings=dataclasses.replace(ctx.settings, max_open_payments=3), recent=Recent())
+    made = [json.loads(create(few, MERCHANT_ID, request=REQUEST, once=once).body) for once in (None, None, ONCE)]
+    with pytest.raises(TooManyOpen, match="3 payments are open"):
+        create(few, MERCHANT_ID, request=REQUEST)
+    assert create(few, MERCHANT_ID, request=REQUEST, once=ONCE).is_replay, "what was answered once stays so"
+    create(few, "mer_2", request=REQUEST)
+    payment_service.cancel(few, MERCHANT_ID, made[0]["id"])
+    later = dataclasses.replace(few, recent=Recent())
+    create(later, MERCHANT_ID, request=REQUEST)
+    with pytest.raises(TooManyOpen):
+        create(dataclasses.replace(few, recent=Recent()), MERCHANT_ID, request=REQUEST)
+    assert count(ctx, payments) == 5
 
 
 # --- what a process keeps -------------------------------------------------------------------------------------------
