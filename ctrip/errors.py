@@ -122,7 +122,7 @@ class ChainNotReady(CtripError):
 
 
 class Unavailable(CtripError):
-    """Postgres cannot be reached; nothing was stored."""
+    """Postgres cannot be reached: nothing is known to be stored. Try again, with the same Idempotency-Key."""
 
     code = "unavailable"
     status = 503

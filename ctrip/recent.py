@@ -19,18 +19,24 @@ class Recent:
 
     def get(self, name: Hashable, read: Callable[[], V | None]) -> V | None:
         """Return what was read under a name a moment ago, or else what is read now; None is not kept."""
-        at, value = self._kept.get(name, (0.0, None))
+        # What is cleared meanwhile is another dictionary by then: an answer from before it is not kept.
+        kept = self._kept
+        at, value = kept.get(name, (0.0, None))
         now = time.monotonic()
         if value is not None and now - at < KEPT_S:
             return cast(V, value)
         value = read()
         if value is not None:
-            if len(self._kept) >= _MOST:
-                self._kept.clear()
+            if len(kept) >= _MOST:
+                kept = self._kept = {}
             # As old as the question: what happened since is not in the answer.
-            self._kept[name] = now, value
+            kept[name] = now, value
         return value
 
+    def forget(self, name: Hashable) -> None:
+        """Forget what was read under a name."""
+        self._kept.pop(name, None)
+
     def clear(self) -> None:
-        """Forget all: something was changed here."""
-        self._kept.clear()
+        """Forget all, also what is being read: something was changed here."""
+        self._kept = {}

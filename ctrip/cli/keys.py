@@ -106,7 +106,7 @@ def list_(merchant_id: str | None, limit: int, after: str | None, as_json: bool)
 @command.command()
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
-    """End a key, from the next request on."""
+    """End a key, within a second."""
     key = merchants.revoke_key(bootstrap(Role.CLI), key_id, by=who())
     click.echo(f"{key.id} is revoked since {key.revoked_at:%Y-%m-%d %H:%M:%S} UTC")
 

@@ -73,7 +73,10 @@ def check(mnemonic_file: Path | None, as_json: bool) -> None:
 @command.command()
 @click.argument("count", type=click.IntRange(1, wallet.MAX_SKIP))
 def advance(count: int) -> None:
-    """Skip COUNT indexes, after a backup was restored: addresses issued since it was made are in use."""
+    """Skip COUNT indexes, after a backup was restored: addresses issued since it was made are in use.
+
+    The API must not run meanwhile: it has some indexes in hand.
+    """
     last = wallet.advance(bootstrap(Role.CLI), count, by=output.who())
     click.echo(f"{count} indexes are skipped; the next address is at index {last + 1}")
 

@@ -29,19 +29,15 @@ from ctrip.database.standings import standing_values
 from ctrip.database.work import DUE_CHANNEL
 from ctrip.domain.events import EventType
 from ctrip.domain.idempotency import KEPT_FOR, Answer, Once
-from ctrip.domain.ids import Prefix
+from ctrip.domain.ids import DIGITS, Prefix
 from ctrip.domain.payments import Payment, payment_object
 from ctrip.domain.webhook_endpoints import EndpointStatus, filters_of
 from ctrip.domain.webhooks import DeliveryStatus, origin
 from ctrip.errors import IdempotencyInFlight
 
-_LATER = ("canceled_at", "accepted_at", "accepted_amount", "detected_at", "confirmed_at", "settled_at")
-"""What a new payment has not."""
-_PAYMENT = tuple(column.name for column in payments.c if column.name not in (*_LATER, "timing", "completed_block"))
+_PAYMENT = tuple(column.name for column in payments.c)
 _PLAIN = tuple(name for name in _PAYMENT if name in Payment.__dataclass_fields__)
 NewId = Callable[[Prefix], str]
-_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-"""Of ids, as Crockford's base 32 has them: more than there are destinations, MOST endpoints and one of the payment."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ def values_of(
 ) -> dict[str, Any]:
     """Return what the statement is given: `ADD_ONCE`, or without `kept` the one that knows no key."""
     values = {name: getattr(payment, name) for name in _PLAIN}
-    values |= {name: value for name, value in standing_values(payment.standing).items() if name in _PAYMENT}
+    values |= standing_values(payment.standing)
     body = {"payment": payment_object(payment, read_block=0), "previous_status": None}
     values |= {
         "wallet_fingerprint": wallet_fingerprint,
@@ -187,9 +183,10 @@ def _owed(made: sa.CTE) -> sa.CTE:
 
 
 def _numbered_id(number: sa.ColumnElement[int]) -> sa.ColumnElement[str]:
-    """Return the given id with another last digit: how many are needed, Postgres alone knows."""
+    """Return the given id, its last digit moved on by a number: how many are needed, Postgres alone knows."""
     given = _given(webhook_deliveries, "id", "delivery_id")
-    return sa.func.concat(sa.func.left(given, -1), sa.func.substr(_DIGITS, sa.cast(number, sa.Integer), 1))
+    digit = (sa.func.strpos(DIGITS, sa.func.right(given, 1)) - 1 + sa.cast(number, sa.Integer)) % len(DIGITS)
+    return sa.func.concat(sa.func.left(given, -1), sa.func.substr(DIGITS, digit + 1, 1))
 
 
 def _given(table: sa.Table, name: str, key: str | None = None, *, kind: Any = None) -> sa.ColumnElement[Any]:

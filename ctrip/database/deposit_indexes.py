@@ -1,5 +1,6 @@
 """Derivation indexes of deposit addresses: taken from one sequence, a few at a time, and never given out twice."""
 
+import threading
 from collections import deque
 
 import sqlalchemy as sa
@@ -16,6 +17,7 @@ class DepositIndexes:
 
     def __init__(self) -> None:
         self._left = deque[int]()
+        self._lock = threading.Lock()
 
     def take(self, sessions: Sessions) -> int:
         """Return an index that nobody else has, or will have. Raises Unavailable."""
@@ -23,6 +25,12 @@ class DepositIndexes:
             try:
                 return self._left.popleft()
             except IndexError:
+                self._take_more(sessions)
+
+    def _take_more(self, sessions: Sessions) -> None:
+        with self._lock:
+            # Another thread may have taken some while this one waited for it.
+            if not self._left:
                 with sessions.at_once() as session:
                     self._left.extend(session.scalars(_TAKE, {"count": AT_ONCE}))
 

@@ -2,8 +2,9 @@
 
 from enum import StrEnum
 
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
+DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""Crockford's base 32."""
+_PAIRS = [first + second for first in DIGITS for second in DIGITS]
 RANDOM_BYTES = 10
 
 

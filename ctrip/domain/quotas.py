@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+_MOST_AT_ONCE = 1000
+
 
 class QuotaOf(StrEnum):
     """Whose requests a quota counts."""
@@ -21,7 +23,7 @@ class Quota:
     @property
     def at_once(self) -> int:
         """How many a process takes of it at once: a hundredth, which is as exact as it need be."""
-        return max(1, self.most // 100)
+        return min(_MOST_AT_ONCE, max(1, self.most // 100))
 
 
 @dataclass(frozen=True)

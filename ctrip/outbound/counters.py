@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 
 from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage
@@ -31,8 +32,8 @@ class Counters:
         self._shared = RedisStorage("redis://", connection_pool=pool, wrap_exceptions=True, key_prefix=_PREFIX)
         self._own = MemoryStorage()
         self._asked_again_at = 0.0
-        self._taken: dict[str, tuple[int, int]] = {}
-        """Of each name the last one that was told, and the last one that was taken."""
+        self._taken: dict[str, deque[int]] = {}
+        """Of each name the numbers that were taken and not told yet."""
         self._lock = threading.Lock()
 
     def count(self, name: str, *, kept_s: int, at_once: int = 1) -> int:
@@ -41,15 +42,20 @@ class Counters:
         So many are taken `at_once`, and told one after the other without asking Redis. No two processes tell the same
         number, and what one of them has left the others count as told.
         """
+        if at_once == 1:
+            return self._more(name, 1, kept_s=kept_s)
         with self._lock:
-            taken, last = self._taken.get(name, (0, 0))
-            if taken >= last:
-                last = self._more(name, at_once, kept_s=kept_s)
-                taken = last - at_once
-                if len(self._taken) >= _MOST_NAMES:
-                    self._taken.clear()
-            self._taken[name] = taken + 1, last
-        return taken + 1
+            numbers = self._taken.pop(name, None)
+            # At the end again: whoever was not heard of for the longest is forgotten first.
+            self._taken[name] = numbers = deque[int]() if numbers is None else numbers
+            if len(self._taken) > _MOST_NAMES:
+                del self._taken[next(iter(self._taken))]
+        try:
+            return numbers.popleft()
+        except IndexError:
+            last = self._more(name, at_once, kept_s=kept_s)
+            numbers.extend(range(last - at_once + 2, last + 1))
+            return last - at_once + 1
 
     def _more(self, name: str, count: int, *, kept_s: int) -> int:
         if time.monotonic() >= self._asked_again_at:

@@ -72,11 +72,16 @@ def create(ctx: Context, merchant_id: str, *, request: PaymentRequest, once: Onc
     shown = payment_object(payment, read_block=0)
     answer = Answer(status=201, body=json.dumps(shown, ensure_ascii=False, separators=(",", ":")))
     kept = None if once is None else Kept(once, answer, now)
-    with ctx.sessions.at_once() as session:
-        is_made = creating.add(
-            session, payment, wallet_fingerprint=fingerprint, index=index, new_id=ctx.new_id, kept=kept
-        )
+    try:
+        with ctx.sessions.at_once() as session:
+            is_made = creating.add(
+                session, payment, wallet_fingerprint=fingerprint, index=index, new_id=ctx.new_id, kept=kept
+            )
+    except IdempotencyInFlight:
+        ctx.indexes.give_back(index)
+        raise
     if is_made or once is None:
+        _open_payments(ctx, merchant_id)[0] += 1
         log.info("payment_created", payment_id=payment.id, chain=payment.chain, merchant_id=merchant_id)
         return answer
     ctx.indexes.give_back(index)
@@ -97,7 +102,9 @@ def _asked_for(ctx: Context, merchant_id: str, request: PaymentRequest) -> tuple
         raise MisconfiguredError("WALLET_XPUB: this process derives no addresses")
     if not _is_begun(ctx, chain.chain_id):
         raise ChainNotReady(f"chain {chain.name} has no start block yet; try again in a moment", param="chain")
-    _take_place(ctx, merchant_id)
+    if _open_payments(ctx, merchant_id)[0] >= ctx.settings.max_open_payments:
+        most = ctx.settings.max_open_payments
+        raise TooManyOpen(f"{most} payments are open, and that is the most; wait until some are paid or expire")
     tolerance = request.tolerance_bps
     tolerance_bps = _tolerance_bps(ctx, merchant_id) if tolerance is None else tolerance
     index, now = ctx.indexes.take(ctx.sessions), ctx.now() + _clock_ahead(ctx)
@@ -130,21 +137,18 @@ def _asked_for(ctx: Context, merchant_id: str, request: PaymentRequest) -> tuple
     return payment, index, ctx.wallet.fingerprint
 
 
-def _take_place(ctx: Context, merchant_id: str) -> None:
-    """Raise TooManyOpen where a merchant has no place for one more open payment.
+def _open_payments(ctx: Context, merchant_id: str) -> list[int]:
+    """Return how many payments of a merchant are open, in a list that whoever makes one more adds to.
 
-    They are counted once in a second, and in between what this process makes: several may pass the limit by a second's.
+    They are counted once in a second, and in between what this process makes: several processes may pass the limit by
+    what they make in a second.
     """
 
     def read() -> list[int]:
         with ctx.sessions.at_once() as session:
-            return [payments.count_open(session, merchant_id, most=most)]
+            return [payments.count_open(session, merchant_id, most=ctx.settings.max_open_payments)]
 
-    most = ctx.settings.max_open_payments
-    counted = ctx.recent.get(("open", merchant_id), read) or [0]
-    if counted[0] >= most:
-        raise TooManyOpen(f"{most} payments are open, and that is the most; wait until some are paid or expire")
-    counted[0] += 1
+    return ctx.recent.get(("open", merchant_id), read) or [0]
 
 
 def _is_begun(ctx: Context, chain_id: int) -> bool:
@@ -160,7 +164,8 @@ def _clock_ahead(ctx: Context) -> timedelta:
 
     def read() -> timedelta:
         with ctx.sessions.at_once() as session:
-            return clock.read(session) - ctx.now()
+            before, there, after = ctx.now(), clock.read(session), ctx.now()
+        return there - before - (after - before) / 2
 
     return ctx.recent.get("clock", read) or timedelta(0)
 

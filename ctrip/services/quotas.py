@@ -11,5 +11,7 @@ def spend(ctx: Context, of: QuotaOf, name: str) -> Spent | None:
         return None
     number, ends_in_s = window_of(ctx.now().timestamp(), quota)
     counted = f"{of}:{name}:{quota.window_s}:{number}"
-    count = ctx.counters.count(counted, kept_s=quota.window_s, at_once=quota.at_once)
+    # Of keys there are few; who has none that is right comes from any number of addresses.
+    at_once = quota.at_once if of is QuotaOf.KEY else 1
+    count = ctx.counters.count(counted, kept_s=quota.window_s, at_once=at_once)
     return Spent(of, quota, count, ends_in_s)

@@ -29,7 +29,8 @@ _MEANINGS = {
     "415": "The body is not sent as application/json.",
     "422": "A value is at fault; `param` names it.",
     "429": "More requests than this key, or this address, may send. Go on after `Retry-After` seconds.",
-    "503": "The database or the chain is not there yet; nothing was stored. Try again after `Retry-After` seconds.",
+    "503": "The database or the chain is not there just now. What was asked for may have been done all the same: send "
+    "it again after `Retry-After` seconds, a create with the same Idempotency-Key.",
     "default": "Any other fault.",
 }
 

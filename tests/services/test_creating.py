@@ -177,6 +177,9 @@ def test_while_another_holds_the_key_nothing_is_stored(ctx: Context) -> None:
         with pytest.raises(IdempotencyInFlight):
             create(ctx, MERCHANT_ID, request=REQUEST, once=ONCE)
     assert count(ctx, payments) == 0
+    create(ctx, MERCHANT_ID, request=REQUEST, once=ONCE)
+    with ctx.sessions.begin() as session:
+        assert session.scalars(sa.select(deposit_addresses.c.derivation_index)).all() == [0], "no index was lost"
 
 
 def test_a_merchant_has_so_many_open_payments_and_no_more(ctx: Context) -> None:
@@ -222,3 +225,23 @@ def test_what_was_read_is_believed_for_a_second_and_what_was_not_there_is_not(mo
     assert recent.get("a", lambda: read("a", 1)) == 1
     recent.clear()
     assert recent.get("a", lambda: read("a", 2)) == 2
+
+
+def test_what_was_read_before_a_change_is_not_kept_after_it() -> None:
+    recent = Recent()
+
+    def read() -> str:
+        recent.clear()  # as another thread would, while this one reads
+        return "as it was"
+
+    assert recent.get("a", read) == "as it was"
+    assert recent.get("a", lambda: "as it is") == "as it is"
+    recent.forget("a")
+    assert recent.get("a", lambda: "anew") == "anew"
+
+
+def test_threads_that_run_out_of_indexes_together_take_some_once(ctx: Context) -> None:
+    indexes = DepositIndexes()
+    with ThreadPoolExecutor(8) as threads:
+        taken = list(threads.map(lambda _: indexes.take(ctx.sessions), range(AT_ONCE)))
+    assert sorted(taken) == list(range(AT_ONCE))

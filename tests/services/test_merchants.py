@@ -25,8 +25,10 @@ def make_key(ctx: Context, expires_at: datetime | None = None, allowed_ips: list
 
 
 def set_key(ctx: Context, key_id: str, **values: object) -> None:
+    """Change a key behind the process's back; a second passes."""
     with ctx.sessions.begin() as session:
         session.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(**values))
+    ctx.recent.clear()
 
 
 def last_used(ctx: Context, key_id: str) -> datetime | None:

@@ -73,7 +73,7 @@ def list_keys(query: KeyQuery) -> dict[str, object]:
 @blueprint.delete("/keys/<key_id>", responses={200: ApiKey})
 @needs(Scope.ADMIN)
 def revoke_key(path: KeyPath) -> dict[str, object]:
-    """Revoke a key, from the next request on. Again does nothing."""
+    """Revoke a key, within a second. Again does nothing."""
     return key_object(merchants.revoke_key(context(), path.key_id, by=caller_id()))
 
 
