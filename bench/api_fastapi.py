@@ -25,7 +25,7 @@ from ctrip.domain.idempotency import Answer, Once, hash_body
 from ctrip.domain.ids import Prefix
 from ctrip.domain.merchants import is_same, read_key
 from ctrip.domain.money import parse_amount
-from ctrip.domain.payments import Payment, Standing, payment_object
+from ctrip.domain.payments import Payment, payment_object
 from ctrip.settings import Role
 from ctrip.web.schemas.payments import CreatePayment
 
@@ -74,12 +74,6 @@ async def create_payment(
         required=chain.confirmations,
         finality=Finality.CONFIRMATIONS,
         address=ctx.wallet.address(index),
-        version=1,
-        standing=Standing(),
-        confirmed=0,
-        canceled_at=None,
-        accepted_at=None,
-        accepted_amount=None,
         order_id=asked.order_id,
         customer_email=asked.customer_email,
         metadata=dict(asked.metadata),

@@ -17,7 +17,7 @@ from ctrip.domain.addresses import NATIVE
 from ctrip.domain.chains import Chain, SweepRules, Token
 from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix, make_id
-from ctrip.domain.payments import Payment, Standing
+from ctrip.domain.payments import Payment
 from ctrip.domain.scanning import BlockRange, Header, Move
 from ctrip.domain.sweeps import IntentKind, IntentState
 from ctrip.domain.transfers import NATIVE_LOG_INDEX, Source, Transfer, TransferStatus
@@ -97,12 +97,6 @@ def make_payment(**changes: Any) -> Payment:
         required=3,
         finality=Finality.CONFIRMATIONS,
         address=ADDRESS,
-        version=1,
-        standing=Standing(),
-        confirmed=0,
-        canceled_at=None,
-        accepted_at=None,
-        accepted_amount=None,
         order_id=None,
         customer_email=None,
         metadata={},

@@ -20,7 +20,7 @@ from ctrip.domain.addresses import NATIVE
 from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix
 from ctrip.domain.loops import LoopKind
-from ctrip.domain.payments import Payment, Standing
+from ctrip.domain.payments import Payment
 from ctrip.domain.scanning import Cursor
 from ctrip.domain.transfers import Transfer, TransferStatus
 from ctrip.services.scanning import scan_chain
@@ -74,12 +74,6 @@ class World:
                 required=self.chain.confirmations,
                 finality=Finality.CONFIRMATIONS,
                 address=self.ctx.wallet.address(index),
-                version=1,
-                standing=Standing(),
-                confirmed=0,
-                canceled_at=None,
-                accepted_at=None,
-                accepted_amount=None,
                 order_id=None,
                 customer_email=None,
                 metadata={},

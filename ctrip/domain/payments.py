@@ -4,7 +4,7 @@ No clock: only blocks that were read can expire anything. How it gets there is t
 units.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ctrip.domain.addresses import NATIVE, checksum_address
@@ -44,10 +44,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Payment:
-    """A stored payment. Amounts are base units of `token`; `accepted_amount` is what was final when it was accepted.
+    """A payment; its defaults are those of one that was just asked for.
 
-    `confirmed` is the final part of `standing.received`. `required` is the confirmations that make it final, `finality`
-    what else its chain must say of the block.
+    Amounts are base units of `token`; `accepted_amount` is what was final when it was accepted. `confirmed`
+    is the final part of `standing.received`. `required` is the confirmations that make it final, `finality` what else
+    its chain must say of the block.
     """
 
     id: str
@@ -62,18 +63,18 @@ class Payment:
     required: int
     finality: Finality
     address: bytes
-    version: int
-    standing: Standing
-    confirmed: int
-    canceled_at: datetime | None
-    accepted_at: datetime | None
-    accepted_amount: int | None
     order_id: str | None
     customer_email: str | None
     metadata: dict[str, object]
     webhook_url: str | None
     created_at: datetime
     expires_at: datetime
+    version: int = 1
+    standing: Standing = field(default_factory=Standing)
+    confirmed: int = 0
+    canceled_at: datetime | None = None
+    accepted_at: datetime | None = None
+    accepted_amount: int | None = None
     detected_at: datetime | None = None
     confirmed_at: datetime | None = None
     settled_at: datetime | None = None

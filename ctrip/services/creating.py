@@ -19,7 +19,7 @@ from ctrip.domain.finality import FinalityRule
 from ctrip.domain.idempotency import Answer, Once
 from ctrip.domain.ids import Prefix
 from ctrip.domain.money import parse_amount
-from ctrip.domain.payments import Payment, Standing, payment_object
+from ctrip.domain.payments import Payment, payment_object
 from ctrip.domain.scanning import Cursor
 from ctrip.errors import (
     ChainNotReady,
@@ -121,12 +121,6 @@ def _asked_for(ctx: Context, merchant_id: str, request: PaymentRequest) -> tuple
         required=rule.confirmations,
         finality=rule.finality,
         address=ctx.wallet.address(index),
-        version=1,
-        standing=Standing(),
-        confirmed=0,
-        canceled_at=None,
-        accepted_at=None,
-        accepted_amount=None,
         order_id=request.order_id,
         customer_email=request.customer_email,
         metadata=dict(request.metadata),
