@@ -92,9 +92,9 @@ def test_each_destination_that_wants_it_gets_a_delivery_and_the_relay_is_woken(c
     assert bell.wait(5)
     bell.close()
     with ctx.sessions.begin() as session:
-        found = session.execute(sa.select(webhook_deliveries).order_by(webhook_deliveries.c.id)).all()
+        found = session.execute(sa.select(webhook_deliveries)).all()
         event = session.execute(sa.select(events)).one()
-    assert [row.url for row in found] == [HOOK, *(url for url in urls if url != urls[3])]
+    assert sorted(row.url for row in found) == sorted([HOOK, *urls[:3], *urls[4:]])
     assert {(row.event_id, row.payment_id, row.merchant_id) for row in found} == {
         (event.id, event.payment_id, MERCHANT_ID)
     }
