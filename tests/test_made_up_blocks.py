@@ -21,6 +21,7 @@ from ctrip.database.models import chain_cursors, chain_headers
 from ctrip.database.models import coverage as coverage_rows
 from ctrip.domain.forks import LEAST_PATIENCE
 from ctrip.domain.payments import Payment, Status, Timing
+from ctrip.domain.transfers import Source
 from ctrip.services.audit import audit
 from ctrip.services.scanning import scan_chain
 from tests.devchain import ETHER, USDC, DevChain
@@ -106,6 +107,33 @@ def test_confirmations_that_one_node_made_up_make_no_coin_of_a_contract_final(
     world.see(world.chain.confirmations, by=by)
     world.see(by=by)
     assert world.events(asked) == ["created", "detected", "confirmed"]
+    assert audit(world.ctx) == []
+
+
+class BalancesOfTheNextBlock(Fault):
+    """A node that has the balances of its next block already, and tells them under the number of the last one."""
+
+    def question(self, method: str, params: list[Any]) -> list[Any]:
+        is_balance = method in ("eth_getBalance", "eth_call")
+        return [*params[:1], "latest", *params[2:]] if is_balance else params
+
+
+def test_what_the_only_node_told_a_block_too_early_counts_once(worlds: Worlds, anvil: DevChain) -> None:
+    read, nodes = worlds(1)
+    world = Contracts(read.ctx, anvil)
+    asked = world.ask(ETHER)
+    world.see(by=None)
+    anvil.pay(asked.address, ETHER)
+    anvil.mine()
+    be(nodes[0], BalancesOfTheNextBlock)
+    world.check(by=None)
+    assert [each.source for each in world.transfers(asked)] == [Source.INTERNAL]
+    nodes[0].heal()
+    for _ in range(world.chain.confirmations):
+        world.see(by=None)
+    assert [each.source for each in world.transfers(asked)] == [Source.NATIVE]
+    standing = world.payment(asked).standing
+    assert (standing.status, standing.received) == (Status.CONFIRMED, ETHER)
     assert audit(world.ctx) == []
 
 

@@ -24,7 +24,7 @@ _IS_INFERRED = sa.and_(_of.source == Source.INTERNAL, _of.tx_hash.is_(None), _of
 class Inflow:
     """Coin that came to an address by `block` and that no row explains: `hops` told by a trace, the rest inferred.
 
-    `endpoint` told of it; `is_verified` where another one has borne it out, or there is no other.
+    `endpoint` told of it. It is final when it was looked at again, deep enough.
     """
 
     address: bytes
@@ -32,7 +32,6 @@ class Inflow:
     amount: int
     hops: tuple[Hop, ...]
     endpoint: str
-    is_verified: bool
 
 
 def store(
@@ -51,7 +50,7 @@ def store(
                 endpoint=inflow.endpoint,
                 transfer_id=new_id(Prefix.TRANSFER),
             )
-            transfer = replace(transfer, is_verified=inflow.is_verified)
+            transfer = replace(transfer, is_verified=False)
             made.append(transfer if sighting.tx_hash else replace(transfer, tx_hash=None, sender=None))
     stored.store(session, made)
     return made

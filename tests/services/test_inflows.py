@@ -161,6 +161,8 @@ def test_coin_that_contracts_send_is_credited_once_and_its_transaction_told(worl
     ]
     world.anvil.mine(world.chain.confirmations - 1)
     world.scan()
+    assert [world.events(each) for each in paid] == [["created", "detected"]] * 4, "until it was looked at again"
+    world.check()
     assert [world.events(each) for each in paid] == [["created", "detected", "confirmed"]] * 4
     world.see()
     assert [len(world.transfers(each)) for each in paid] == [1] * 4
@@ -189,6 +191,7 @@ def test_without_traces_the_block_is_still_found(world: Contracts) -> None:
         world.forwarded(asked)
         block = world.anvil.mine()
         world.see(4, ctx=ctx)
+        world.see(ctx=ctx)
     (transfer,) = world.transfers(asked)
     assert (transfer.block_number, transfer.sender, transfer.tx_hash) == (block, None, None)
     assert world.events(asked) == ["created", "detected", "confirmed"]
@@ -235,6 +238,7 @@ def test_a_reorg_that_takes_the_coin_takes_the_credit(world: Contracts) -> None:
     assert world.payment(asked).standing.status is Status.PENDING
     world.anvil.call("eth_sendRawTransaction", "0x" + raw.hex())
     world.see(3)
+    world.see()
     assert world.told(asked) == [(Source.INTERNAL, ETHER, sent)]
     assert world.payment(asked).standing.status is Status.CONFIRMED
 

@@ -101,7 +101,7 @@ def _weigh(look: Look, seen: Sequence[Seen], *, doubted: Sequence[Transfer], tur
     other, hidden = look_again(look, [each for each in exact if each.address in turn.deadlines])
     stands, contested = _found(look, more[:MOST_STORED], old_deadlines=turn.old_deadlines)
     stands_too, contested_too = _found(other, hidden[:MOST_STORED], old_deadlines=turn.old_deadlines)
-    refuted = _less(look, [each for each in seen if each.surplus < 0])
+    refuted = _less(look, [each for each in seen if each.surplus < 0], doubted=doubted)
     after = turn.after if turn.deadlines.isdisjoint(contested | contested_too) else turn.held
     is_whole = max(len(more), len(hidden)) <= MOST_STORED
     return _store(
@@ -129,9 +129,8 @@ def _found(
         if each.address not in contested
     ]
     hops, found = traced(look, searched), [*searched, *more[MOST_SEARCHED:]]
-    client = look.run.ctx.clients[look.run.chain.chain_id]
-    # Where others are asked, they say when it is deep whether they have it, and the block that makes it deep.
-    words, is_alone = hear(look, found), len(client.endpoints) == 1
+    # When it is deep it is looked at again, by others too where there are any: see `_borne_out`.
+    words = hear(look, found)
     stands = [
         (
             each,
@@ -141,7 +140,6 @@ def _found(
                 amount=each.surplus,
                 hops=hops.get(each.address, ()),
                 endpoint=look.first.endpoint or "",
-                is_verified=is_alone,
             ),
         )
         for each in found
@@ -150,15 +148,27 @@ def _found(
     return stands, {*contested, *(address for address, word in words.items() if word is Word.CONTRADICTED)}
 
 
-def _less(look: Look, less: Sequence[Seen]) -> set[bytes]:
-    """Tell of addresses that hold less than the rows say. Returns those of which another endpoint says so too."""
-    words = hear(look, less)
+def _is_alone(look: Look) -> bool:
+    return len(look.run.ctx.clients[look.run.chain.chain_id].endpoints) == 1
+
+
+def _block_of(transfer: Transfer) -> Header:
+    return Header(transfer.block_number, transfer.block_hash, b"", transfer.block_time)
+
+
+def _less(look: Look, less: Sequence[Seen], *, doubted: Sequence[Transfer]) -> set[bytes]:
+    """Tell of addresses that hold less than the rows say. Returns those of which another endpoint says so too.
+
+    A chain's only endpoint is believed of what it alone told of, and nobody has borne out.
+    """
+    words, unsure = hear(look, less), {transfer.recipient for transfer in doubted} if _is_alone(look) else set[bytes]()
     for each in less:
-        if words[each.address] is not Word.CONTRADICTED:
+        if words[each.address] is not Word.CONTRADICTED and each.address not in unsure:
             metrics.BALANCE_MISMATCHES.labels(chain=look.run.chain.name).inc()
             where = {"address": checksum_address(each.address), "block": each.at.number}
             log.warning("balance_mismatch", chain=look.run.chain.name, **where, lacks=str(-each.surplus))
-    return {address for address, word in words.items() if word is Word.BORNE_OUT}
+    borne_out = {address for address, word in words.items() if word is Word.BORNE_OUT}
+    return borne_out | ({each.address for each in less} & unsure)
 
 
 def _deep(look: Look, doubted: Sequence[Transfer]) -> dict[bytes, Header]:
@@ -173,10 +183,15 @@ def _deep(look: Look, doubted: Sequence[Transfer]) -> dict[bytes, Header]:
 def _borne_out(look: Look, doubted: Sequence[Transfer], exact: Sequence[Seen]) -> list[tuple[Transfer, Header]]:
     """Return doubted transfers whose addresses hold, by another endpoint too, what the rows say, and their blocks.
 
-    Two endpoints tell of these, and when they were: it may be another time than the listener read.
+    Two endpoints tell of these, and when they were: it may be another time than the listener read. A chain's only one
+    is asked once more: at its head a node may tell of a balance that is already that after the next block, and the
+    transfer in there would count beside it.
     """
     addresses, deep = {transfer.recipient for transfer in doubted}, _deep(look, doubted)
     seen = [each for each in exact if each.address in addresses and each.at.number >= deep[each.address].number]
+    if _is_alone(look):
+        again = {each.address for each in seen}
+        return [(each, _block_of(each)) for each in doubted if each.recipient in again]
     words = hear(look, seen)
     held = [each for each in doubted if words.get(each.recipient) is Word.BORNE_OUT]
     blocks = hear_blocks(look, {each.block_number for each in held})
