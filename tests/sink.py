@@ -44,11 +44,17 @@ class Sink:
         return [event["type"] for event in sorted(events.values(), key=lambda e: e["data"]["payment"]["version"])]
 
     def wait_for(
-        self, payment_id: str, types: list[str], *, within_s: float, evidence: Callable[[], str] = lambda: ""
+        self,
+        payment_id: str,
+        types: list[str],
+        *,
+        within_s: float,
+        beside: str = "",
+        evidence: Callable[[], str] = lambda: "",
     ) -> None:
-        """Wait until exactly these event types came for a payment; what fails shows the `evidence`."""
+        """Wait until exactly these event types came for a payment, and any of `beside`; what fails shows `evidence`."""
         wait_until(
-            lambda: self.types(payment_id) == types,
+            lambda: [each for each in self.types(payment_id) if each != beside] == types,
             within_s=within_s,
             what=lambda: f"{payment_id} is told {types}, but came {self.types(payment_id)}\n{evidence()}",
         )

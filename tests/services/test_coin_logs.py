@@ -189,6 +189,7 @@ def test_logs_of_coin_that_are_read_late_take_the_place_of_what_was_found_withou
     anvil.pay(both.address, ETHER)
     world.forwarded(both)
     world.see(3)
+    world.see()
     credited, told = [world.events(each) for each in paid], disagreements()
     assert [each[-1] for each in credited] == ["confirmed"] * 3
     be(node, after)
