@@ -39,9 +39,8 @@ def check_reorg(
 ) -> None:
     """Ask other endpoints whether the stored block `lost` is gone, as this one says, whose chain has `instead` there.
 
-    Raises NodeUnavailable where the reorg is not to be followed. An endpoint that most deny is
-    passed over for a while, so that the chain goes on with the others; where nobody has a majority, nobody knows who is
-    right.
+    Raises NodeUnavailable where the reorg is not to be followed. An endpoint that most deny is passed over for a while,
+    so that the chain goes on with the others; where nobody has a majority, nobody knows who is right.
     """
     if instead is None and head.number >= lost.number:
         # Not a shorter chain, but a block that it does not tell: nothing follows from that.

@@ -269,8 +269,8 @@ def _ancestor(client: ChainClient, pinned: ChainClient, stored: Sequence[Header]
     ancestor = common_ancestor(stored, {number: header.hash for number, header in canonical.items()})
     lost = [header for header in stored if ancestor is None or header.number > ancestor.number]
     if lost:
-        instead, is_too_deep = canonical.get(lost[0].number), len(lost) > client.chain.reorg_window
-        is_too_deep = is_too_deep or ancestor is None
+        instead = canonical.get(lost[0].number)
+        is_too_deep = ancestor is None or len(lost) > client.chain.reorg_window
         check_reorg(client, pinned, lost=lost[0], instead=instead, head=head, is_too_deep=is_too_deep)
     if ancestor is None:
         raise ReorgTooDeep(

@@ -50,7 +50,6 @@ def store(
                 endpoint=inflow.endpoint,
                 transfer_id=new_id(Prefix.TRANSFER),
             )
-            transfer = replace(transfer, is_verified=False)
             made.append(transfer if sighting.tx_hash else replace(transfer, tx_hash=None, sender=None))
     stored.store(session, made)
     return made

@@ -62,6 +62,7 @@ def create(ctx: Context, merchant_id: str, *, request: PaymentRequest, once: Onc
     """
     now = ctx.now()
     try:
+        open_payments = _open_payments(ctx, merchant_id)
         payment, index, fingerprint = _asked_for(ctx, merchant_id, request)
     except (InvalidValue, DestinationRefused, ChainNotReady, TooManyOpen):
         # What was answered once is answered so again, whatever was configured since.
@@ -81,7 +82,7 @@ def create(ctx: Context, merchant_id: str, *, request: PaymentRequest, once: Onc
         ctx.indexes.give_back(index)
         raise
     if is_made or once is None:
-        _open_payments(ctx, merchant_id)[0] += 1
+        open_payments[0] += 1
         log.info("payment_created", payment_id=payment.id, chain=payment.chain, merchant_id=merchant_id)
         return answer
     ctx.indexes.give_back(index)
@@ -102,9 +103,6 @@ def _asked_for(ctx: Context, merchant_id: str, request: PaymentRequest) -> tuple
         raise MisconfiguredError("WALLET_XPUB: this process derives no addresses")
     if not _is_begun(ctx, chain.chain_id):
         raise ChainNotReady(f"chain {chain.name} has no start block yet; try again in a moment", param="chain")
-    if _open_payments(ctx, merchant_id)[0] >= ctx.settings.max_open_payments:
-        most = ctx.settings.max_open_payments
-        raise TooManyOpen(f"{most} payments are open, and that is the most; wait until some are paid or expire")
     tolerance = request.tolerance_bps
     tolerance_bps = _tolerance_bps(ctx, merchant_id) if tolerance is None else tolerance
     index, now = ctx.indexes.take(ctx.sessions), ctx.now() + _clock_ahead(ctx)
@@ -134,15 +132,19 @@ def _asked_for(ctx: Context, merchant_id: str, request: PaymentRequest) -> tuple
 def _open_payments(ctx: Context, merchant_id: str) -> list[int]:
     """Return how many payments of a merchant are open, in a list that whoever makes one more adds to.
 
-    They are counted once in a second, and in between what this process makes: several processes may pass the limit by
-    what they make in a second.
+    Raises TooManyOpen where there is no place for one more. They are counted once in a second, and in between what this
+    process makes: several processes may pass the limit by what they make in a second.
     """
 
     def read() -> list[int]:
         with ctx.sessions.at_once() as session:
-            return [payments.count_open(session, merchant_id, most=ctx.settings.max_open_payments)]
+            return [payments.count_open(session, merchant_id, most=most)]
 
-    return ctx.recent.get(("open", merchant_id), read) or [0]
+    most = ctx.settings.max_open_payments
+    counted = ctx.recent.get(("open", merchant_id), read) or [0]
+    if counted[0] >= most:
+        raise TooManyOpen(f"{most} payments are open, and that is the most; wait until some are paid or expire")
+    return counted
 
 
 def _is_begun(ctx: Context, chain_id: int) -> bool:
