@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from ctrip.context import Context
-from ctrip.database import idempotency, webhooks
+from ctrip.database import creating, idempotency, webhooks
 from ctrip.database.bell import Bell
 from ctrip.database.deposit_indexes import AT_ONCE, DepositIndexes
 from ctrip.database.engine import Sessions
@@ -77,6 +77,22 @@ def test_a_create_is_one_round_trip(ctx: Context, monkeypatch: pytest.MonkeyPatc
     sa.event.remove(ctx.sessions.engine, "before_cursor_execute", asked._count)
     assert asked.times == 1
     assert (count(ctx, payments), count(ctx, events), count(ctx, webhook_deliveries)) == (2, 2, 1)
+
+
+def test_nothing_is_asked_once_a_payment_is_stored(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    add, asked = creating.add, Asked(ctx, monkeypatch)
+    by_then: list[int] = []
+
+    def added(*args: Any, **kwargs: Any) -> bool:
+        is_made = add(*args, **kwargs)
+        ctx.recent.clear()  # what was believed for a second is out of date just now
+        by_then.append(asked.times)
+        return is_made
+
+    monkeypatch.setattr(creating, "add", added)
+    create(ctx, MERCHANT_ID, request=REQUEST, once=ONCE)
+    sa.event.remove(ctx.sessions.engine, "before_cursor_execute", asked._count)
+    assert by_then == [asked.times], "it is answered, whether Postgres is there by then or not"
 
 
 def test_each_destination_that_wants_it_gets_a_delivery_and_the_relay_is_woken(ctx: Context) -> None:
