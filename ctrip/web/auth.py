@@ -9,7 +9,7 @@ from flask import current_app, g, request
 from ctrip.domain.merchants import Identity, Scope
 from ctrip.errors import AddressRefused, Forbidden, Unauthorized
 from ctrip.services import merchants
-from ctrip.web import quotas
+from ctrip.web import queries, quotas
 from ctrip.web.current import context
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -38,7 +38,7 @@ def authorize() -> None:
     """Let a request pass, before anything else of it is read.
 
     Hooked to every blueprint but the public ones: a route there that names no scope lets nobody pass. Raises
-    Unauthorized, Forbidden, AddressRefused, RateLimited.
+    Unauthorized, Forbidden, AddressRefused, RateLimited, and InvalidValue for a query that the route cannot heed.
     """
     try:
         g.identity = _identify()
@@ -49,6 +49,7 @@ def authorize() -> None:
     scope = scope_of(request.endpoint)
     if scope is None or scope not in g.identity.scopes:
         raise Forbidden(f"this key lacks the scope {scope}")
+    queries.refuse_strays()
 
 
 def _identify() -> Identity:

@@ -220,10 +220,26 @@ def test_a_body_that_no_route_reads_is_limited_too(shop: Api) -> None:
         ("created_before=0001-01-01T00:00:00%2B23:59", "created_before"),
         ("created_before=9999-12-31T23:59:59-23:59", "created_before"),
         ("page=2", "page"),
+        ("limit=1&limit=2", "limit"),
+        ("order_id=1&order_id=1", "order_id"),
     ],
 )
 def test_a_query_that_means_nothing_is_refused(shop: Api, query: str, param: str) -> None:
     assert problem(shop.get(f"/api/v1/payments?{query}")) == (422, "invalid_value", param)
+
+
+def test_what_a_route_cannot_heed_is_refused_before_anything_is_done(shop: Api) -> None:
+    payment = shop.ask()
+    answer = shop.post("/api/v1/payments?dry_run=true", GOOD)
+    assert problem(answer) == (422, "invalid_value", "dry_run")
+    answer = shop.post(f"/api/v1/payments/{payment['id']}/cancel?if=unpaid")
+    assert problem(answer) == (422, "invalid_value", "if")
+    assert shop.get("/api/v1/payments").json["data"] == [payment]
+
+
+def test_a_parameter_that_is_a_list_may_be_repeated(operator: Api) -> None:
+    ids = "&".join(f"ids=dlt_{n}1ARZ3NDEKTSV4RRFFQ69G5FAV" for n in range(3))
+    assert operator.get(f"/admin/dead-letters?{ids}").json["data"] == []
 
 
 @pytest.mark.parametrize(
