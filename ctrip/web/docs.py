@@ -2,9 +2,10 @@
 
 from typing import Any, cast
 
-from flask import Blueprint, Response, current_app, jsonify, render_template
+from flask import Blueprint, Response, current_app, jsonify, redirect, render_template, url_for
 from flask_openapi3.openapi import OpenAPI
 from markupsafe import Markup
+from werkzeug.wrappers import Response as BaseResponse
 
 from ctrip.web.errors import codes
 from ctrip.web.openapi import make_document
@@ -21,6 +22,12 @@ def words(text: str | None) -> Markup:
     """Write a description for a page: what stands between backticks is code."""
     parts = (text or "").split("`")
     return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
+
+
+@blueprint.get("/")
+def index() -> BaseResponse:
+    """Lead whoever opens the API in a browser to the page that tells of it."""
+    return redirect(url_for("docs.docs"))
 
 
 @blueprint.get("/openapi.json")

@@ -5,6 +5,7 @@ from typing import Any
 from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
+from ctrip.errors import MalformedRequest
 from ctrip.web.schemas import parse_object
 
 MAX_BODY_BYTES = 65_536
@@ -20,7 +21,8 @@ class BoundedRequest(Request):
     def get_json(self, *_: Any, **__: Any) -> dict[str, Any]:
         """Return the body, strictly read: `silent` and `force` are not honoured.
 
-        Raises UnsupportedMediaType (415), RequestEntityTooLarge (413, chunked bodies too) and MalformedRequest (400).
+        Raises UnsupportedMediaType (415), RequestEntityTooLarge (413, chunked bodies too) and MalformedRequest (400),
+        for a body too that ends before its declared length: it was cut off on its way.
         """
         if self._parsed is None:
             self._parsed = parse_object(self._body())
@@ -38,4 +40,6 @@ class BoundedRequest(Request):
         body = self.get_data(cache=False)
         if len(body) > MAX_BODY_BYTES:
             raise RequestEntityTooLarge
+        if len(body) < (self.content_length or 0):
+            raise MalformedRequest("the body is shorter than its Content-Length")
         return body

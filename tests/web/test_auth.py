@@ -63,7 +63,7 @@ ROUTES: list[tuple[str, str, Scope]] = [
     ("POST", "/admin/dead-letters/purge", Scope.ADMIN),
     ("GET", "/admin/audit-log", Scope.ADMIN),
 ]
-PUBLIC = {"/health", "/livez", "/readyz", "/openapi.json", "/docs", "/static/<path:filename>"}
+PUBLIC = {"/", "/health", "/livez", "/readyz", "/openapi.json", "/docs", "/static/<path:filename>"}
 
 
 def test_the_table_above_names_every_route(app: Flask) -> None:
