@@ -19,6 +19,7 @@ from ctrip.domain.ids import make_id
 from ctrip.outbound.http import Poster
 from ctrip.settings import Role, Settings
 from tests.conftest import SECRETS_KEY, XPUB
+from tests.contract import contract_of
 from tests.factories import OTHER_CHAIN_ID, make_chain
 
 READ_BLOCK = 20
@@ -43,7 +44,10 @@ class Api:
         auth = {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
         if kwargs.get("json", ...) is None:
             kwargs.pop("json")
-        return self.client.open(path, method=method, headers=auth | (headers or {}), **kwargs)
+        answer = self.client.open(path, method=method, headers=auth | (headers or {}), **kwargs)
+        # Whatever a test is about: no answer is one that the OpenAPI document does not promise.
+        contract_of(self.client.application).judge(self.client.application, answer)
+        return answer
 
     def ask(self, amount: str = "12.50", **fields: Any) -> dict[str, Any]:
         """Create a payment of USDC on anvil, unless said otherwise."""

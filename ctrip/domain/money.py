@@ -7,7 +7,8 @@ from ctrip.errors import InvalidAmount
 
 MAX_AMOUNT = 2**256 - 1
 BASIS_POINTS = 10_000
-_PLAIN_DECIMAL = re.compile(r"(0|[1-9][0-9]{0,77})(?:\.([0-9]{1,78}))?", re.ASCII)
+PLAIN_DECIMAL = r"(0|[1-9][0-9]{0,77})(?:\.([0-9]{1,78}))?"
+"""What an amount looks like. Python and readers of the OpenAPI document read it alike."""
 
 
 def parse_amount(text: str, decimals: int) -> int:
@@ -17,7 +18,7 @@ def parse_amount(text: str, decimals: int) -> int:
     zero, more fraction digits than the asset has (even zeros: they promise a precision that is not there),
     and amounts of 2^256 or more.
     """
-    match = _PLAIN_DECIMAL.fullmatch(text)
+    match = re.fullmatch(PLAIN_DECIMAL, text, re.ASCII)
     if match is None:
         raise InvalidAmount(f"{text[:100]!r} is no plain decimal amount; write it like '12.50'", param="amount")
     whole, fraction = match[1], match[2] or ""

@@ -14,7 +14,8 @@ from ctrip.web.schemas import Problem
 
 _DESCRIPTION = (
     "Ask for a payment, get an address, hear of every step. Amounts are decimal strings, times RFC 3339 in UTC. "
-    "Every refusal is an RFC 9457 problem; its `code` is stable. Lists are read page by page with `starting_after`."
+    "Every refusal is an RFC 9457 problem; its `code` is stable. A path that there is not is 404, and a "
+    "method that a path does not answer 405 with `Allow`. Lists are read page by page with `starting_after`."
 )
 
 

@@ -23,10 +23,10 @@ from ctrip.errors import (
 from ctrip.log import get_logger
 from ctrip.web.current import request_id, route
 from ctrip.web.limits import MAX_BODY_BYTES
+from ctrip.web.refusals import PROBLEM_TYPE
 
 log = get_logger()
 
-PROBLEM_TYPE = "application/problem+json"
 _RETRY_AFTER_S = {Unavailable: 5, ChainNotReady: 5, IdempotencyInFlight: 1, TooManyOpen: 60}
 
 _HTTP_PROBLEMS = {

@@ -13,30 +13,23 @@ from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from ctrip.web.errors import PROBLEM_TYPE
-from ctrip.web.schemas import Incoming, Outgoing, Page
+from ctrip.web import links, refusals
+from ctrip.web.schemas import ULID, Incoming, Outgoing, Page
 
 _SCHEMAS = "#/components/schemas/"
-_PROBLEM = {PROBLEM_TYPE: {"schema": {"$ref": f"{_SCHEMAS}Problem"}}}
-
-_MEANINGS = {
-    "400": "The body is no JSON object.",
-    "401": "No API key, or one that is unknown, revoked or expired.",
-    "403": "The key lacks the scope that this needs.",
-    "404": "No such object, or one of another merchant.",
-    "409": "The object's state does not allow this, or the first request with the idempotency key is still running.",
-    "413": "The body has more than 64 KiB.",
-    "415": "The body is not sent as application/json.",
-    "422": "A value is at fault; `param` names it.",
-    "429": "More requests than this key, or this address, may send. Go on after `Retry-After` seconds.",
-    "503": "The database or the chain is not there just now. What was asked for may have been done all the same: send "
-    "it again after `Retry-After` seconds, a create with the same Idempotency-Key.",
-    "default": "Any other fault.",
-}
 
 _HEADERS = {
-    "RequestId": {"description": "The request, as our logs know it.", "schema": {"type": "string"}},
-    "RetryAfter": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
+    "RequestId": {
+        "description": "The request, as our logs know it.",
+        "required": True,
+        "schema": {"type": "string", "pattern": f"^req_{ULID}$"},
+    },
+    "RetryAfter": {"description": "Seconds to wait.", "required": True, "schema": {"type": "integer", "minimum": 1}},
+    "WWWAuthenticate": {
+        "description": "How to authenticate (RFC 6750).",
+        "required": True,
+        "schema": {"type": "string", "const": "Bearer"},
+    },
     "RateLimit": {
         "description": "How many requests are left (`r`), and in how many seconds the window ends (`t`): the header of "
         "draft-ietf-httpapi-ratelimit-headers. Absent where nothing is limited.",
@@ -68,6 +61,7 @@ def make_document(app: OpenAPI) -> dict[str, Any]:
     components = document["components"]
     components["headers"] = _HEADERS
     components["schemas"] = _schemas()
+    links.add_links(document)
     return document
 
 
@@ -85,14 +79,13 @@ def _complete(operation: dict[str, Any], view: Any) -> None:
     operation["description"] = description.strip()
     scope = getattr(view, "scope", None)
     operation["security"] = [] if scope is None else [{"apiKey": [str(scope)]}]
-    declared = operation["responses"]
-    answers = {status: answer for status, answer in declared.items() if not _refuses(answer)}
-    refusals = {status for status in declared if status not in answers and status != "422"} | set(_refusals(operation))
-    for answer in answers.values():
-        answer["headers"] = _headers(is_limited=scope is not None)
+    # The framework declares a 422 of its own. `/readyz` has an answer of its own where another route has a refusal.
+    answers = {status: answer for status, answer in operation["responses"].items() if not _refuses(answer)}
+    operation["responses"] = dict(sorted((refusals.describe(operation, view) | answers).items()))
+    for answer in operation["responses"].values():
+        answer["headers"] = _headers(is_limited=scope is not None) | answer.get("headers", {})
     if any(p["name"] == "Idempotency-Key" for p in operation.get("parameters", [])):
         answers["201"]["headers"]["Idempotency-Replayed"] = {"$ref": "#/components/headers/Replayed"}
-    operation["responses"] = answers | {status: _problem(status) for status in sorted(refusals)}
     for parameter in operation.get("parameters", []):
         parameter["schema"] = _without_null(_plain(parameter["schema"]))
     _give_example(operation, view)
@@ -100,26 +93,6 @@ def _complete(operation: dict[str, Any], view: Any) -> None:
 
 def _refuses(answer: dict[str, Any]) -> bool:
     return "Problem" in str(answer["content"])
-
-
-def _refusals(operation: dict[str, Any]) -> Iterator[str]:
-    yield "default"
-    if operation["security"]:
-        yield from ("401", "403", "429", "503")
-    places = {parameter["in"] for parameter in operation.get("parameters", [])}
-    if "path" in places:
-        yield "404"
-    if "requestBody" in operation:
-        yield from ("400", "413", "415")
-    if "requestBody" in operation or places & {"query", "header"}:
-        yield "422"
-
-
-def _problem(status: str) -> dict[str, Any]:
-    headers = _headers(is_limited=status == "429")
-    if status in ("429", "503"):
-        headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
-    return {"description": _MEANINGS[status], "headers": headers, "content": _PROBLEM}
 
 
 def _headers(*, is_limited: bool) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from flask import Response, jsonify
 from ctrip.domain.jobs import job_object
 from ctrip.domain.merchants import Scope
 from ctrip.domain.pages import list_object
+from ctrip.errors import Conflict, DestinationRefused, NotFound
 from ctrip.services import jobs
 from ctrip.web.admin import admin_blueprint
 from ctrip.web.auth import needs
 from ctrip.web.current import caller_id, context
-from ctrip.web.schemas import Problem
+from ctrip.web.refusals import refuses
 from ctrip.web.schemas.jobs import (
     Backfill,
     CustomWebhook,
@@ -27,52 +28,59 @@ from ctrip.web.schemas.jobs import (
 blueprint = admin_blueprint("jobs")
 
 
-@blueprint.post("/scan-now", responses={202: Job, 409: Problem})
+@blueprint.post("/scan-now", responses={202: Job})
 @needs(Scope.ADMIN)
+@refuses(Conflict)
 def scan_now(body: ScanNow) -> Response:
     """Read a chain to its head now."""
     return _accepted(jobs.scan_now(context(), chain=body.chain, by=caller_id()))
 
 
-@blueprint.post("/sweep-now", responses={202: Job, 409: Problem})
+@blueprint.post("/sweep-now", responses={202: Job})
 @needs(Scope.ADMIN)
+@refuses(Conflict)
 def sweep_now(body: SweepNow) -> Response:
     """Make a tick of a chain's sweeper now."""
     return _accepted(jobs.sweep_now(context(), chain=body.chain, by=caller_id()))
 
 
-@blueprint.post("/sweep-address", responses={202: Job, 404: Problem, 409: Problem})
+@blueprint.post("/sweep-address", responses={202: Job})
 @needs(Scope.ADMIN)
+@refuses(NotFound, Conflict)
 def sweep_address(body: SweepAddress) -> Response:
     """Sweep one asset at one address, also below the threshold. The job is done when the sweep is final."""
     made = jobs.sweep_address(context(), chain=body.chain, address=body.address, token=body.token, by=caller_id())
     return _accepted(made)
 
 
-@blueprint.post("/process-payment", responses={202: Job, 404: Problem, 409: Problem})
+@blueprint.post("/process-payment", responses={202: Job})
 @needs(Scope.ADMIN)
+@refuses(NotFound, Conflict)
 def process_payment(body: ProcessPayment) -> Response:
     """Read a payment again from its own chain, put right what is wrong, and tell the evidence in the result."""
     return _accepted(jobs.process_payment(context(), payment_id=body.payment_id, by=caller_id()))
 
 
-@blueprint.post("/backfill", responses={202: Job, 409: Problem})
+@blueprint.post("/backfill", responses={202: Job})
 @needs(Scope.ADMIN)
+@refuses(Conflict)
 def backfill(body: Backfill) -> Response:
     """Read now what was never read of a chain's assets; it is looked for every minute without that."""
     return _accepted(jobs.backfill(context(), chain=body.chain, by=caller_id()))
 
 
-@blueprint.post("/send-webhook", responses={202: Job, 404: Problem, 409: Problem})
+@blueprint.post("/send-webhook", responses={202: Job})
 @needs(Scope.ADMIN)
+@refuses(NotFound, Conflict)
 def send_webhook(body: SendWebhook) -> Response:
     """Send an event of a payment again. The job is done when each delivery is delivered or dead."""
     made = jobs.send_webhook(context(), payment_id=body.payment_id, event_type=body.type, by=caller_id())
     return _accepted(made)
 
 
-@blueprint.post("/custom-webhook", responses={202: Job, 404: Problem, 409: Problem})
+@blueprint.post("/custom-webhook", responses={202: Job})
 @needs(Scope.ADMIN)
+@refuses(NotFound, Conflict, DestinationRefused)
 def custom_webhook(body: CustomWebhook) -> Response:
     """Post a JSON object of your own to a URL."""
     made = jobs.custom_webhook(

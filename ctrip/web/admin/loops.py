@@ -2,11 +2,12 @@
 
 from ctrip.domain.merchants import Scope
 from ctrip.domain.pages import whole_list
+from ctrip.errors import Conflict
 from ctrip.services import loops
 from ctrip.web.admin import admin_blueprint
 from ctrip.web.auth import needs
 from ctrip.web.current import caller_id, context
-from ctrip.web.schemas import Problem
+from ctrip.web.refusals import refuses
 from ctrip.web.schemas.loops import Loop, LoopList, LoopPath
 
 blueprint = admin_blueprint("loops")
@@ -33,8 +34,9 @@ def resume_loop(path: LoopPath) -> dict[str, object]:
     return loops.resume(context(), path.name, by=caller_id())
 
 
-@blueprint.post("/loops/<name>/run", responses={200: Loop, 409: Problem})
+@blueprint.post("/loops/<name>/run", responses={200: Loop})
 @needs(Scope.ADMIN)
+@refuses(Conflict)
 def run_loop(path: LoopPath) -> dict[str, object]:
     """Make a loop run within two seconds, also when it is not due. A paused one is refused."""
     return loops.run(context(), path.name, by=caller_id())

@@ -4,11 +4,12 @@ from flask import Response, jsonify
 
 from ctrip.domain.merchants import Scope, key_object
 from ctrip.domain.pages import list_object
+from ctrip.errors import Conflict
 from ctrip.services import merchants
 from ctrip.web.admin import admin_blueprint
 from ctrip.web.auth import needs
 from ctrip.web.current import caller_id, context
-from ctrip.web.schemas import Problem
+from ctrip.web.refusals import refuses
 from ctrip.web.schemas.merchants import (
     ApiKey,
     ApiKeyList,
@@ -49,8 +50,9 @@ def create_key(body: CreateKey) -> Response:
     return _created({"id": key_id, "key": key})
 
 
-@blueprint.post("/keys/<key_id>/rotate", responses={201: CreatedKey, 409: Problem})
+@blueprint.post("/keys/<key_id>/rotate", responses={201: CreatedKey})
 @needs(Scope.ADMIN)
+@refuses(Conflict)
 def rotate_key(path: KeyPath, body: RotateKey) -> Response:
     """Let a new key take the place of one, which works for 24 hours more.
 

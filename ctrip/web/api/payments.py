@@ -5,12 +5,21 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from ctrip.domain.merchants import Scope
+from ctrip.errors import (
+    ChainNotReady,
+    Conflict,
+    DestinationRefused,
+    IdempotencyInFlight,
+    IdempotencyMismatch,
+    InvalidAmount,
+    TooManyOpen,
+)
 from ctrip.services import creating, payments
 from ctrip.web import idempotency
 from ctrip.web.auth import authorize, needs
 from ctrip.web.current import context, merchant_id
 from ctrip.web.openapi import operation_id
-from ctrip.web.schemas import Problem
+from ctrip.web.refusals import refuses
 from ctrip.web.schemas.events import EventList, EventQuery
 from ctrip.web.schemas.payments import (
     CreatePayment,
@@ -35,10 +44,11 @@ blueprint.before_request(authorize)
 
 @blueprint.post(
     "",
-    responses={201: Payment, 409: Problem},
+    responses={201: Payment},
     openapi_extensions={"parameters": [idempotency.PARAMETER]},
 )
 @needs(Scope.PAYMENTS_WRITE)
+@refuses(IdempotencyInFlight, IdempotencyMismatch, InvalidAmount, DestinationRefused, TooManyOpen, ChainNotReady)
 def create_payment(body: CreatePayment) -> Response:
     """Create a payment.
 
@@ -64,8 +74,9 @@ def get_payment(path: PaymentPath) -> dict[str, object]:
     return payments.find(context(), merchant_id(), path.payment_id)
 
 
-@blueprint.post("/<payment_id>/cancel", responses={200: Payment, 409: Problem})
+@blueprint.post("/<payment_id>/cancel", responses={200: Payment})
 @needs(Scope.PAYMENTS_WRITE)
+@refuses(Conflict)
 def cancel_payment(path: PaymentPath) -> dict[str, object]:
     """Cancel a pending payment.
 
@@ -75,8 +86,9 @@ def cancel_payment(path: PaymentPath) -> dict[str, object]:
     return payments.cancel(context(), merchant_id(), path.payment_id)
 
 
-@blueprint.post("/<payment_id>/accept", responses={200: Payment, 409: Problem})
+@blueprint.post("/<payment_id>/accept", responses={200: Payment})
 @needs(Scope.PAYMENTS_WRITE)
+@refuses(Conflict)
 def accept_payment(path: PaymentPath) -> dict[str, object]:
     """Accept what was paid to an expired or canceled payment.
 

@@ -4,11 +4,12 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from ctrip.domain.merchants import Scope
+from ctrip.errors import Conflict, NotFound
 from ctrip.services import webhook_deliveries
 from ctrip.web.auth import authorize, needs
 from ctrip.web.current import context, merchant_id
 from ctrip.web.openapi import operation_id
-from ctrip.web.schemas import Problem
+from ctrip.web.refusals import refuses
 from ctrip.web.schemas.webhook_deliveries import (
     DeliveryPath,
     Redeliver,
@@ -45,8 +46,9 @@ def get_webhook_delivery(path: DeliveryPath) -> dict[str, object]:
     return webhook_deliveries.find(context(), merchant_id(), path.delivery_id)
 
 
-@blueprint.post("/<delivery_id>/redeliver", responses={202: WebhookDelivery, 409: Problem})
+@blueprint.post("/<delivery_id>/redeliver", responses={202: WebhookDelivery})
 @needs(Scope.WEBHOOKS_WRITE)
+@refuses(Conflict)
 def redeliver_webhook_delivery(path: DeliveryPath) -> tuple[dict[str, object], int]:
     """Deliver once more, whatever became of it.
 
@@ -58,6 +60,7 @@ def redeliver_webhook_delivery(path: DeliveryPath) -> tuple[dict[str, object], i
 
 @blueprint.post("/redeliver", responses={202: Redelivered})
 @needs(Scope.WEBHOOKS_WRITE)
+@refuses(NotFound)
 def redeliver_webhook_deliveries(body: Redeliver) -> tuple[dict[str, object], int]:
     """Deliver once more what was owed since a time and is dead, oldest first.
 

@@ -5,11 +5,12 @@ from flask_openapi3.models.tag import Tag
 
 from ctrip.domain.merchants import Scope
 from ctrip.domain.webhook_endpoints import EndpointStatus
+from ctrip.errors import Conflict, DestinationRefused
 from ctrip.services import webhook_endpoints
 from ctrip.web.auth import authorize, needs
 from ctrip.web.current import context, merchant_id
 from ctrip.web.openapi import operation_id
-from ctrip.web.schemas import Problem
+from ctrip.web.refusals import refuses
 from ctrip.web.schemas.webhook_deliveries import WebhookDelivery
 from ctrip.web.schemas.webhook_endpoints import (
     ChangeWebhookEndpoint,
@@ -33,8 +34,9 @@ blueprint = APIBlueprint(
 blueprint.before_request(authorize)
 
 
-@blueprint.post("", responses={201: WebhookEndpointWithSecret, 409: Problem})
+@blueprint.post("", responses={201: WebhookEndpointWithSecret})
 @needs(Scope.WEBHOOKS_WRITE)
+@refuses(Conflict, DestinationRefused)
 def create_webhook_endpoint(body: CreateWebhookEndpoint) -> Created:
     """Create a webhook endpoint.
 
@@ -59,6 +61,7 @@ def get_webhook_endpoint(path: EndpointPath) -> dict[str, object]:
 
 @blueprint.patch("/<endpoint_id>", responses={200: WebhookEndpoint})
 @needs(Scope.WEBHOOKS_WRITE)
+@refuses(DestinationRefused)
 def change_webhook_endpoint(path: EndpointPath, body: ChangeWebhookEndpoint) -> dict[str, object]:
     """Change a webhook endpoint.
 
@@ -80,8 +83,9 @@ def delete_webhook_endpoint(path: EndpointPath) -> dict[str, object]:
     return webhook_endpoints.delete(context(), merchant_id(), path.endpoint_id)
 
 
-@blueprint.post("/<endpoint_id>/test", responses={202: WebhookDelivery, 409: Problem})
+@blueprint.post("/<endpoint_id>/test", responses={202: WebhookDelivery})
 @needs(Scope.WEBHOOKS_WRITE)
+@refuses(Conflict)
 def test_webhook_endpoint(path: EndpointPath) -> Created:
     """Send an event of type `webhook.test` to a webhook endpoint.
 

@@ -22,7 +22,7 @@ class AuditLogQuery(Page):
 class AuditLogEntry(Outgoing):
     """What somebody did."""
 
-    id: str = Field(description="Its id.")
+    id: str = Field(description="Its id.", pattern=f"^aud_{ULID}$")
     object: Literal["audit_log_entry"] = Field(description="Always `audit_log_entry`.")
     at: str = Field(description="When (RFC 3339, UTC).")
     by: str = Field(description="Who: an API key's id, `cli:USER`, or `scheduler` for a rule that was configured.")

@@ -86,7 +86,7 @@ class BulkResult(Outgoing):
 class DeadLetter(Outgoing):
     """A message that will not be tried again by itself."""
 
-    id: str = Field(description="Its id.")
+    id: str = Field(description="Its id.", pattern=_LETTER_ID)
     object: Literal["dead_letter"] = Field(description="Always `dead_letter`.")
     queue: str = Field(description="The queue it died in.")
     actor: str = Field(description="The actor it was for.")

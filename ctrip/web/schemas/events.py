@@ -7,25 +7,27 @@ from pydantic import Field
 from ctrip.domain.events import EventType
 from ctrip.web.schemas import ULID, ListOf, Outgoing, Page, Path
 
+_EVENT_ID = f"^evt_{ULID}$"
+
 
 class EventPath(Path):
     """Which event."""
 
-    event_id: str = Field(pattern=f"^evt_{ULID}$", description="The event's id.")
+    event_id: str = Field(pattern=_EVENT_ID, description="The event's id.")
 
 
 class EventQuery(Page):
     """Which events."""
 
     starting_after: str | None = Field(
-        default=None, pattern=f"^evt_{ULID}$", description="The `next_cursor` of the page before."
+        default=None, pattern=_EVENT_ID, description="The `next_cursor` of the page before."
     )
 
 
 class Event(Outgoing):
     """One stored change of a payment, or a test of an endpoint. Webhooks carry the same `data`."""
 
-    id: str = Field(description="Its id, which is also the `webhook-id` of its deliveries.")
+    id: str = Field(description="Its id, which is also the `webhook-id` of its deliveries.", pattern=_EVENT_ID)
     object: Literal["event"] = Field(description="Always `event`.")
     type: EventType = Field(description="What happened.")
     payment_id: str | None = Field(description="The payment that changed; null for `webhook.test`.")

@@ -135,7 +135,7 @@ class JobQuery(Page):
 class Job(Outgoing):
     """What an operator asked for, and what came of it. It can be looked up for 7 days after it ended."""
 
-    id: str = Field(description="Its id.")
+    id: str = Field(description="Its id.", pattern=_JOB_ID)
     object: Literal["job"] = Field(description="Always `job`.")
     kind: JobKind = Field(description="What it does: the last part of the path that made it.")
     status: JobStatus = Field(description="`scheduled`: no worker took it up yet; `failed`: `error` says why.")

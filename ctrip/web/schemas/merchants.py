@@ -29,7 +29,7 @@ class CreateMerchant(Incoming):
 class CreatedMerchant(Outgoing):
     """A new merchant, with what is shown this once."""
 
-    id: str = Field(description="Its id.")
+    id: str = Field(description="Its id.", pattern=_MERCHANT_ID)
     webhook_secret: str = Field(description="Verifies its webhooks (Standard Webhooks). It is not shown again.")
 
 
@@ -66,14 +66,14 @@ class RotateKey(Incoming):
 class CreatedKey(Outgoing):
     """A new key, with what is shown this once."""
 
-    id: str = Field(description="Its id.")
+    id: str = Field(description="Its id.", pattern=_KEY_ID)
     key: str = Field(description="Send it as `Authorization: Bearer sk_…`. It is not shown again.")
 
 
 class ApiKey(Outgoing):
     """A key without its secret."""
 
-    id: str = Field(description="Its id.")
+    id: str = Field(description="Its id.", pattern=_KEY_ID)
     object: Literal["api_key"] = Field(description="Always `api_key`.")
     merchant_id: str | None = Field(description="Whose key it is; null: an operator's.")
     scopes: list[Scope] = Field(description="What it may do.")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ctrip.domain.mailboxes import EMAIL_CHARACTERS, EMAIL_PATTERN
+from ctrip.domain.money import PLAIN_DECIMAL
 from ctrip.domain.payments import AmountStatus, Settlement, Status, Timing
 from ctrip.domain.transfers import Reason, Source, TransferStatus
 from ctrip.services.creating import PaymentRequest
@@ -48,6 +49,7 @@ class CreatePayment(Incoming):
         max_length=200,
         description="A plain decimal in the asset's units, as a string. Any JSON number is refused.",
         examples=["12.50"],
+        json_schema_extra={"pattern": f"^{PLAIN_DECIMAL}$"},
     )
     order_id: Text | None = Field(
         default=None, min_length=1, max_length=255, description="Your own name for it.", examples=["1001"]
@@ -178,9 +180,9 @@ class PaymentList(ListOf[Payment]):
 class Transfer(Outgoing):
     """Coin or tokens that reached a payment's address in a block."""
 
-    id: str = Field(description="Its id.")
+    id: str = Field(description="Its id.", pattern=f"^trf_{ULID}$")
     object: Literal["transfer"] = Field(description="Always `transfer`.")
-    payment_id: str = Field(description="The payment whose address it reached.")
+    payment_id: str = Field(description="The payment whose address it reached.", pattern=_PAYMENT_ID)
     chain: str = Field(description="The chain that it happened on.")
     chain_id: int = Field(description="The chain's EIP-155 id.")
     token: str | None = Field(description="The token's symbol; null for the chain's own coin.")

@@ -6,18 +6,20 @@ from pydantic import Field
 
 from ctrip.web.schemas import ULID, Incoming, ListOf, Moment, Outgoing, Page, Path
 
+_DELIVERY_ID = f"^whd_{ULID}$"
+
 
 class DeliveryPath(Path):
     """Which delivery."""
 
-    delivery_id: str = Field(pattern=f"^whd_{ULID}$", description="The delivery's id.")
+    delivery_id: str = Field(pattern=_DELIVERY_ID, description="The delivery's id.")
 
 
 class DeliveryQuery(Page):
     """Which deliveries."""
 
     starting_after: str | None = Field(
-        default=None, pattern=f"^whd_{ULID}$", description="The `next_cursor` of the page before."
+        default=None, pattern=_DELIVERY_ID, description="The `next_cursor` of the page before."
     )
 
 
@@ -62,7 +64,7 @@ class Attempt(Outgoing):
 class WebhookDelivery(Outgoing):
     """What became of an event on its way to one destination."""
 
-    id: str = Field(description="Its id.")
+    id: str = Field(description="Its id.", pattern=_DELIVERY_ID)
     object: Literal["webhook_delivery"] = Field(description="Always `webhook_delivery`.")
     event_id: str | None = Field(description="The event; null where it carries JSON of your own.")
     endpoint_id: str | None = Field(
