@@ -20,6 +20,8 @@ _FOR_CTRIP = (
     "MAX_OPEN_PAYMENTS",
 )
 
+_MOST_API_PROCESSES = 16
+
 
 @dataclass(frozen=True)
 class Options:
@@ -41,6 +43,7 @@ class Options:
     redis_port: int = 6379
     chain_port: int = 8545
     metrics_port: int = 9101
+    api_processes: int = 1
     block_time_s: float = 1.0
     passed_on: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -59,6 +62,7 @@ def read_options(*, stay: bool, environment: Mapping[str, str] | None = None) ->
         smtp_url=given.get("SMTP_URL"),
         **_ports(given),
         block_time_s=float(given.get("BLOCK_TIME", "1")),
+        api_processes=_api_processes(given.get("API_PROCESSES", "1")),
         passed_on={name: given[name] for name in _FOR_CTRIP if name in given},
     )
 
@@ -70,6 +74,12 @@ def _ports(given: Mapping[str, str]) -> dict[str, int]:
     if wrong:
         raise MisconfiguredError(f"{', '.join(wrong)}: is no number of a port")
     return {field: int(given[name]) for field, name in names.items() if name in given}
+
+
+def _api_processes(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST_API_PROCESSES:
+        raise MisconfiguredError(f"API_PROCESSES: is no number from 1 to {_MOST_API_PROCESSES}")
+    return int(text)
 
 
 def plain_environment() -> dict[str, str]:

@@ -31,10 +31,15 @@ class Site:
     chains_file: Path
     data_dir: Path
     keys: Keys
-    api_url: str
+    api_urls: tuple[str, ...]
     metrics_urls: Mapping[str, str]
     smtp_url: str | None = field(default=None, repr=False)
     passed_on: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def api_url(self) -> str:
+        """Return where the first of the API's processes is."""
+        return self.api_urls[0]
 
     def environment(self, *secrets: str) -> dict[str, str]:
         """Return the whole environment of a process that may hold these of the secrets, and none other."""
@@ -63,10 +68,20 @@ class Site:
         return {"METRICS_HOST": "127.0.0.1", "METRICS_PORT": port}
 
 
-def metrics_urls(first_port: int) -> dict[str, str]:
+def api_urls(first_port: int, count: int) -> tuple[str, ...]:
+    """Choose a free port for each process of the API, from `first_port` on."""
+    ports, port = [], first_port - 1
+    for _ in range(count):
+        port = free_port(port + 1)
+        ports.append(port)
+    return tuple(f"http://127.0.0.1:{port}" for port in ports)
+
+
+def metrics_urls(first_port: int, *, apis: int = 1) -> dict[str, str]:
     """Choose a free port for each process that shows metrics, from `first_port` on."""
     urls, port = {}, first_port - 1
-    for name in ("api", *(f"worker.{queue}" for queue in QUEUES), "scheduler"):
+    workers = [f"worker.{queue}" for queue in QUEUES]
+    for name in ("api", *workers, "scheduler", *map(_api_name, range(1, apis))):
         port = free_port(port + 1)
         urls[name] = f"http://127.0.0.1:{port}/metrics"
     return urls
@@ -77,14 +92,19 @@ def migration(site: Site) -> Program:
     return _program("migration", (sys.executable, "-m", "ctrip.cli", "db", "upgrade"), site.environment(), ready="")
 
 
-def api(site: Site) -> Program:
-    """Return the HTTP API."""
-    host, port = site.api_url.removeprefix("http://").split(":")
+def api(site: Site, number: int = 0) -> Program:
+    """Return a process of the HTTP API, the first one unless told otherwise."""
+    name, url = _api_name(number), site.api_urls[number]
+    host, port = url.removeprefix("http://").split(":")
     server = ("granian", "--interface", "wsgi", "--host", host, "--port", port, "--no-ws", "--log-level", "warning")
-    environment = _QUOTAS | site.environment("WALLET_XPUB", "SECRETS_KEY") | site.metrics_environment("api")
+    environment = _QUOTAS | site.environment("WALLET_XPUB", "SECRETS_KEY") | site.metrics_environment(name)
     environment |= {"PUBLIC_URL": site.api_url, "WEBHOOK_ALLOW_CIDRS": LOOPBACK}
     argv = (sys.executable, "-m", *server, "--workers", "1", "--blocking-threads", "4", "wsgi:application")
-    return _program("api", argv, environment, ready=site.api_url + "/readyz", where=site.api_url)
+    return _program(name, argv, environment, ready=url + "/readyz", where=url)
+
+
+def _api_name(number: int) -> str:
+    return f"api.{number + 1}" if number else "api"
 
 
 def workers(site: Site) -> list[Program]:

@@ -18,7 +18,6 @@ from ctrip.domain.addresses import checksum_address, parse_address
 from ctrip.domain.chains import Chain
 from ctrip.local import processes
 from ctrip.local.chain_setup import DevChainSetup, check_past, set_up_chain
-from ctrip.local.children import free_port
 from ctrip.local.console import Console
 from ctrip.local.credentials import Credentials, keep_credentials
 from ctrip.local.files import write_private, write_private_json
@@ -94,14 +93,15 @@ def _bring_up(options: Options, console: Console, supervisor: Supervisor) -> tup
         chains_file=chains_file,
         data_dir=options.data_dir,
         keys=keys,
-        api_url=f"http://127.0.0.1:{free_port(options.api_port)}",
-        metrics_urls=processes.metrics_urls(options.metrics_port),
+        api_urls=processes.api_urls(options.api_port, options.api_processes),
+        metrics_urls=processes.metrics_urls(options.metrics_port, apis=options.api_processes),
         smtp_url=options.smtp_url,
         passed_on=options.passed_on,
     )
     _migrate(site, console, supervisor)
     credentials = _prepare(site, node, chain)
-    supervisor.start([processes.api(site), *processes.workers(site), processes.scheduler(site)])
+    apis = [processes.api(site, number) for number in range(options.api_processes)]
+    supervisor.start([*apis, *processes.workers(site), processes.scheduler(site)])
     _announce(site, chain, credentials, supervisor)
     return site, credentials, chain
 
@@ -139,6 +139,7 @@ def _announce(site: Site, chain: DevChainSetup, credentials: Credentials, superv
     write_private(site.data_dir / "env", "".join(f"export {name}='{environment[name]}'\n" for name in names))
     fixed = {
         "api": site.api_url,
+        "apis": list(site.api_urls),
         "api_key": credentials.api_key,
         "admin_key": credentials.admin_key,
         "webhook_secret": credentials.webhook_secret,

@@ -24,8 +24,8 @@ def site(tmp_path: Path) -> Site:
         chains_file=tmp_path / "chains.yaml",
         data_dir=tmp_path,
         keys=KEYS,
-        api_url="http://127.0.0.1:8000",
-        metrics_urls=processes.metrics_urls(29100),
+        api_urls=("http://127.0.0.1:8000", "http://127.0.0.1:8001"),
+        metrics_urls=processes.metrics_urls(29100, apis=2),
         smtp_url="smtp://user:secret@mail",
         passed_on={"LOG_LEVEL": "DEBUG"},
     )
@@ -50,7 +50,24 @@ def test_each_process_is_told_the_secrets_of_its_role_alone(site: Site, monkeypa
 
 
 def test_metrics_have_a_port_of_their_own_each(site: Site) -> None:
-    assert len(set(site.metrics_urls.values())) == 6
+    assert len(set(site.metrics_urls.values())) == 7
+
+
+def test_the_api_has_as_many_processes_as_one_wants_each_at_a_port_of_its_own(site: Site) -> None:
+    first, second = (processes.api(site, number) for number in range(2))
+    assert (first.name, second.name) == ("api", "api.2")
+    assert (first.where, second.where) == site.api_urls
+    for named in ("METRICS_PORT", "argv"):
+        told = [str(each.argv) if named == "argv" else each.environment[named] for each in (first, second)]
+        assert told[0] != told[1]
+    assert first.environment["PUBLIC_URL"] == second.environment["PUBLIC_URL"] == site.api_url
+    assert read_options(stay=True, environment={"API_PROCESSES": "2"}).api_processes == 2
+
+
+@pytest.mark.parametrize("count", ["0", "17", "-1", "two", "²"])
+def test_a_count_of_processes_that_cannot_be_is_named(count: str) -> None:
+    with pytest.raises(MisconfiguredError, match="API_PROCESSES: is no number from 1 to 16"):
+        read_options(stay=True, environment={"API_PROCESSES": count})
 
 
 def test_a_taken_port_gives_the_next_free_one() -> None:
