@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo check test test-chaos fmt migrate pins bench-smoke bench-queue bench-scan bench-api clean
+.PHONY: help run demo check test test-chaos fmt migrate pins bench-smoke bench-queue bench-scan bench-api bench-load clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -83,6 +83,10 @@ bench-queue: $(STAMP)
 ## bench-api    creates per second through the whole API, against pgbench and against FastAPI + asyncpg, in one run
 bench-api: $(STAMP)
 	@$(BIN)/python -m bench.api
+
+## bench-load   100 requests a second for 10 minutes (MINUTES=1), with everything at work: latency, errors, memory, CPU
+bench-load: $(STAMP)
+	@MINUTES="$(MINUTES)" $(BIN)/python -m bench.load
 
 ## bench-scan   our scanner against a plain one of web3.py, at 1,000 and 1,000,000 addresses; what a head costs
 bench-scan: $(STAMP)

@@ -23,16 +23,17 @@ class Client:
         parts = urlsplit(url)
         self._socket = socket.create_connection((parts.hostname or "", parts.port or 80))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._head = (
-            f"POST /api/v1/payments HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\n"
-            "Content-Type: application/json\r\n"
-        )
+        self._head = f"Host: {parts.netloc}\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n"
 
     def create(self) -> int:
         """Create one payment; return the status of the answer."""
         key = uuid4().hex
-        body = _BODY % key
-        head = f"{self._head}Idempotency-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
+        return self.send("POST /api/v1/payments", _BODY % key, idempotency_key=key)[0]
+
+    def send(self, line: str, body: str = "", *, idempotency_key: str = "") -> tuple[int, bytes, bytes]:
+        """Send a request, such as `GET /livez`; return the status, head and body of the answer. Raises OSError."""
+        once = f"Idempotency-Key: {idempotency_key}\r\n" if idempotency_key else ""
+        head = f"{line} HTTP/1.1\r\n{self._head}{once}Content-Length: {len(body)}\r\n\r\n"
         self._socket.sendall((head + body).encode())
         told = b""
         while b"\r\n\r\n" not in told:
@@ -41,12 +42,16 @@ class Client:
         length = int(head_told.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         while len(rest) < length:
             rest += self._more()
-        return int(told[9:12])
+        return int(told[9:12]), head_told, rest
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
 
     def _more(self) -> bytes:
         more = self._socket.recv(65536)
         if not more:
-            raise SystemExit("the server closed the connection")
+            raise ConnectionResetError("the server closed the connection")
         return more
 
 
@@ -65,7 +70,7 @@ def _wait(url: str, key: str) -> None:
         try:
             if Client(url, key).create() == 201:
                 return
-        except (OSError, SystemExit):
+        except OSError:
             pass
         pause.wait(0.1)
     raise SystemExit(f"{url} created no payment within {_READY_WITHIN_S:.0f} s")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import psycopg2
 
@@ -76,13 +77,14 @@ def wait_serving(stack: RunningStack, name: str) -> None:
 
 def wait_well(stack: RunningStack) -> None:
     """Wait until every process of the API says that all is well, the reading of the chain too."""
-    for url in stack["apis"]:
-        wait_until(
-            lambda url=url: (_told(f"{url}/readyz") or {}).get("status") == "ok",
-            within_s=BACK_WITHIN_S,
-            every_s=0.2,
-            what=lambda url=url: f"{url} is well: {_told(f'{url}/readyz')}",
-        )
+
+    def told() -> list[Any]:
+        return [_told(f"{url}/readyz") for url in stack["apis"]]
+
+    def are_well() -> bool:
+        return all(each is not None and each["status"] == "ok" for each in told())
+
+    wait_until(are_well, within_s=BACK_WITHIN_S, every_s=0.2, what=lambda: f"all is well: {told()}")
 
 
 def _workers(master: int) -> list[int]:
@@ -108,10 +110,10 @@ def _lives(connection: "psycopg2.extensions.connection") -> bool:
     return True
 
 
-def _told(url: str) -> dict[str, str] | None:
+def _told(url: str) -> Any:
+    """What an address answers with a 200; None where it does not."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
-            told: dict[str, str] = json.load(answer)
-            return told
+            return json.load(answer)
     except (urllib.error.URLError, OSError):
         return None

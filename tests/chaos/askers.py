@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPMessage
 from random import Random
 from typing import Any
 
@@ -106,7 +106,7 @@ class Asker:
             return Answer(Outcome.LOST)
 
 
-def _answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+def _answer(status: int, headers: HTTPMessage, body: bytes) -> Answer:
     if status == 200:
         return Answer(Outcome.READ, body)
     if status == 201:

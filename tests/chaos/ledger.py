@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg2
 
@@ -67,7 +67,7 @@ class Ledger:
     def _wrong(self) -> Iterator[str]:
         rows: defaultdict[str, list[_Row]] = defaultdict(list)
         for row in self._ask(_ROWS, self.name):
-            rows[str(row[0])].append(_Row(*row))
+            rows[row[0]].append(_Row(*row))
         for key, told in self._told().items():
             if len(rows[key]) != 1:
                 yield f"{key} made {[row.payment_id for row in rows[key]]}"
@@ -89,11 +89,11 @@ class Ledger:
                 of.refused.append(ask)
         return dict(by_key)
 
-    def _ask(self, query: str, *values: str) -> list[tuple[object, ...]]:
+    def _ask(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         return ask_database(self._stack, query, *values)
 
 
-def ask_database(stack: RunningStack, query: str, *values: str) -> list[tuple[object, ...]]:
+def ask_database(stack: RunningStack, query: str, *values: str) -> list[tuple[Any, ...]]:
     """Ask the stack's database itself."""
     with closing(psycopg2.connect(stack["database_url"])) as database, database.cursor() as cursor:
         cursor.execute(query, values or None)
