@@ -13,6 +13,7 @@
     │   ├── NodeUnavailable · NodeRefused · BlockVanished
     │   └── ReorgTooDeep        the chain stops until an operator looks
     ├── LostFence               another run owns the loop: roll back, write nothing
+    ├── IndexTaken              a derivation index was given out twice: take others
     ├── IllegalTransition       a status was about to move along no arrow of TRANSITIONS
     ├── DestinationRefused      a webhook URL that must not be dialled
     ├── DeliveryFailed          an attempt that reached no 2xx
@@ -173,6 +174,12 @@ class LostFence(CtripError):
     """Another run has claimed the loop since: this one must not write."""
 
     code = "lost_fence"
+
+
+class IndexTaken(CtripError):
+    """Another payment has the address of this derivation index; nothing was stored."""
+
+    code = "index_taken"
 
 
 class IllegalTransition(CtripError):

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, exc
 from sqlalchemy.dialects import postgresql as pg
 
 from ctrip.database.idempotency import lock_number
@@ -33,11 +33,13 @@ from ctrip.domain.ids import DIGITS, Prefix
 from ctrip.domain.payments import Payment, payment_object
 from ctrip.domain.webhook_endpoints import EndpointStatus, filters_of
 from ctrip.domain.webhooks import DeliveryStatus, origin
-from ctrip.errors import IdempotencyInFlight
+from ctrip.errors import IdempotencyInFlight, IndexTaken
 
 _PAYMENT = tuple(column.name for column in payments.c)
 _PLAIN = tuple(name for name in _PAYMENT if name in Payment.__dataclass_fields__)
 NewId = Callable[[Prefix], str]
+_TWICE = "23505"
+"""The SQLSTATE of what may be there once."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,19 @@ def add(
 ) -> bool:
     """Store a new payment. Returns False, and stores nothing, where its idempotency key has an answer already.
 
-    Raises IdempotencyInFlight while another request with this key is being stored.
+    Raises IdempotencyInFlight while another request with this key is being stored, and IndexTaken where another payment
+    has the address.
     """
     values = values_of(payment, wallet_fingerprint=wallet_fingerprint, index=index, new_id=new_id, kept=kept)
+    try:
+        rows = (_ADD if kept is None else ADD_ONCE).rows(session, values)
+    except exc.IntegrityError as error:
+        if not _is_of_an_address(error):
+            raise
+        raise IndexTaken(f"another payment has the address of index {index}") from error
     if kept is None:
-        _ADD.run(session, values)
         return True
-    ((made, is_free, *_),) = ADD_ONCE.rows(session, values)
+    ((made, is_free, *_),) = rows
     if not is_free:
         raise IdempotencyInFlight("the first request with this Idempotency-Key is still running")
     return made is not None
@@ -99,6 +107,11 @@ def values_of(
             "out_of_date": kept.at - KEPT_FOR,
         }
     return values
+
+
+def _is_of_an_address(error: exc.IntegrityError) -> bool:
+    told = getattr(error.orig, "diag", None)
+    return getattr(error.orig, "pgcode", None) == _TWICE and "address" in (getattr(told, "constraint_name", None) or "")
 
 
 def _add(*, is_once: bool) -> sa.Select[Any]:

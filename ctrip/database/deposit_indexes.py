@@ -34,6 +34,14 @@ class DepositIndexes:
                 with sessions.at_once() as session:
                     self._left.extend(session.scalars(_TAKE, {"count": AT_ONCE}))
 
+    def forget(self) -> None:
+        """Use none of those in hand: they were given out twice.
+
+        The sequence may go back when Postgres crashes, by what it gave to transactions that stored nothing else and so
+        did not wait for the disk.
+        """
+        self._left.clear()
+
     def give_back(self, index: int) -> None:
         """Keep an index for the next one, where it is certain that nothing was stored with it."""
         self._left.appendleft(index)

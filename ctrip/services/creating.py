@@ -25,9 +25,11 @@ from ctrip.errors import (
     ChainNotReady,
     DestinationRefused,
     IdempotencyInFlight,
+    IndexTaken,
     InvalidValue,
     MisconfiguredError,
     TooManyOpen,
+    Unavailable,
 )
 from ctrip.log import get_logger
 
@@ -81,6 +83,9 @@ def create(ctx: Context, merchant_id: str, *, request: PaymentRequest, once: Onc
     except IdempotencyInFlight:
         ctx.indexes.give_back(index)
         raise
+    except IndexTaken as error:
+        ctx.indexes.forget()
+        raise Unavailable("the address that was derived is in use; send it once more for another one") from error
     if is_made or once is None:
         open_payments[0] += 1
         log.info("payment_created", payment_id=payment.id, chain=payment.chain, merchant_id=merchant_id)

@@ -25,7 +25,14 @@ from ctrip.database.models import (
 from ctrip.database.prepared import Prepared
 from ctrip.domain.idempotency import KEPT_FOR, Once
 from ctrip.domain.webhook_endpoints import MOST
-from ctrip.errors import ChainNotReady, IdempotencyInFlight, IdempotencyMismatch, InvalidAmount, TooManyOpen
+from ctrip.errors import (
+    ChainNotReady,
+    IdempotencyInFlight,
+    IdempotencyMismatch,
+    InvalidAmount,
+    TooManyOpen,
+    Unavailable,
+)
 from ctrip.recent import Recent
 from ctrip.services import payments as payment_service
 from ctrip.services import webhook_endpoints
@@ -261,3 +268,18 @@ def test_threads_that_run_out_of_indexes_together_take_some_once(ctx: Context) -
     with ThreadPoolExecutor(8) as threads:
         taken = list(threads.map(lambda _: indexes.take(ctx.sessions), range(AT_ONCE)))
     assert sorted(taken) == list(range(AT_ONCE))
+
+
+def test_an_index_that_a_crash_of_postgres_gave_out_twice_is_unavailable_once(ctx: Context, sessions: Sessions) -> None:
+    """What a sequence gave to one that had not to wait for the disk may be given again after the crash."""
+    other = make_context(sessions, new_id=ctx.new_id)
+    create(ctx, MERCHANT_ID, request=REQUEST)
+    with sessions.begin() as session:
+        session.execute(sa.text("ALTER SEQUENCE deposit_index RESTART"))
+    with pytest.raises(Unavailable, match="once more"):
+        create(other, MERCHANT_ID, request=REQUEST, once=ONCE)
+    assert count(ctx, payments) == 1
+    for _ in range(AT_ONCE):
+        create(ctx, MERCHANT_ID, request=REQUEST)
+    create(other, MERCHANT_ID, request=REQUEST, once=ONCE)
+    assert count(ctx, deposit_addresses) == AT_ONCE + 2
