@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from ctrip.database import pages
 from ctrip.database.models import audit_log
 from ctrip.domain.audit_log import Deed
 from ctrip.domain.ids import Prefix
@@ -28,13 +29,13 @@ def add(
 def matching(
     session: Connection, *, by: str | None, action: str | None, limit: int, after: str | None = None
 ) -> list[Deed]:
-    """Return what was done, newest first: by one, and of actions that begin so; what is older than the id `after`."""
-    query = sa.select(audit_log)
-    if by is not None:
-        query = query.where(audit_log.c.by == by)
-    if action is not None:
-        query = query.where(audit_log.c.action.startswith(action, autoescape=True))
+    """Return what was done, newest first: by one, and of actions that begin so; what follows the deed `after`."""
+    of = audit_log.c
+    query = sa.select(audit_log) if by is None else sa.select(audit_log).where(of.by == by)
     if after is not None:
-        query = query.where(audit_log.c.id < after)
-    rows = session.execute(query.order_by(audit_log.c.id.desc()).limit(limit))
-    return [Deed(**row._mapping) for row in rows]
+        query = query.where(pages.after(session, audit_log, after, time="at"))
+    done = pages.values(session, of.action, *([] if by is None else [of.by == by]))
+    queries = [query.where(of.action == each) for each in done if each.startswith(action or "")]
+    if not queries:
+        return []
+    return [Deed(**row._mapping) for row in session.execute(pages.newest(queries, limit=limit, time="at"))]

@@ -68,6 +68,12 @@ def due(table: str) -> sa.Index:
     return sa.Index(f"ix_{table}_due", "next_attempt_at", postgresql_where=sa.text("next_attempt_at IS NOT NULL"))
 
 
+def listed(table: str, name: str, *pinned: str, time: str = "created_at", where: str | None = None) -> sa.Index:
+    """Return the index that a list is read from, in its order, by what a filter pins. See database/pages.py."""
+    condition = None if where is None else sa.text(where)
+    return sa.Index(f"ix_{table}_{name}", *pinned, time, "id", postgresql_where=condition)
+
+
 def one_of(name: str, values: Any) -> sa.CheckConstraint:
     """Return the check that a column holds one of these values."""
     listed = ", ".join(f"'{value}'" for value in values)

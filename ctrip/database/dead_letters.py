@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
-from ctrip.database import work
+from ctrip.database import pages, work
 from ctrip.database.batches import batch
 from ctrip.database.models import dead_letters
 from ctrip.domain.dead_letters import (
@@ -47,11 +47,17 @@ def find(session: Connection, letter_id: str) -> DeadLetter | None:
 
 
 def matching(session: Connection, wanted: Filter, *, limit: int, after: str | None = None) -> list[DeadLetter]:
-    """Return letters, newest first, those older than the id `after` where one is given."""
+    """Return letters, newest first, those after the letter `after` where one is given.
+
+    States, queues and actors are found by an index. Of letters that match nothing else of the filter all are read.
+    """
     query = sa.select(dead_letters).where(*_conditions(wanted))
     if after is not None:
-        query = query.where(dead_letters.c.id < after)
-    return [_letter(row) for row in session.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))]
+        query = query.where(pages.after(session, dead_letters, after, time="died_at"))
+    queries = [query.where(*kind) for kind in _kinds(session, wanted)]
+    if not queries:
+        return []
+    return [_letter(row) for row in session.execute(pages.newest(queries, limit=limit, time="died_at"))]
 
 
 def count(session: Connection, wanted: Filter) -> tuple[int, int]:
@@ -143,6 +149,20 @@ def _close(
     closing = batch(query, of=dead_letters, limit=limit)
     closed = sa.update(dead_letters).where(dead_letters.c.id.in_(sa.select(closing.c.id))).values(change)
     return sorted(session.scalars(closed.returning(dead_letters.c.id)))
+
+
+def _kinds(session: Connection, wanted: Filter) -> Iterator[tuple[sa.ColumnElement[bool], ...]]:
+    """Yield conditions whose lists together are the one wanted, each of which an index has in its order."""
+    of = dead_letters.c
+    if wanted.ids:
+        yield ()
+        return
+    for state in (State.OPEN, State.REPLAYED) if wanted.state is None else (wanted.state,):
+        is_such = _is_state(state)
+        for queue in pages.values(session, of.queue, is_such) if wanted.queue is None else (wanted.queue,):
+            its = (is_such, of.queue == queue)
+            actors = pages.values(session, of.actor, *its) if wanted.actor is None else (wanted.actor,)
+            yield from ((*its, of.actor == actor) for actor in actors)
 
 
 def _is_untouched() -> tuple[sa.ColumnElement[bool], ...]:

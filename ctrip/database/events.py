@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import distinct_on
 
-from ctrip.database import emails, webhooks
+from ctrip.database import emails, pages, webhooks
 from ctrip.database.batches import Given
 from ctrip.database.models import events
 from ctrip.database.prepared import Prepared
@@ -93,11 +93,11 @@ def newest_of_each_type(session: Connection, payment_id: str) -> dict[str, str]:
 
 
 def of_merchant(session: Connection, merchant_id: str, *, limit: int, after: str | None = None) -> list[Event]:
-    """Return a merchant's events, newest first, those older than the id `after` where one is given."""
+    """Return a merchant's events, newest first, those after the event `after` where one is given."""
     query = sa.select(events).where(events.c.merchant_id == merchant_id)
     if after is not None:
-        query = query.where(events.c.id < after)
-    return [_event(row) for row in session.execute(query.order_by(events.c.id.desc()).limit(limit))]
+        query = query.where(pages.after(session, events, after))
+    return [_event(row) for row in session.execute(pages.newest([query], limit=limit))]
 
 
 def find(session: Connection, event_id: str) -> Event | None:

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from ctrip.database import work
+from ctrip.database import pages, work
 from ctrip.database.batches import batch
 from ctrip.database.leases import EARLY, is_leased, is_unleased
 from ctrip.database.models import dead_letters, jobs
@@ -154,15 +154,13 @@ def is_open(session: Connection, kind: JobKind, *, chain_id: int) -> bool:
 def matching(
     session: Connection, *, kind: str | None, status: str | None, limit: int, after: str | None = None
 ) -> list[Job]:
-    """Return jobs, newest first, those older than the id `after` where one is given."""
+    """Return jobs, newest first, those after the job `after` where one is given."""
     query = sa.select(jobs)
-    if kind is not None:
-        query = query.where(_of.kind == kind)
-    if status is not None:
-        query = query.where(_of.status == status)
     if after is not None:
-        query = query.where(_of.id < after)
-    return [_job(row) for row in session.execute(query.order_by(_of.id.desc()).limit(limit))]
+        query = query.where(pages.after(session, jobs, after))
+    kinds, statuses = [kind] if kind else list(JobKind), [status] if status else list(JobStatus)
+    queries = [query.where(_of.kind == each, _of.status == its) for each in kinds for its in statuses]
+    return [_job(row) for row in session.execute(pages.newest(queries, limit=limit))]
 
 
 def forget(session: Connection, *, older_than: timedelta, limit: int) -> int:

@@ -57,6 +57,8 @@ api_keys = sa.Table(
     # An operator key has no merchant and the scope admin alone; a merchant's key never has it.
     sa.CheckConstraint("(merchant_id IS NULL) = (scopes = ARRAY['admin'])", name="operator_is_admin"),
     sa.CheckConstraint("merchant_id IS NULL OR NOT scopes @> ARRAY['admin']", name="merchant_is_no_admin"),
+    columns.listed("api_keys", "created"),
+    columns.listed("api_keys", "merchant", "merchant_id"),
 )
 
 payments = sa.Table(
@@ -104,10 +106,11 @@ payments = sa.Table(
     sa.CheckConstraint("required >= 1", name="required_range"),
     sa.CheckConstraint("version >= 1", name="version_range"),
     sa.CheckConstraint("(accepted_at IS NULL) = (accepted_amount IS NULL)", name="acceptance_has_an_amount"),
-    sa.Index("ix_payments_merchant", "merchant_id", sa.text("id DESC")),
-    sa.Index("ix_payments_order", "merchant_id", "order_id", postgresql_where=sa.text("order_id IS NOT NULL")),
-    # How many a merchant may still ask for.
-    sa.Index("ix_payments_open", "merchant_id", postgresql_where=sa.text("status = 'pending'")),
+    # Each list is read from an index that has it in order of time: see database/pages.py.
+    columns.listed("payments", "created", "merchant_id"),
+    columns.listed("payments", "order_id", "merchant_id", "order_id", where="order_id IS NOT NULL"),
+    # Also how many a merchant may still ask for.
+    columns.listed("payments", "status", "merchant_id", "status", "chain"),
     # The listener asks at each step which deadlines were passed, or came back in a reorg.
     sa.Index(
         "ix_payments_deadline",
@@ -233,7 +236,7 @@ events = sa.Table(
     sa.Column("body", pg.JSON, nullable=False),
     columns.moment("created_at", now=True),
     sa.UniqueConstraint("payment_id", "version"),
-    sa.Index("ix_events_merchant", "merchant_id", sa.text("id DESC")),
+    columns.listed("events", "created", "merchant_id"),
 )
 
 webhook_endpoints = sa.Table(
@@ -304,8 +307,8 @@ webhook_deliveries = sa.Table(
     sa.Index("ix_webhook_deliveries_leased", "origin", postgresql_where=sa.text("lease_until IS NOT NULL")),
     sa.Index("ix_webhook_deliveries_event", "event_id"),
     sa.Index("ix_webhook_deliveries_payment", "payment_id", "id"),
-    sa.Index("ix_webhook_deliveries_merchant", "merchant_id", sa.text("id DESC")),
-    sa.Index("ix_webhook_deliveries_endpoint", "endpoint_id", sa.text("id DESC")),
+    columns.listed("webhook_deliveries", "merchant_status", "merchant_id", "status"),
+    columns.listed("webhook_deliveries", "endpoint_status", "endpoint_id", "status"),
 )
 
 webhook_attempts = sa.Table(
@@ -571,6 +574,7 @@ jobs = sa.Table(
     sa.CheckConstraint("(status IN ('done', 'failed')) = (ended_at IS NOT NULL)", name="ended_has_a_moment"),
     sa.CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="failed_has_an_error"),
     columns.due("jobs"),
+    columns.listed("jobs", "kind", "kind", "status"),
     sa.Index("ix_jobs_ended_at", "ended_at", postgresql_where=sa.text("ended_at IS NOT NULL")),
 )
 
@@ -594,12 +598,14 @@ dead_letters = sa.Table(
     columns.moment("purged_at"),
     columns.reference("digest_id", "emails.id", required=False),
     sa.UniqueConstraint("message_id", "died_at"),
-    sa.Index(
-        "ix_dead_letters_open",
-        "queue",
-        "actor",
-        "died_at",
-        postgresql_where=sa.text("replayed_at IS NULL AND purged_at IS NULL"),
+    # Each letter is in one of these.
+    *(
+        columns.listed("dead_letters", f"of_{state}", "queue", "actor", time="died_at", where=is_such)
+        for state, is_such in {
+            "open": "replayed_at IS NULL AND purged_at IS NULL",
+            "replayed": "replayed_at IS NOT NULL AND purged_at IS NULL",
+            "purged": "purged_at IS NOT NULL",
+        }.items()
     ),
     sa.Index("ix_dead_letters_row", "row_id"),
     sa.Index("ix_dead_letters_died_at", "died_at"),
@@ -618,6 +624,8 @@ audit_log = sa.Table(
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("target", sa.Text),
     sa.Column("detail", pg.JSON, nullable=False),
+    columns.listed("audit_log", "action", "action", time="at"),
+    columns.listed("audit_log", "by", "by", "action", time="at"),
 )
 
 idempotency_keys = sa.Table(

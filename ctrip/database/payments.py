@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from ctrip.database import cursors, sweeps, transfers
+from ctrip.database import cursors, pages, sweeps, transfers
 from ctrip.database.batches import array, is_in
 from ctrip.database.deadlines import passed_time
 from ctrip.database.models import chain_cursors, payments
@@ -15,7 +15,7 @@ from ctrip.database.prepared import Prepared
 from ctrip.database.standings import Assessed, payment_of, store
 from ctrip.domain.chains import Chain
 from ctrip.domain.ids import Prefix
-from ctrip.domain.payments import Facts, Payment, assess
+from ctrip.domain.payments import Facts, Payment, Status, assess
 
 NewId = Callable[[Prefix], str]
 _WANTED = is_in(payments.c.id, sa.bindparam("payment_ids", type_=sa.Text))
@@ -55,21 +55,25 @@ def count_open(session: Connection, merchant_id: str, *, most: int) -> int:
 def matching(
     session: Connection, merchant_id: str, *, filters: Mapping[str, Any], limit: int, after: str | None = None
 ) -> Sequence[Payment]:
-    """Return a merchant's payments, newest first, those older than the id `after` where one is given.
+    """Return a merchant's payments, newest first, those after the payment `after` where one is given.
 
     `filters` may hold status, chain, order_id, created_after and created_before.
     """
-    query = sa.select(payments).where(payments.c.merchant_id == merchant_id)
-    for name in ("status", "chain", "order_id"):
-        if filters.get(name) is not None:
-            query = query.where(payments.c[name] == filters[name])
+    of = payments.c
+    asked = {name: filters[name] for name in ("status", "chain", "order_id") if filters.get(name) is not None}
+    wanted = [of.merchant_id == merchant_id]
     if filters.get("created_after") is not None:
-        query = query.where(payments.c.created_at > filters["created_after"])
-    if filters.get("created_before") is not None:
-        query = query.where(payments.c.created_at < filters["created_before"])
+        wanted.append(of.created_at > filters["created_after"])
+    before = filters.get("created_before")
     if after is not None:
-        query = query.where(payments.c.id < after)
-    return [payment_of(row) for row in session.execute(query.order_by(payments.c.id.desc()).limit(limit))]
+        wanted.append(pages.after(session, payments, after, before=before))
+    elif before is not None:
+        wanted.append(of.created_at < before)
+    queries = [
+        sa.select(payments).where(*wanted, *(of[name] == value for name, value in kind.items()))
+        for kind in _kinds(session, merchant_id, asked)
+    ]
+    return [payment_of(row) for row in session.execute(pages.newest(queries, limit=limit))]
 
 
 def lock(session: Connection, payment_ids: Iterable[str], *, keeps_transfers_out: bool = False) -> list[Payment]:
@@ -136,6 +140,22 @@ def _reassess(
         if payment.id in facts
     ]
     return store(session, assessed, read_blocks=read_blocks, new_id=new_id)
+
+
+def _kinds(session: Connection, merchant_id: str, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return filters whose lists together are the one asked for, each of which an index has in order of time.
+
+    One index is in this order for one status on one chain, another one for an order, and one for all of a merchant.
+    """
+    if "order_id" in asked or not ("status" in asked or "chain" in asked):
+        return [dict(asked)]
+    of, statuses = payments.c, [asked["status"]] if "status" in asked else list(Status)
+    if "chain" in asked:
+        return [{"status": status, "chain": asked["chain"]} for status in statuses]
+    is_such = sa.and_(of.merchant_id == merchant_id, of.status == asked["status"])
+    # None as well, which no payment has yet: a list must not leave out those that will.
+    chains = [*pages.values(session, of.chain, is_such), None]
+    return [{"status": asked["status"], "chain": chain} for chain in chains]
 
 
 def _threshold(payment: Payment, chains: Mapping[int, Chain]) -> int:

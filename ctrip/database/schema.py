@@ -1,5 +1,6 @@
 """The schema's revisions: which one this code ships, which one the database has, and how it gets there."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 _LOCK = 0x63547269705F6462
 """Any number will do as long as nobody else's advisory lock has it: this one spells cTrip_db."""
 _LOCK_TIMEOUT_S = 120
+_LOOK_EVERY_S = 0.1
 
 
 def shipped_revision() -> str | None:
@@ -38,18 +40,15 @@ def upgrade(engine: sa.Engine) -> tuple[str | None, str | None]:
     """Bring the database to the newest revision. Returns the revisions before and after.
 
     Any number of processes may do this at once: an advisory lock lets them pass one by one, and all but the first find
-    nothing to do. Each revision is one transaction, so after a crash in between the next upgrade goes on from there.
+    nothing to do. Each revision is one transaction, so after a crash in between the next upgrade goes on from there;
+    those that build indexes while others write begin with taking away what was left half built.
     Raises Unavailable where another upgrade holds the lock for two minutes, and MisconfiguredError where the database
     belongs to a later version of cTrip.
     """
     with engine.connect() as connection:
         # A migration may take longer than any query of a server may.
         connection.execute(sa.text(f"SET statement_timeout = 0; SET lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
-        try:
-            connection.execute(sa.select(sa.func.pg_advisory_lock(_LOCK)))
-        except sa.exc.OperationalError as error:
-            raise Unavailable(f"another upgrade has held the lock for {_LOCK_TIMEOUT_S} s; see what it does") from error
-        connection.commit()
+        _lock(connection)
         try:
             before = stored_revision(connection)
             connection.commit()
@@ -73,6 +72,21 @@ def draft(engine: sa.Engine, name: str) -> Path:
     with engine.connect() as connection:
         command.revision(_config(connection), name, autogenerate=True, rev_id=f"{number:04d}")
     return next((FOLDER / "versions").glob(f"{number:04d}_*.py"))
+
+
+def _lock(connection: sa.Connection) -> None:
+    """Take the lock of upgrades. Raises Unavailable.
+
+    It is asked for again and again: whoever waits for it in a statement has a snapshot, and an index that is built
+    while others write (CREATE INDEX CONCURRENTLY) waits for all snapshots, so neither would go on.
+    """
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_LOCK))):
+        connection.commit()
+        if time.monotonic() > deadline:
+            raise Unavailable(f"another upgrade has held the lock for {_LOCK_TIMEOUT_S} s; see what it does")
+        time.sleep(_LOOK_EVERY_S)
+    connection.commit()
 
 
 def _refuse_newer(revision: str | None) -> None:

@@ -45,6 +45,12 @@ def find(session: Connection, endpoint_id: str, *, merchant_id: str) -> Endpoint
     return None if row is None else read(row._mapping)
 
 
+def is_of_merchant(session: Connection, endpoint_id: str, *, merchant_id: str) -> bool:
+    """Say whether a merchant has this endpoint, or had it: deleted ones count."""
+    query = sa.exists().where(_of.id == endpoint_id, _of.merchant_id == merchant_id)
+    return bool(session.scalar(sa.select(query)))
+
+
 def of_merchant(session: Connection, merchant_id: str, *, limit: int, after: str | None = None) -> list[Endpoint]:
     """Return a merchant's endpoints, newest first, those older than the id `after` where one is given."""
     query = sa.select(webhook_endpoints).where(*_of_merchant(merchant_id))

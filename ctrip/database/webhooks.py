@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
-from ctrip.database import work
+from ctrip.database import pages, work
+from ctrip.database import webhook_endpoints as endpoint_rows
 from ctrip.database.batches import Given, array, is_in
 from ctrip.database.models import events, payments, webhook_attempts, webhook_deliveries, webhook_endpoints
 from ctrip.database.prepared import Prepared
@@ -191,17 +192,21 @@ def of_merchant(
     event_id: str | None = None,
     statuses: Collection[DeliveryStatus] = (),
 ) -> list[Told]:
-    """Return a merchant's deliveries, newest first, those older than the id `after` and of the filters given."""
-    query = sa.select(webhook_deliveries).where(_of.merchant_id == merchant_id)
+    """Return a merchant's deliveries, newest first, those after the delivery `after` and of the filters given."""
+    if endpoint_id is None:
+        wanted = [_of.merchant_id == merchant_id]
+    elif endpoint_rows.is_of_merchant(session, endpoint_id, merchant_id=merchant_id):
+        wanted = [_of.endpoint_id == endpoint_id]
+    else:
+        return []
     if after is not None:
-        query = query.where(_of.id < after)
-    if endpoint_id is not None:
-        query = query.where(_of.endpoint_id == endpoint_id)
+        wanted.append(pages.after(session, webhook_deliveries, after))
     if event_id is not None:
-        query = query.where(_of.event_id == event_id)
-    if statuses:
-        query = query.where(_of.status.in_(statuses))
-    return _told(session, query.order_by(_of.id.desc()).limit(limit))
+        wanted.append(_of.event_id == event_id)
+    # An index is in the list's order for one status.
+    of_status = [_of.status == status for status in statuses or DeliveryStatus]
+    queries = [sa.select(webhook_deliveries).where(*wanted, is_such) for is_such in of_status]
+    return _told(session, pages.newest(queries, limit=limit))
 
 
 def of_payment(session: Connection, payment_id: str, *, limit: int, after: str | None = None) -> list[Told]:

@@ -14,6 +14,7 @@ from ctrip.database import schema
 from ctrip.database.engine import make_engine
 from ctrip.database.models import metadata
 from ctrip.errors import MisconfiguredError, Unavailable
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.infra
 
@@ -70,20 +71,61 @@ def test_the_migrations_make_what_the_models_say(new_database: NewDatabase) -> N
     assert catalogue(migrated) == catalogue(modelled)
 
 
-def test_what_was_read_before_notes_were_taken_is_noted_by_the_upgrade(
+@pytest.fixture
+def older_database(
     new_database: NewDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], sa.Engine]:
+    """Makes databases that the first migrations alone have made, up to one's number."""
+
+    def make(last: str) -> sa.Engine:
+        (tmp_path / "versions").mkdir()
+        first = [path for path in (schema.FOLDER / "versions").glob("*.py") if path.name[:4] <= last]
+        for path in (schema.FOLDER / "env.py", *first):
+            (tmp_path / path.relative_to(schema.FOLDER)).write_text(path.read_text())
+        older = new_database()
+        with monkeypatch.context() as patched:
+            patched.setattr(schema, "FOLDER", tmp_path)
+            assert schema.upgrade(older) == (None, last)
+        return older
+
+    return make
+
+
+def test_indexes_are_built_while_others_write(older_database: Callable[[str], sa.Engine]) -> None:
+    older = older_database("0008")
+    writes = sa.text("SET LOCAL lock_timeout = '5s'; LOCK TABLE webhook_deliveries, payments IN ROW EXCLUSIVE MODE")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as pool, older.connect().execution_options(isolation_level="AUTOCOMMIT") as looker:
+        with older.begin() as writer:
+            writer.execute(writes)
+            upgraded = pool.submit(schema.upgrade, older)
+            wait_until(
+                lambda: bool(looker.scalar(sa.text(waiting))), within_s=20, what="the upgrade waits for a writer"
+            )
+            with older.begin() as another:
+                another.execute(writes)
+        assert upgraded.result(60) == ("0008", schema.shipped_revision())
+
+
+def test_an_index_that_a_crash_left_half_built_is_built_anew(
+    older_database: Callable[[str], sa.Engine], new_database: NewDatabase
 ) -> None:
-    shipped = schema.FOLDER
-    (tmp_path / "versions").mkdir()
-    for path in (shipped / "env.py", *(shipped / "versions").glob("000[12]_*.py")):
-        (tmp_path / path.relative_to(shipped)).write_text(path.read_text())
-    monkeypatch.setattr(schema, "FOLDER", tmp_path)
-    older = new_database()
+    older, modelled = older_database("0008"), new_database()
+    with older.begin() as connection:
+        for statement in ("CREATE INDEX ix_payments_status ON payments (id)", "DROP INDEX ix_payments_open"):
+            connection.execute(sa.text(statement))
     schema.upgrade(older)
+    metadata.create_all(modelled)
+    assert catalogue(older) == catalogue(modelled)
+
+
+def test_what_was_read_before_notes_were_taken_is_noted_by_the_upgrade(
+    older_database: Callable[[str], sa.Engine],
+) -> None:
+    older = older_database("0002")
     with older.begin() as connection:
         for statement in OLD_ROWS:
             connection.execute(sa.text(statement))
-    monkeypatch.setattr(schema, "FOLDER", shipped)
     schema.upgrade(older)
     with older.connect() as connection:
         noted = connection.execute(

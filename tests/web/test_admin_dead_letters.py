@@ -87,7 +87,7 @@ def test_a_list_is_filtered_by_whatever_an_operator_knows(operator: Api, api_ctx
         set(),
     ]
     ids = [letter["id"] for letter in operator.get(LETTERS).json["data"]]
-    assert listed(operator, f"ids={ids[0]}&ids={ids[2]}&ids={UNKNOWN}") == ["three", "one"]
+    assert listed(operator, f"ids={ids[0]}&ids={ids[2]}&ids={UNKNOWN}") == ["one", "three"], "who died last comes first"
 
 
 @pytest.mark.parametrize(("act", "mark"), [("replay", "replay_requested_at"), ("purge", "purged_at")])
@@ -158,7 +158,7 @@ def test_who_did_it_stands_in_the_audit_log(operator: Api, shop: Api, api_ctx: C
     key = operator.post("/admin/keys", {"scopes": ["admin"]}).json["id"]
     page = operator.get(f"/admin/audit-log?by={me}")
     assert [(deed["by"], deed["action"], deed["target"], deed["detail"]) for deed in page.json["data"]] == [
-        (me, "keys.create", key, {"merchant_id": None, "scopes": ["admin"], "allowed_ips": None}),
+        (me, "keys.create", key, {"merchant_id": None, "scopes": ["admin"], "allowed_ips": None, "expires_at": None}),
         (me, "merchants.create", made, {"name": "Another shop"}),
         (me, "keys.revoke", keys[shop.merchant_id], {}),
         (me, "dead_letters.purge", None, {"filter": {"reason": "retries"}, "matched": 1, "done": 1}),
