@@ -1,14 +1,13 @@
 """`ctrip dlq`: dead letters, which wait until somebody has looked."""
 
-import re
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
 
 from ctrip.bootstrap import Role, bootstrap
 from ctrip.cli import output
+from ctrip.cli.spans import Span
 from ctrip.domain.dead_letters import (
     MOST_IDS,
     OLDEST,
@@ -22,18 +21,7 @@ from ctrip.domain.dead_letters import (
 from ctrip.services import dead_letters
 
 F = TypeVar("F", bound=Callable[..., Any])
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-class _Span(click.ParamType[timedelta]):
-    name = "age"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        found = re.fullmatch(r"([0-9]{1,9})([smhd])", str(value), re.ASCII)
-        span = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
-        if span is None or span > OLDEST:
-            self.fail(f"{value!r} is no age such as 30m, 12h or 7d, of ten years at most", param, ctx)
-        return span
+_AGE = Span(name="age", most=OLDEST)
 
 
 def _filtered(command: F) -> F:
@@ -43,8 +31,8 @@ def _filtered(command: F) -> F:
         click.option("--actor", help="The actor it was for."),
         click.option("--reason", type=click.Choice([str(reason) for reason in Reason]), help="Why it died."),
         click.option("--exception", help="The exception's class, or its beginning."),
-        click.option("--older-than", type=_Span(), help="It died at least that long ago: 30m, 12h, 7d."),
-        click.option("--newer-than", type=_Span(), help="It died less than that long ago."),
+        click.option("--older-than", type=_AGE, help="It died at least that long ago: 30m, 12h, 7d."),
+        click.option("--newer-than", type=_AGE, help="It died less than that long ago."),
         click.option("--text", "q", help="What stands in its exception, arguments or ids."),
     )
     for option in reversed(options):

@@ -1,6 +1,6 @@
 """`ctrip keys`: by what programs and operators are known."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -8,7 +8,8 @@ import click
 from ctrip.bootstrap import Role, bootstrap
 from ctrip.cli.files import new_secret_file
 from ctrip.cli.output import as_json, print_json, print_pairs, print_table, who
-from ctrip.domain.merchants import MERCHANT_SCOPES, OPERATOR_SCOPES, ApiKey, key_object
+from ctrip.cli.spans import Span
+from ctrip.domain.merchants import LONGEST_OVERLAP, MERCHANT_SCOPES, OPERATOR_SCOPES, OVERLAP, ApiKey, key_object
 from ctrip.services import merchants
 
 OPERATOR_FILE = Path("operator.key")
@@ -73,16 +74,40 @@ def create(
 @click.argument("key_id")
 @click.option("--expires-at", type=_MOMENT, help="In UTC. It lives as long as the other was made for unless given.")
 @click.option(
+    "--allow-ip",
+    "allowed_ips",
+    multiple=True,
+    help="An address or network to use it from; may be given several times. From where the other is used unless given.",
+)
+@click.option(
+    "--overlap",
+    type=Span(name="overlap", most=LONGEST_OVERLAP),
+    default=OVERLAP,
+    help="How long the other one works on: 30m, 12h, 7d; 0s ends it at once. 24h unless given.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Keep the key in a new file of mode 0600 and do not show it.",
 )
 @as_json()
-def rotate(key_id: str, expires_at: datetime | None, out: Path | None, as_json: bool) -> None:
-    """Let a new key take the place of one, which works for 24 hours more."""
+def rotate(
+    key_id: str,
+    expires_at: datetime | None,
+    allowed_ips: tuple[str, ...],
+    overlap: timedelta,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Let a new key take the place of one, which works for a while more."""
     with new_secret_file(out) as keep:
         new_id, key = merchants.rotate_key(
-            bootstrap(Role.CLI), key_id, by=who(), expires_at=expires_at and expires_at.replace(tzinfo=UTC)
+            bootstrap(Role.CLI),
+            key_id,
+            by=who(),
+            expires_at=expires_at and expires_at.replace(tzinfo=UTC),
+            allowed_ips=allowed_ips or None,
+            overlap=overlap,
         )
         keep(key)
     _show("key rotated", new_id, key, out=out, as_json=as_json)
@@ -122,6 +147,6 @@ def _row(key: ApiKey) -> tuple[object, ...]:
     if key.revoked_at is not None:
         state = f"revoked {shown['revoked_at']}"
     elif key.expires_at is not None:
-        state = f"{'expired' if key.expires_at <= datetime.now(UTC) else 'until'} {shown['expires_at']}"
+        state = f"{'expired' if key.is_expired else 'until'} {shown['expires_at']}"
     owner = key.merchant_id or "(operator)"
     return key.id, owner, " ".join(sorted(key.scopes)), state, shown["last_used_at"], shown["created_at"]

@@ -7,17 +7,21 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from ctrip.database import pages
 from ctrip.database.models import api_keys, merchants
 from ctrip.domain.merchants import ApiKey, Scope
+
+MOST_SUCCESSORS = 1_000
+_of = api_keys.c
+_IS_EXPIRED = sa.func.coalesce(_of.expires_at <= sa.func.now(), sa.false()).label("is_expired")
 
 
 @dataclass(frozen=True)
 class Credential:
-    """A key as it is looked up. Whether it is expired or was not used for five minutes, the database's clock says."""
+    """A key as it is looked up. Whether it was not used for five minutes, the database's clock says."""
 
     key: ApiKey
     secret_hash: bytes
-    is_expired: bool
     is_unused_lately: bool
 
 
@@ -61,16 +65,11 @@ def add_key(session: Connection, key: ApiKey, *, public_id: str, secret_hash: by
 
 def find_credential(session: Connection, public_id: str) -> Credential | None:
     """Look a key up by the part of it that is no secret."""
-    of = api_keys.c
-    query = sa.select(
-        api_keys,
-        sa.func.coalesce(of.expires_at <= sa.func.now(), sa.false()).label("is_expired"),
-        sa.func.coalesce(of.last_used_at < sa.func.now() - sa.text("interval '5 minutes'"), sa.true()).label(
-            "is_unused"
-        ),
-    ).where(of.public_id == public_id)
+    five_minutes_ago = sa.func.now() - sa.text("interval '5 minutes'")
+    is_unused = sa.func.coalesce(_of.last_used_at < five_minutes_ago, sa.true()).label("is_unused")
+    query = sa.select(api_keys, _IS_EXPIRED, is_unused).where(_of.public_id == public_id)
     row = session.execute(query).one_or_none()
-    return None if row is None else Credential(_key(row), row.secret_hash, row.is_expired, row.is_unused)
+    return None if row is None else Credential(_key(row), row.secret_hash, row.is_unused)
 
 
 def note_use(session: Connection, key_id: str) -> None:
@@ -79,18 +78,18 @@ def note_use(session: Connection, key_id: str) -> None:
 
 
 def keys(session: Connection, *, merchant_id: str | None, limit: int, after: str | None) -> list[ApiKey]:
-    """Return keys, newest first, one merchant's where one is given, those older than the id `after` likewise."""
-    query = sa.select(api_keys)
+    """Return keys, newest first, one merchant's where one is given, those after the key `after` likewise."""
+    query = sa.select(api_keys, _IS_EXPIRED)
     if merchant_id is not None:
         query = query.where(api_keys.c.merchant_id == merchant_id)
     if after is not None:
-        query = query.where(api_keys.c.id < after)
-    return [_key(row) for row in session.execute(query.order_by(api_keys.c.id.desc()).limit(limit))]
+        query = query.where(pages.after(session, api_keys, after))
+    return [_key(row) for row in session.execute(pages.newest([query], limit=limit))]
 
 
 def find_key(session: Connection, key_id: str) -> ApiKey | None:
     """Return one key."""
-    row = session.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
+    row = session.execute(sa.select(api_keys, _IS_EXPIRED).where(_of.id == key_id)).one_or_none()
     return None if row is None else _key(row)
 
 
@@ -103,14 +102,26 @@ def revoke_key(session: Connection, key_id: str) -> bool:
 
 def lock_key(session: Connection, key_id: str) -> ApiKey | None:
     """Return one key, locked for this transaction."""
-    row = session.execute(sa.select(api_keys).where(api_keys.c.id == key_id).with_for_update()).one_or_none()
+    row = session.execute(sa.select(api_keys, _IS_EXPIRED).where(_of.id == key_id).with_for_update()).one_or_none()
     return None if row is None else _key(row)
 
 
-def replace_key(session: Connection, key_id: str, *, by: str, ends_at: datetime) -> None:
-    """Let another key take the place of one, which ends at a moment, or sooner where it does anyway."""
-    ends = sa.func.least(api_keys.c.expires_at, ends_at)
-    session.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(expires_at=ends, replaced_by=by))
+def successors(session: Connection, key_id: str) -> list[ApiKey]:
+    """Return the keys that took the place of one, each that of the one before it, in this order."""
+    first = sa.select(_of.replaced_by.label("id"), sa.literal(1).label("place")).where(_of.id == key_id)
+    line = first.cte("line", recursive=True)
+    following = sa.select(_of.replaced_by, line.c.place + 1).join(line, _of.id == line.c.id)
+    line = line.union_all(following.where(line.c.place < MOST_SUCCESSORS))
+    query = sa.select(api_keys, _IS_EXPIRED).join(line, _of.id == line.c.id).order_by(line.c.place)
+    return [_key(row) for row in session.execute(query)]
+
+
+def replace_key(session: Connection, key_id: str, *, by: str, ends_at: datetime) -> datetime:
+    """Let another key take the place of one, which ends at a moment, or sooner where it does anyway. Returns when."""
+    ends = sa.func.least(_of.expires_at, ends_at)
+    replaced = sa.update(api_keys).where(_of.id == key_id).values(expires_at=ends, replaced_by=by)
+    moment: datetime = session.execute(replaced.returning(_of.expires_at)).scalar_one()
+    return moment
 
 
 def _key(row: sa.Row[Any]) -> ApiKey:
@@ -119,6 +130,7 @@ def _key(row: sa.Row[Any]) -> ApiKey:
         merchant_id=row.merchant_id,
         scopes=frozenset(Scope(scope) for scope in row.scopes),
         created_at=row.created_at,
+        is_expired=row.is_expired,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,

@@ -16,8 +16,8 @@ from ctrip.domain.times import timestamp
 from ctrip.errors import InvalidValue
 
 SECRET_BYTES = 32
-OVERLAP = timedelta(hours=24)
-"""How long a key that was rotated goes on working beside the one that took its place."""
+OVERLAP, LONGEST_OVERLAP = timedelta(hours=24), timedelta(days=7)
+"""How long a key that was rotated goes on working beside the one that took its place, unless said otherwise."""
 MOST_NETWORKS = 50
 _KEY = re.compile(r"sk_([0-9A-Z]{26})_([A-Za-z0-9_-]{43})", re.ASCII)
 
@@ -53,6 +53,8 @@ class ApiKey:
     merchant_id: str | None
     scopes: frozenset[Scope]
     created_at: datetime
+    is_expired: bool = False
+    """Whether it had expired when it was read, by the database's clock."""
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
@@ -60,6 +62,16 @@ class ApiKey:
     """Networks in CIDR notation that it may be used from; None is anywhere."""
     replaced_by: str | None = None
     """The key that took its place; both work until this one expires."""
+
+    @property
+    def is_live(self) -> bool:
+        """True where it opens something."""
+        return self.revoked_at is None and not self.is_expired
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        """For how long it was made; None is for ever. One that was rotated has another end."""
+        return None if self.expires_at is None else self.expires_at - self.created_at
 
     def is_allowed_from(self, address: str | None) -> bool:
         """True where a request from this address may use it. One whose address nobody knows may not use a bound key."""
@@ -121,6 +133,13 @@ def check_scopes(scopes: Iterable[str], *, is_operator: bool) -> frozenset[Scope
         whose = "an operator's key (one without merchant_id)" if is_operator else "a merchant's key"
         raise InvalidValue(f"{whose} has scopes out of {', '.join(sorted(allowed))}", param="scopes")
     return frozenset(Scope(scope) for scope in wanted)
+
+
+def check_overlap(overlap: timedelta) -> timedelta:
+    """Return how long a rotated key goes on working; none at all is allowed. Raises InvalidValue."""
+    if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
+        raise InvalidValue(f"the overlap is 0 to {LONGEST_OVERLAP.total_seconds():.0f} s", param="overlap_seconds")
+    return overlap
 
 
 def check_networks(allowed_ips: Iterable[str] | None) -> tuple[str, ...] | None:

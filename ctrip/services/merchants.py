@@ -2,13 +2,12 @@
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from ctrip.context import Context
-from ctrip.database import audit_log, merchants
+from ctrip.database import audit_log, clock, merchants
 from ctrip.database.merchants import Credential
 from ctrip.domain.ids import Prefix
 from ctrip.domain.merchants import (
@@ -18,12 +17,14 @@ from ctrip.domain.merchants import (
     Identity,
     check_merchant,
     check_networks,
+    check_overlap,
     check_scopes,
     is_same,
     read_key,
     write_key,
     write_webhook_secret,
 )
+from ctrip.domain.times import timestamp
 from ctrip.errors import AddressRefused, Conflict, InvalidValue, MisconfiguredError, NotFound, Unauthorized
 from ctrip.log import get_logger
 
@@ -72,49 +73,69 @@ def create_key(
 
     It works from `allowed_ips` alone, networks or addresses, where these are given. Raises InvalidValue.
     """
-    key = ApiKey(
-        id=ctx.new_id(Prefix.KEY),
-        merchant_id=merchant_id,
-        scopes=check_scopes(scopes, is_operator=merchant_id is None),
-        created_at=ctx.now(),
-        expires_at=expires_at,
-        allowed_ips=check_networks(allowed_ips),
-    )
-    _check_ends(key)
+    allowed, networks = check_scopes(scopes, is_operator=merchant_id is None), check_networks(allowed_ips)
     with ctx.sessions.begin() as session:
         if merchant_id is not None and not merchants.exists(session, merchant_id):
             raise InvalidValue(f"there is no merchant {merchant_id[:60]!r}", param="merchant_id")
+        key = ApiKey(
+            id=ctx.new_id(Prefix.KEY),
+            merchant_id=merchant_id,
+            scopes=allowed,
+            created_at=clock.read(session),
+            expires_at=expires_at,
+            allowed_ips=networks,
+        )
         text = _store(session, key)
-        detail = {"merchant_id": merchant_id, "scopes": sorted(key.scopes), "allowed_ips": key.allowed_ips}
+        detail = {"merchant_id": merchant_id, "scopes": sorted(key.scopes)} | _limits(key)
         audit_log.add(session, by=by, action="keys.create", target=key.id, detail=detail, new_id=ctx.new_id)
     log.info("key_created", key_id=key.id, merchant_id=merchant_id, scopes=sorted(key.scopes))
     return key.id, text
 
 
-def rotate_key(ctx: Context, key_id: str, *, by: str, expires_at: datetime | None = None) -> tuple[str, str]:
-    """Make a key that takes the place of another one, which works for 24 hours more. Returns its id and the key.
+def rotate_key(
+    ctx: Context,
+    key_id: str,
+    *,
+    by: str,
+    expires_at: datetime | None = None,
+    allowed_ips: Iterable[str] | None = None,
+    overlap: timedelta = OVERLAP,
+) -> tuple[str, str]:
+    """Make a key that takes the place of another one, which works for `overlap` more. Returns its id and the key.
 
-    It may do the same, from the same addresses, and lives as long as the other one was made for, unless `expires_at`
-    says otherwise. Raises NotFound, InvalidValue, and Conflict where the other one has ended, or was rotated before.
+    It may do the same, from the same addresses unless `allowed_ips` says otherwise, and lives as long as the other one
+    was made for, unless `expires_at` does. A key has one live successor at a time: where the one that took its place
+    was revoked or has expired, it may be rotated again, and ends no later than it does already. Raises NotFound,
+    InvalidValue, and Conflict where the key has ended, or has such a successor.
     """
-    now = ctx.now()
+    networks = check_networks(allowed_ips)
+    check_overlap(overlap)
     with ctx.sessions.begin() as session:
         old = merchants.lock_key(session, key_id)
         if old is None:
             raise NotFound(f"there is no key {key_id[:60]!r}")
-        if old.replaced_by is not None:
-            raise Conflict(f"key {old.replaced_by} has taken its place already; rotate that one")
-        if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
+        if not old.is_live:
             raise Conflict("the key has ended: there is nothing to overlap with; create a key")
-        lived = None if old.expires_at is None else now + (old.expires_at - old.created_at)
-        ends_at = lived if expires_at is None else expires_at
-        key = replace(old, id=ctx.new_id(Prefix.KEY), created_at=now, expires_at=ends_at, last_used_at=None)
-        _check_ends(key)
-        text = _store(session, key)
-        merchants.replace_key(session, old.id, by=key.id, ends_at=now + OVERLAP)
-        audit_log.add(
-            session, by=by, action="keys.rotate", target=old.id, detail={"replaced_by": key.id}, new_id=ctx.new_id
+        line = [old, *merchants.successors(session, old.id)]
+        live = [each.id for each in line[1:] if each.is_live]
+        if live:
+            raise Conflict(f"key {live[-1]} has taken its place already; rotate that one")
+        now = clock.read(session)
+        # The end of a key that was rotated is that of the overlap; what it was made for, the last one still tells.
+        lifetime = line[-1].lifetime
+        ends_at = now + lifetime if expires_at is None and lifetime is not None else expires_at
+        key = ApiKey(
+            id=ctx.new_id(Prefix.KEY),
+            merchant_id=old.merchant_id,
+            scopes=old.scopes,
+            created_at=now,
+            expires_at=ends_at,
+            allowed_ips=networks or old.allowed_ips,
         )
+        text = _store(session, key)
+        former_ends_at = merchants.replace_key(session, old.id, by=key.id, ends_at=now + overlap)
+        detail = {"replaced_by": key.id, "former_expires_at": timestamp(former_ends_at)} | _limits(key)
+        audit_log.add(session, by=by, action="keys.rotate", target=old.id, detail=detail, new_id=ctx.new_id)
     ctx.recent.clear()
     log.info("key_rotated", key_id=old.id, replaced_by=key.id, merchant_id=old.merchant_id)
     return key.id, text
@@ -158,7 +179,7 @@ def authenticate(ctx: Context, key: str, *, address: str | None) -> Identity:
         raise Unauthorized("the API key is unknown")
     if found.key.revoked_at is not None:
         raise Unauthorized(f"the API key {found.key.id} was revoked")
-    if found.is_expired:
+    if found.key.is_expired:
         raise Unauthorized(f"the API key {found.key.id} has expired")
     if not found.key.is_allowed_from(address):
         # The secret is known where it should not be: nothing else tells of a stolen key.
@@ -171,14 +192,16 @@ def authenticate(ctx: Context, key: str, *, address: str | None) -> Identity:
     return Identity(key_id=found.key.id, merchant_id=found.key.merchant_id, scopes=found.key.scopes)
 
 
-def _check_ends(key: ApiKey) -> None:
+def _store(session: Connection, key: ApiKey) -> str:
+    """Store a new key, of its secret the hash alone. Returns its text. Raises InvalidValue for one that has ended."""
     if key.expires_at is not None and key.expires_at <= key.created_at:
         raise InvalidValue("expires_at is in the past", param="expires_at")
-
-
-def _store(session: Connection, key: ApiKey) -> str:
-    """Store a new key, of its secret the hash alone. Returns its text."""
     text = write_key(key.id, secrets.token_bytes(SECRET_BYTES))
     public_id, secret_hash = read_key(text) or ("", b"")
     merchants.add_key(session, key, public_id=public_id, secret_hash=secret_hash)
     return text
+
+
+def _limits(key: ApiKey) -> dict[str, object]:
+    """Return how far a key reaches, for the audit log."""
+    return {"allowed_ips": key.allowed_ips, "expires_at": key.expires_at and timestamp(key.expires_at)}

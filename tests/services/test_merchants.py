@@ -1,9 +1,12 @@
 """Merchants and keys: shown once, stored so that the database alone opens nothing, and refused when they should be."""
 
 import dataclasses
+import hmac
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from hmac import compare_digest
 
 import pytest
 import sqlalchemy as sa
@@ -11,8 +14,9 @@ from standardwebhooks import Webhook
 
 from ctrip.context import Context
 from ctrip.database.models import api_keys, merchants
-from ctrip.domain.merchants import MERCHANT_SCOPES, Scope
+from ctrip.domain.merchants import MERCHANT_SCOPES, Scope, is_same
 from ctrip.errors import AddressRefused, Conflict, InvalidValue, MisconfiguredError, NotFound, Unauthorized
+from ctrip.services import audit_log
 from ctrip.services.merchants import authenticate, create_key, create_merchant, list_keys, revoke_key, rotate_key
 from tests.conftest import MERCHANT_ID
 
@@ -294,6 +298,121 @@ def test_a_rotated_key_lives_as_long_as_the_one_before_and_ends_that_no_later_th
     named = ctx.now() + timedelta(days=7)
     rotate_key(ctx, young.id, by="tests", expires_at=named)
     assert list_keys(ctx)[0].expires_at == named
+
+
+def test_a_key_whose_successor_was_revoked_is_rotated_again(ctx: Context) -> None:
+    old_id, old = make_key(ctx)
+    first_id, _ = rotate_key(ctx, old_id, by="tests", overlap=timedelta(hours=2))
+    revoke_key(ctx, first_id, by="tests")
+    second_id, second = rotate_key(ctx, old_id, by="tests")
+    assert [authenticate(ctx, key, address=None).key_id for key in (old, second)] == [old_id, second_id]
+    young, _, former = list_keys(ctx)
+    assert (young.expires_at, former.replaced_by) == (None, second_id), "for ever, as the first was made for"
+    assert former.expires_at is not None
+    assert former.expires_at - ctx.now() <= timedelta(hours=2), "no longer than it had been given"
+    with pytest.raises(Conflict, match=f"{second_id} has taken its place"):
+        rotate_key(ctx, old_id, by="tests")
+
+
+def test_a_key_has_one_live_successor_at_a_time_however_long_the_line_is(ctx: Context) -> None:
+    old_id, _ = make_key(ctx, expires_at=ctx.now() + timedelta(days=30))
+    first_id, _ = rotate_key(ctx, old_id, by="tests")
+    second_id, _ = rotate_key(ctx, first_id, by="tests")
+    revoke_key(ctx, first_id, by="tests")
+    with pytest.raises(Conflict, match=f"{second_id} has taken its place"):
+        rotate_key(ctx, old_id, by="tests")
+    set_key(ctx, second_id, expires_at=ctx.now() - timedelta(days=1), created_at=ctx.now() - timedelta(days=31))
+    rotate_key(ctx, old_id, by="tests")
+    ends_at = list_keys(ctx)[0].expires_at
+    assert ends_at is not None
+    assert abs(ends_at - ctx.now() - timedelta(days=30)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("overlap", [timedelta(0), timedelta(minutes=5), timedelta(days=7)])
+def test_how_long_both_keys_work_is_for_whoever_rotates_to_say(ctx: Context, overlap: timedelta) -> None:
+    old_id, old = make_key(ctx)
+    _, new = rotate_key(ctx, old_id, by="tests", overlap=overlap)
+    assert authenticate(ctx, new, address=None)
+    young, former = list_keys(ctx)
+    assert former.expires_at is not None
+    assert former.expires_at - young.created_at == overlap
+    assert former.is_expired == (overlap == timedelta(0))
+    if overlap:
+        assert authenticate(ctx, old, address=None)
+    else:
+        with pytest.raises(Unauthorized, match="has expired"):
+            authenticate(ctx, old, address=None)
+
+
+@pytest.mark.parametrize("overlap", [timedelta(seconds=-1), timedelta(days=7, seconds=1)])
+def test_an_overlap_is_a_week_at_most(ctx: Context, overlap: timedelta) -> None:
+    old_id, _ = make_key(ctx)
+    with pytest.raises(InvalidValue) as refusal:
+        rotate_key(ctx, old_id, by="tests", overlap=overlap)
+    assert refusal.value.param == "overlap_seconds"
+    assert len(list_keys(ctx)) == 1
+
+
+def test_a_rotation_may_change_from_where_a_key_is_used(ctx: Context) -> None:
+    old_id, old = make_key(ctx, allowed_ips=["203.0.113.7"])
+    _, new = rotate_key(ctx, old_id, by="tests", allowed_ips=["198.51.100.0/24"])
+    assert authenticate(ctx, old, address="203.0.113.7") and authenticate(ctx, new, address="198.51.100.1")
+    for key, address in ((old, "198.51.100.1"), (new, "203.0.113.7")):
+        with pytest.raises(AddressRefused):
+            authenticate(ctx, key, address=address)
+    with pytest.raises(InvalidValue):
+        rotate_key(ctx, list_keys(ctx)[0].id, by="tests", allowed_ips=[])
+
+
+@pytest.mark.parametrize("wrong_by", [timedelta(days=-3), timedelta(days=3)])
+def test_a_process_whose_clock_is_wrong_makes_keys_by_that_of_the_database(ctx: Context, wrong_by: timedelta) -> None:
+    wrong = dataclasses.replace(ctx, now=lambda: ctx.now() + wrong_by)
+    key_id, key = make_key(wrong, expires_at=ctx.now() + timedelta(hours=30))
+    _, new = rotate_key(wrong, key_id, by="tests")
+    young, former = list_keys(wrong)
+    for moment in (young.created_at, former.created_at):
+        assert abs(moment - ctx.now()) < timedelta(minutes=1)
+    assert former.expires_at is not None
+    assert abs(former.expires_at - ctx.now() - timedelta(hours=24)) < timedelta(minutes=1)
+    assert authenticate(wrong, key, address=None) and authenticate(wrong, new, address=None)
+    with pytest.raises(InvalidValue, match="in the past"):
+        make_key(wrong, expires_at=ctx.now() - timedelta(minutes=1))
+
+
+def test_all_that_is_done_to_keys_stands_in_the_audit_log(ctx: Context) -> None:
+    first_id, _ = make_key(ctx, expires_at=datetime(2036, 1, 1, tzinfo=UTC), allowed_ips=["203.0.113.7"])
+    second_id, _ = rotate_key(ctx, first_id, by="one", allowed_ips=["203.0.113.8"], overlap=timedelta(0))
+    revoke_key(ctx, second_id, by="two")
+    revoke_key(ctx, second_id, by="three")
+    revoked, rotated, created = audit_log.matching(ctx, action="keys.", limit=9)
+    assert (revoked.by, revoked.action, revoked.target) == ("two", "keys.revoke", second_id)
+    assert (rotated.by, rotated.action, rotated.target) == ("one", "keys.rotate", first_id)
+    assert (rotated.detail["replaced_by"], rotated.detail["allowed_ips"]) == (second_id, ["203.0.113.8/32"])
+    assert (created.detail["expires_at"], created.detail["allowed_ips"]) == (
+        "2036-01-01T00:00:00Z",
+        ["203.0.113.7/32"],
+    )
+
+
+def test_every_key_is_compared_once_known_or_not(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    key_id, key = make_key(ctx)
+    revoked_id, revoked = make_key(ctx)
+    revoke_key(ctx, revoked_id, by="tests")
+    compared: list[tuple[int, int]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return compare_digest(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    head, public_id, secret = key.split("_", 2)
+    unknown = f"{head}_{'0' * 26}_{secret}"
+    for text in (key, f"{head}_{public_id}_{'A' * 43}", unknown, revoked, "sk_1_2", ""):
+        compared.clear()
+        with suppress(Unauthorized):
+            assert authenticate(ctx, text, address=None).key_id == key_id
+        assert compared == [(32, 32)], text
+    assert not is_same(bytes(32), None), "what is compared where there is nothing is nobody's"
 
 
 def test_a_key_that_has_ended_is_not_rotated(ctx: Context) -> None:

@@ -52,7 +52,34 @@ def test_a_key_is_rotated_and_both_serve(operator: Api, shop: Api, app: Flask) -
     again = operator.post(f"/admin/keys/{key['id']}/rotate", {})
     assert problem(again)[:2] == (409, "conflict")
     (deed,) = operator.get("/admin/audit-log?action=keys.rotate").json["data"]
-    assert (deed["target"], deed["detail"]) == (key["id"], {"replaced_by": rotated.json["id"]})
+    former = operator.get(f"/admin/keys?merchant_id={shop.merchant_id}").json["data"][1]
+    limits = {"allowed_ips": None, "expires_at": None, "former_expires_at": former["expires_at"]}
+    assert (deed["target"], deed["detail"]) == (key["id"], {"replaced_by": rotated.json["id"], **limits})
+
+
+def test_a_key_is_rotated_without_overlap_to_other_networks(operator: Api, shop: Api, app: Flask) -> None:
+    (key,) = operator.get(f"/admin/keys?merchant_id={shop.merchant_id}").json["data"]
+    body = {"overlap_seconds": 0, "allowed_ips": ["203.0.113.0/24"]}
+    rotated = operator.post(f"/admin/keys/{key['id']}/rotate", body).json
+    assert problem(shop.get("/api/v1/payments"))[:2] == (401, "unauthorized")
+    new = Api(app.test_client(), rotated["key"])
+    assert new.get("/api/v1/payments", environ_base={"REMOTE_ADDR": "203.0.113.9"}).status_code == 200
+    assert problem(new.get("/api/v1/payments"))[:2] == (403, "address_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"overlap_seconds": -1}, "overlap_seconds"),
+        ({"overlap_seconds": 604_801}, "overlap_seconds"),
+        ({"overlap_seconds": "0"}, "overlap_seconds"),
+        ({"allowed_ips": []}, "allowed_ips"),
+        ({"allowed_ips": ["10.0.0.1/8"]}, "allowed_ips"),
+    ],
+)
+def test_what_is_mistyped_of_a_rotation_is_refused(operator: Api, shop: Api, body: dict[str, Any], param: str) -> None:
+    (key,) = operator.get(f"/admin/keys?merchant_id={shop.merchant_id}").json["data"]
+    assert problem(operator.post(f"/admin/keys/{key['id']}/rotate", body)) == (422, "invalid_value", param)
 
 
 def test_a_key_that_is_bound_to_a_network_serves_nobody_else(operator: Api, shop: Api, app: Flask) -> None:

@@ -1,5 +1,7 @@
 """Merchants and keys, for operators."""
 
+from datetime import timedelta
+
 from flask import Response, jsonify
 
 from ctrip.domain.merchants import Scope, key_object
@@ -54,11 +56,19 @@ def create_key(body: CreateKey) -> Response:
 @needs(Scope.ADMIN)
 @refuses(Conflict)
 def rotate_key(path: KeyPath, body: RotateKey) -> Response:
-    """Let a new key take the place of one, which works for 24 hours more.
+    """Let a new key take the place of one, which works for 24 hours more unless said otherwise.
 
-    The new one may do the same, from the same addresses. It is shown this once.
+    The new one may do the same. It is shown this once. A key has one live successor at a time, else 409: where that was
+    revoked, another one can take its place.
     """
-    key_id, key = merchants.rotate_key(context(), path.key_id, by=caller_id(), expires_at=body.expires_at)
+    key_id, key = merchants.rotate_key(
+        context(),
+        path.key_id,
+        by=caller_id(),
+        expires_at=body.expires_at,
+        allowed_ips=body.allowed_ips,
+        overlap=timedelta(seconds=body.overlap_seconds),
+    )
     return _created({"id": key_id, "key": key})
 
 

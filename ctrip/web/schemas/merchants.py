@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ctrip.domain.merchants import MOST_NETWORKS, Scope
+from ctrip.domain.merchants import LONGEST_OVERLAP, MOST_NETWORKS, OVERLAP, Scope
 from ctrip.web.schemas import AFTER, ULID, Incoming, ListOf, Moment, Outgoing, Page, Path, Text
 
 _MERCHANT_ID = f"^mer_{ULID}$"
@@ -60,6 +60,20 @@ class RotateKey(Incoming):
 
     expires_at: Moment | None = Field(
         default=None, description="When it stops working; null or absent: it lives as long as the other was made for."
+    )
+    allowed_ips: list[Text] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MOST_NETWORKS,
+        description="Addresses, or networks in CIDR notation, that it may be used from; null or absent: those of the "
+        "other. From anywhere again: `0.0.0.0/0` and `::/0`.",
+        examples=[["203.0.113.0/24"]],
+    )
+    overlap_seconds: int = Field(
+        default=int(OVERLAP.total_seconds()),
+        ge=0,
+        le=int(LONGEST_OVERLAP.total_seconds()),
+        description="For how long the other one works on, if it does not end before; 0: it ends at once.",
     )
 
 
