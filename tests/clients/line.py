@@ -22,6 +22,7 @@ class Fault(StrEnum):
     BUSY = "the server says 503"
     LIMITED = "the server says 429"
     IN_FLIGHT = "the first request with the key is still under way"
+    SILENT = "never answered, while the connection stands"
 
 
 _PROBLEMS = {
@@ -40,6 +41,8 @@ class Line:
     faults: list[Fault] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    retry_after: str = "0"
+    is_over: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self.asked.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
@@ -47,12 +50,15 @@ class Line:
         fault = self.faults.pop(0) if self.faults else Fault.NONE
         if fault in _PROBLEMS:
             status, code = _PROBLEMS[fault]
-            start_response(f"{status} No", [("Content-Type", "application/problem+json"), ("Retry-After", "0")])
+            headers = [("Content-Type", "application/problem+json"), ("Retry-After", self.retry_after)]
+            start_response(f"{status} No", headers)
             return [json.dumps({"code": code, "detail": str(fault)}).encode()]
         if fault is Fault.GATEWAY:
             start_response("502 Bad Gateway", [("Content-Type", "text/html")])
             return [b"<html>Bad gateway</html>"]
-        if fault is not Fault.LOST:
+        if fault is Fault.SILENT:
+            self.is_over.wait(60)
+        elif fault is not Fault.LOST:
             answer = list(self.application(environ, start_response))
             if fault is Fault.NONE:
                 return answer
@@ -76,6 +82,7 @@ def served(application: Any) -> Iterator[Line]:
     try:
         yield line
     finally:
+        line.is_over.set()
         server.shutdown()
         thread.join()
         server.server_close()

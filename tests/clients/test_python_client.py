@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from ctrip_client import ApiError, Client, CtripError, NoAnswer, NotThisOrder, PaymentEnded, TakesTooLong
+from ctrip_client.objects import Payment
+from ctrip_client.reading import read
+from ctrip_client.sending import pause_s
 
 from ctrip.context import Context
 from ctrip.database import payments as payment_rows
@@ -44,7 +47,7 @@ def test_a_payment_is_asked_for_and_told_in_full(client: Client, shop: Api) -> N
     assert payment.address == shop.get(f"/api/v1/payments/{payment.id}").json["address"]
 
 
-@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE])
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault not in (Fault.NONE, Fault.SILENT)])
 def test_whatever_happens_on_the_way_one_payment_is_made(client: Client, line: Line, fault: Fault) -> None:
     line.faults = [fault, fault]
     payment_id = ask(client)
@@ -202,21 +205,53 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(line: Line, shop: Api, 
             client.wait("pay_01ARZ3NDEKTSV4RRFFQ69G5FAV", timeout_s=20)
 
 
-def test_neither_a_proxy_nor_a_netrc_gets_at_what_stays_on_this_machine(
-    line: Line, shop: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_waiting_outlasts_neither_a_silent_server_nor_one_that_asks_for_an_hour(line: Line, shop: Api) -> None:
+    with Client(line.url, api_key=str(shop.key), timeout_s=3600) as client:
+        payment_id = ask(client)
+        line.faults = [Fault.SILENT] * 9
+        with pytest.raises(TakesTooLong, match="Timeout"):
+            client.wait(payment_id, timeout_s=0.1, every_s=0.1)
+        line.faults, line.retry_after = [Fault.LIMITED] * 9, "3600"
+        with pytest.raises(TakesTooLong, match="429 rate_limited"):
+            client.wait(payment_id, timeout_s=0.1, every_s=0.1)
+        line.faults, line.asked = [], []
+        assert client.wait(payment_id, until="pending", timeout_s=0).status == "pending", "it is asked once at least"
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "least_s", "most_s"),
+    [
+        ("7", 7, 7),
+        ("3600", 60, 60),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", 60, 60),
+        ("soon", 0.25, 0.5),
+        ("-1", 0.25, 0.5),
+        (None, 0.25, 0.5),
+    ],
+)
+def test_the_server_says_how_long_to_wait_up_to_a_minute(asked_for: str | None, least_s: float, most_s: float) -> None:
+    assert least_s <= pause_s(1, asked_for) <= most_s
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1"])
+def test_neither_a_proxy_nor_a_netrc_gets_at_what_is_sent_in_clear_text(
+    line: Line, shop: Api, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    netrc.write_text(f"machine {host} login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)
-    with Client(line.url, api_key=str(shop.key)) as client:
+    # 127.1 is this machine too, and no name by which the client knows it.
+    url = line.url.replace("127.0.0.1", host)
+    with Client(url, api_key=str(shop.key), allow_http=True) as client:
         assert ask(client).startswith("pay_")
 
 
 @pytest.mark.parametrize("payment_id", ["../../admin/keys", "..", "a?b=c", "a/b", "%2e%2e", "", "é", "pay_1\n"])
 def test_what_is_no_id_leads_to_no_other_path(client: Client, line: Line, payment_id: str) -> None:
-    with pytest.raises(CtripError, match="is no payment's id"):
+    with pytest.raises(CtripError, match="is no id of payments"):
         client.payment(payment_id)
     assert line.asked == []
 
@@ -260,6 +295,20 @@ def test_a_payment_of_another_order_is_told_from_this_one(
         payment.check(**order | {"token": token})  # type: ignore[arg-type]
     with pytest.raises(NotThisOrder, match=wrong):
         payment.check(**order | changed)  # type: ignore[arg-type]
+
+
+def test_a_payment_of_a_later_version_is_read_with_what_this_one_knows(shop: Api) -> None:
+    told = shop.ask() | {"checkout_mode": "new", "status": "refunding"}
+    read_so = read(Payment, told)
+    assert (read_so.id, read_so.status, read_so.is_paid) == (told["id"], "refunding", False)
+    undecided = ("chain", "chain_id", "token", "token_address", "decimals", "amount", "amount_atomic", "address")
+    for absent in (dict.fromkeys(undecided), {}):
+        open_one = read(Payment, {key: value for key, value in told.items() if key not in undecided} | absent)
+        assert (open_one.chain, open_one.amount, open_one.token, open_one.address) == (None, None, None, None)
+        with pytest.raises(NotThisOrder, match="amount is None"):
+            open_one.check(order_id="1001", amount="12.5", chain="anvil", token="USDC")
+    with pytest.raises(CtripError, match="this is no payment"):
+        read(Payment, told | {"created_at": None})
 
 
 def test_another_server_is_told_from_ctrip(shop: Api) -> None:

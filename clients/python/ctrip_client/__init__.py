@@ -1,7 +1,7 @@
 """A client of cTrip, a self-hosted payment processor for EVM chains.
 
-`Client` asks for payments and looks at them; `Webhooks` reads what is posted to you. Amounts are Decimal, times are
-aware datetimes, and what fails is a CtripError.
+`Client` asks for payments, looks at them, and keeps webhook endpoints; `Webhooks` reads what is posted to you. Amounts
+are Decimal, times are aware datetimes, and what fails is a CtripError.
 """
 
 from ctrip_client.client import Client
@@ -14,13 +14,17 @@ from ctrip_client.errors import (
     PaymentEnded,
     TakesTooLong,
 )
-from ctrip_client.objects import Event, Payment, Transfer
+from ctrip_client.objects import Attempt, Chain, Coin, Delivery, Event, Payment, Token, Transfer, WebhookEndpoint
 from ctrip_client.webhooks import Webhooks
 
 __all__ = [
     "ApiError",
+    "Attempt",
+    "Chain",
     "Client",
+    "Coin",
     "CtripError",
+    "Delivery",
     "Event",
     "InvalidSignature",
     "NoAnswer",
@@ -28,6 +32,8 @@ __all__ = [
     "Payment",
     "PaymentEnded",
     "TakesTooLong",
+    "Token",
     "Transfer",
+    "WebhookEndpoint",
     "Webhooks",
 ]

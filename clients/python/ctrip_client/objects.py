@@ -1,18 +1,13 @@
-"""What the server tells of, as values. Fields that this version does not know are left out."""
+"""What the server tells of, as values."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import cache
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from typing import Any
 
 from ctrip_client.errors import CtripError, NotThisOrder
-
-T = TypeVar("T")
-_Read = Callable[[Any], Any]
-_READS: dict[Any, _Read] = {Decimal: Decimal, int: int, datetime: datetime.fromisoformat}
-"""What makes a value of JSON one of these kinds; the others are left as they are."""
+from ctrip_client.reading import read
 
 
 @dataclass(frozen=True)
@@ -20,7 +15,8 @@ class Payment:
     """An amount of one asset, asked for at an address of its own.
 
     Statuses are text, so that one that is added later breaks nothing: pending, detected, confirmed, settled, expired,
-    canceled. Those that end in `_atomic` are whole numbers of the asset's smallest unit.
+    canceled. Those that end in `_atomic` are whole numbers of the asset's smallest unit. None is what
+    is not known of it yet, or does not apply.
     """
 
     id: str
@@ -29,22 +25,22 @@ class Payment:
     timing: str | None
     settlement: str
     version: int
-    chain: str
-    chain_id: int
+    chain: str | None
+    chain_id: int | None
     token: str | None
     token_address: str | None
-    decimals: int
-    amount: Decimal
-    amount_atomic: int
+    decimals: int | None
+    amount: Decimal | None
+    amount_atomic: int | None
     received: Decimal
     received_atomic: int
     confirmed: Decimal
     confirmed_atomic: int
-    address: str
+    address: str | None
     payment_uri: str | None
     checkout_url: str | None
     confirmations: int
-    confirmations_required: int
+    confirmations_required: int | None
     order_id: str | None
     customer_email: str | None
     metadata: Mapping[str, Any]
@@ -125,14 +121,87 @@ class Event:
     previous_status: str | None
 
 
-def payment_of(content: Mapping[str, Any]) -> Payment:
-    """Read a payment. Raises CtripError where it is none."""
-    return _read(Payment, content)
+@dataclass(frozen=True)
+class Coin:
+    """A chain's own coin."""
+
+    symbol: str
+    decimals: int
+
+
+@dataclass(frozen=True)
+class Token:
+    """A listed token. One that is not `payable` cannot be asked for, and is watched all the same."""
+
+    symbol: str
+    address: str
+    decimals: int
+    payable: bool
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A configured chain, and how far it was read: heights are block numbers, None where they are not known.
+
+    `status` is ready, not_ready (no payment can be made there yet) or stopped.
+    """
+
+    name: str
+    chain_id: int
+    enabled: bool
+    status: str
+    native: Coin
+    tokens: tuple[Token, ...]
+    confirmations: int
+    reorg_window: int
+    head_block: int | None
+    read_block: int | None
+    final_block: int | None
+    lag_blocks: int | None
+
+
+@dataclass(frozen=True)
+class WebhookEndpoint:
+    """A URL that events are posted to. Its `secret` is there when it was just made or rotated, and never again."""
+
+    id: str
+    url: str
+    events: tuple[str, ...]
+    status: str
+    disabled_reason: str | None
+    created_at: datetime
+    secret: str | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try to deliver. Where no status came, `error` says what stood in the way."""
+
+    at: datetime
+    status_code: int | None
+    duration_ms: int
+    error: str | None
+    response: str | None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of an event on its way to one URL: pending, delivered or dead. The oldest attempt comes first."""
+
+    id: str
+    event_id: str | None
+    endpoint_id: str | None
+    url: str
+    status: str
+    attempts: int
+    next_attempt_at: datetime | None
+    last_status_code: int | None
+    history: tuple[Attempt, ...]
 
 
 def transfer_of(content: Mapping[str, Any]) -> Transfer:
     """Read a transfer. Raises CtripError where it is none."""
-    return _read(Transfer, {**content, "sender": content.get("from")})
+    return read(Transfer, {**content, "sender": content.get("from")})
 
 
 def event_of(content: Mapping[str, Any]) -> Event:
@@ -144,40 +213,9 @@ def event_of(content: Mapping[str, Any]) -> Event:
             id=content["id"],
             type=content["type"],
             at=at,
-            payment=payment_of(told["payment"]) if "payment" in told else None,
+            payment=read(Payment, told["payment"]) if "payment" in told else None,
             transfer=transfer_of(told["transfer"]) if "transfer" in told else None,
             previous_status=told.get("previous_status"),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CtripError(f"this is no event: {error!r}") from error
-
-
-def _read(kind: type[T], content: Mapping[str, Any]) -> T:
-    try:
-        return kind(**{name: read(content[name]) for name, read in _readers(cast("Any", kind))})
-    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        raise CtripError(f"this is no {kind.__name__.lower()}: {error!r}") from error
-
-
-@cache
-def _readers(kind: Any) -> list[tuple[str, _Read]]:
-    hints = get_type_hints(kind)
-    return [(field.name, _reader(hints[field.name])) for field in fields(kind)]
-
-
-def _reader(hint: Any) -> _Read:
-    kinds = [each for each in get_args(hint) if each is not type(None)] or [hint]
-    read = _READS.get(kinds[0], _as_it_is)
-    if type(None) in get_args(hint) or hint is Any:
-        return lambda value: None if value is None else read(value)
-    return lambda value: read(_there(value))
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def _there(value: Any) -> Any:
-    if value is None:
-        raise ValueError("something is null that cannot be")
-    return value

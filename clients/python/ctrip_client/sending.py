@@ -5,6 +5,8 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +18,8 @@ from ctrip_client.errors import ApiError, CtripError, NoAnswer
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _API_KEY = re.compile(r"sk_[A-Za-z0-9_-]+")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGEST_ASKED_FOR_S = 0.5, 8.0, 60.0
+_LEAST_S = 1.0
+"""What a request is given to be answered, however little is left until its end."""
 _NOT_CARRIED_OUT = 429
 _MAY_PASS = (_NOT_CARRIED_OUT, 500, 502, 503, 504)
 """Answers after which nobody knows whether a request was carried out, but for the first."""
@@ -24,7 +28,10 @@ _IN_FLIGHT = "idempotency_in_flight"
 
 @dataclass(frozen=True)
 class Asked:
-    """One request, which may be sent several times. `is_repeatable` where that changes no more than once would."""
+    """One request, which may be sent several times. `is_repeatable` where that changes no more than once would.
+
+    Nobody waits for an answer, nor before another attempt, beyond `ends_at`, a moment of `time.monotonic`.
+    """
 
     method: str
     path: str
@@ -32,6 +39,16 @@ class Asked:
     params: Mapping[str, Any] | None = None
     body: bytes | None = None
     idempotency_key: str | None = None
+    ends_at: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """True where nobody waits for the answer any more."""
+        return self.ends_at is not None and time.monotonic() >= self.ends_at
+
+    def within(self, seconds: float) -> float:
+        """Return so many seconds, or those that are left where they are fewer."""
+        return seconds if self.ends_at is None else min(seconds, max(0.0, self.ends_at - time.monotonic()))
 
 
 class Sender:
@@ -51,8 +68,8 @@ class Sender:
         self._http = requests.Session()
         self._http.headers["Accept"] = "application/json"
         self._http.auth = _Bearer(api_key)
-        # A proxy of the environment is another machine.
-        self._http.trust_env = not is_local
+        # A proxy of the environment is another machine: through TLS it sees nothing, and in clear text the key.
+        self._http.trust_env = base_url.startswith("https://")
 
     def close(self) -> None:
         """Close the connection."""
@@ -76,9 +93,9 @@ class Sender:
                     raise refusal
                 why, may_repeat = str(refusal), asked.is_repeatable or refusal.status == _NOT_CARRIED_OUT
                 asked_for = answer.headers.get("Retry-After")
-            if attempt == self._attempts or not may_repeat:
+            if attempt == self._attempts or not may_repeat or asked.is_over:
                 break
-            time.sleep(_pause_s(attempt, asked_for))
+            time.sleep(asked.within(pause_s(attempt, asked_for)))
         raise NoAnswer(f"{asked.method} {asked.path}: {why}", idempotency_key=asked.idempotency_key)
 
     def _send(self, asked: Asked) -> requests.Response:
@@ -91,7 +108,7 @@ class Sender:
             params=asked.params,
             data=asked.body,
             headers=headers,
-            timeout=self._timeout_s,
+            timeout=max(_LEAST_S, asked.within(self._timeout_s)),
             allow_redirects=False,
         )
 
@@ -129,12 +146,25 @@ def _may_pass(refusal: ApiError) -> bool:
     return refusal.status in _MAY_PASS or refusal.code == _IN_FLIGHT
 
 
-def _pause_s(attempt: int, asked_for: str | None) -> float:
-    """Return how long to wait before the next attempt: what the server asks for, or longer each time."""
+def pause_s(attempt: int, asked_for: str | None) -> float:
+    """Return how long to wait before the next attempt: what the server asks for, a minute at most, or longer each time.
+
+    A `Retry-After` is a number of seconds, or a date (RFC 9110, section 10.2.3).
+    """
     if asked_for is not None and asked_for.isascii() and asked_for.isdigit():
         return min(float(asked_for), _LONGEST_ASKED_FOR_S)
+    if asked_for is not None and (moment := _date(asked_for)) is not None:
+        return min(max(0.0, (moment - datetime.now(UTC)).total_seconds()), _LONGEST_ASKED_FOR_S)
     # Clients that failed together must not come back together.
     return min(_FIRST_PAUSE_S * (1 << (attempt - 1)), _LONGEST_PAUSE_S) * (0.5 + random.random() / 2)  # noqa: S311
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _refusal(answer: requests.Response) -> ApiError:

@@ -1,0 +1,50 @@
+"""JSON becomes values: by the types that a value's fields say. Fields that this version does not know are left out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from decimal import Decimal
+from functools import cache, partial
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from ctrip_client.errors import CtripError
+
+T = TypeVar("T")
+_Read = Callable[[Any], Any]
+_READS: dict[Any, _Read] = {Decimal: Decimal, int: int, datetime: datetime.fromisoformat}
+"""What makes a value of JSON one of these kinds; the others are left as they are."""
+
+
+def read(kind: type[T], content: Mapping[str, Any]) -> T:
+    """Read an object. A field that may be None may be absent as well. Raises CtripError where it is no such object."""
+    try:
+        return kind(**{name: read_field(content.get(name)) for name, read_field in _readers(cast("Any", kind))})
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+        raise CtripError(f"this is no {kind.__name__.lower()}: {error!r}") from error
+
+
+@cache
+def _readers(kind: Any) -> list[tuple[str, _Read]]:
+    hints = get_type_hints(kind)
+    return [(field.name, _reader(hints[field.name])) for field in fields(kind)]
+
+
+def _reader(hint: Any) -> _Read:
+    if get_origin(hint) is tuple:
+        each = _reader(get_args(hint)[0])
+        return lambda values: tuple(map(each, _there(values)))
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)] or [hint]
+    known = partial(read, cast("type[Any]", kinds[0])) if is_dataclass(kinds[0]) else _READS.get(kinds[0], _as_it_is)
+    if type(None) in get_args(hint) or hint is Any:
+        return lambda value: None if value is None else known(value)
+    return lambda value: known(_there(value))
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _there(value: Any) -> Any:
+    if value is None:
+        raise ValueError("something is null that cannot be")
+    return value
