@@ -80,7 +80,7 @@ bench-smoke: $(STAMP)
 bench-queue: $(STAMP)
 	@STOCK=$(STOCK) $(BIN)/python -m bench.queue
 
-## bench-api    creates per second through the whole API, against pgbench and against FastAPI + asyncpg, in one run
+## bench-api    creates per second through the whole API, against pgbench and FastAPI + asyncpg; get and list at 1,000,000
 bench-api: $(STAMP)
 	@$(BIN)/python -m bench.api
 
