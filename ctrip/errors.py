@@ -7,6 +7,8 @@
     ├── Unauthorized · Forbidden (AddressRefused) · NotFound · Conflict · IdempotencyInFlight
     ├── RateLimited · TooManyOpen   more requests than a quota allows, more open payments than a merchant may have (429)
     ├── ChainNotReady           the chain was never read yet (503)
+    ├── RateUnavailableError    too few sources agree on what a coin is worth just now (503)
+    ├── RateRefused             a source of rates told nothing that can be used
     ├── Unavailable             Postgres is away (503)
     ├── MisconfiguredError      refuses to start; names the key, what is wrong, what would be right
     ├── ChainError              what the node answered, or did not
@@ -120,6 +122,27 @@ class ChainNotReady(CtripError):
 
     code = "chain_not_ready"
     status = 503
+
+
+class RateUnavailableError(CtripError):
+    """Too few sources agree on what the asset is worth just now: no price in this currency can be asked in it."""
+
+    code = "rate_unavailable"
+    status = 503
+
+
+class RateRefused(CtripError):
+    """What a source of rates told cannot be used, or it told nothing.
+
+    `reason` is one of `ctrip.domain.rates.Refusal`; `retry_after_s` is what the source asked for, where it did.
+    """
+
+    code = "rate_refused"
+
+    def __init__(self, detail: str, *, reason: str, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(CtripError):

@@ -60,6 +60,8 @@ def test_the_domain_imports_the_standard_library_alone(path: Path) -> None:
     allowed = {"ctrip.errors"}
     if path.name == "addresses.py":
         allowed.add("eth_hash.auto")  # keccak, which the standard library has not: its SHA-3 pads differently
+    if path.name == "currencies.py":
+        allowed.add("iso4217")  # the official table
     foreign = [
         name
         for name in imports(path)
@@ -167,6 +169,9 @@ def test_only_bootstrap_constructs() -> None:
         "Signer",
         "Poster",
         "Mailer",
+        "Kraken",
+        "CoinGecko",
+        "Static",
         "SecretsBox",
         "make_engine",
         "Sessions",
@@ -192,7 +197,7 @@ def test_only_services_open_transactions() -> None:
 
 
 OPENS = re.compile(r"\b(sessions(\.begin)?|storing)\(")
-DIALS = re.compile(r"\bctx\.clients\b|\bclient\.(?!chain\b)|\bposter\.post\b|\bmailer\.send\b")
+DIALS = re.compile(r"\bctx\.clients\b|\bclient\.(?!chain\b)|\bposter\.post\b|\bmailer\.send\b|\bsources?\b.*\.ask\b")
 
 
 def dialled_in_a_transaction(code: str) -> list[int]:
@@ -238,7 +243,7 @@ def test_one_file_signs() -> None:
 @pytest.mark.parametrize("path", CODE, ids=ids)
 def test_a_module_is_about_one_thing(path: Path) -> None:
     # The tables are one subject, however many there are: their foreign keys make one picture.
-    longest = 650 if path == ROOT / "ctrip" / "database" / "models.py" else LONGEST_MODULE
+    longest = 700 if path == ROOT / "ctrip" / "database" / "models.py" else LONGEST_MODULE
     assert len(path.read_text().splitlines()) < longest
 
 

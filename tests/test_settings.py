@@ -39,9 +39,10 @@ EVERYTHING = {
     "SMTP_URL": "smtp://mail:smtp-word%40@mail",
     "MAIL_FROM": "A shop <shop@example.com>",
     "OPERATOR_EMAIL": "operator@example.com",
+    "COINGECKO_API_KEY": "CG-key-word",
     "METRICS_PORT": "9100",
 }
-SECRETS = (PASSWORD, "redis-word", XPUB, MNEMONIC, GAS_KEY, SECRETS_KEY, "smtp-word%40", "smtp-word@")
+SECRETS = (PASSWORD, "redis-word", XPUB, MNEMONIC, GAS_KEY, SECRETS_KEY, "smtp-word%40", "smtp-word@", "CG-key-word")
 
 
 def load(role: Role = Role.API, **changes: str | None) -> Settings:

@@ -1,6 +1,7 @@
 """Chains and tokens as they are configured: rows of chains.yaml, checked and frozen."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from ctrip.domain.addresses import NATIVE
@@ -11,7 +12,8 @@ from ctrip.domain.finality import Finality, FinalityRule, Tier
 class Token:
     """An asset of a chain; the native coin has the address NATIVE. `threshold` is in base units.
 
-    `tiers` are in the order of their amounts, and none asks for less than the one before or the chain.
+    `tiers` are in the order of their amounts, and none asks for less than the one before or the chain. `rate_names` are
+    the names by which sources of rates know it, by source; without any it has no price in a currency.
     """
 
     symbol: str
@@ -22,6 +24,7 @@ class Token:
     fee_on_transfer: bool = False
     rebasing: bool = False
     tiers: tuple[Tier, ...] = ()
+    rate_names: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def is_native(self) -> bool:

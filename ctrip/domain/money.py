@@ -11,8 +11,8 @@ PLAIN_DECIMAL = r"(0|[1-9][0-9]{0,77})(?:\.([0-9]{1,78}))?"
 """What an amount looks like. Python and readers of the OpenAPI document read it alike."""
 
 
-def parse_amount(text: str, decimals: int) -> int:
-    """Read a plain decimal string such as `"12.50"` into base units.
+def parse_amount(text: str, decimals: int, *, of: str = "this asset", param: str = "amount") -> int:
+    """Read a plain decimal string such as `"12.50"` into base units. A refusal names `of` what it is, and the `param`.
 
     Raises InvalidAmount for signs, spaces, exponents, other alphabets' digits, separators, leading zeros,
     zero, more fraction digits than the asset has (even zeros: they promise a precision that is not there),
@@ -20,17 +20,15 @@ def parse_amount(text: str, decimals: int) -> int:
     """
     match = re.fullmatch(PLAIN_DECIMAL, text, re.ASCII)
     if match is None:
-        raise InvalidAmount(f"{text[:100]!r} is no plain decimal amount; write it like '12.50'", param="amount")
+        raise InvalidAmount(f"{text[:100]!r} is no plain decimal amount; write it like '12.50'", param=param)
     whole, fraction = match[1], match[2] or ""
     if len(fraction) > decimals:
-        raise InvalidAmount(
-            f"{text!r} has {len(fraction)} digits after the point; this asset has {decimals}", param="amount"
-        )
+        raise InvalidAmount(f"{text!r} has {len(fraction)} digits after the point; {of} has {decimals}", param=param)
     amount = int(whole + fraction.ljust(decimals, "0"))
     if amount == 0:
-        raise InvalidAmount("the amount must be greater than zero", param="amount")
+        raise InvalidAmount("the amount must be greater than zero", param=param)
     if amount > MAX_AMOUNT:
-        raise InvalidAmount("the amount does not fit into 256 bits", param="amount")
+        raise InvalidAmount("the amount does not fit into 256 bits", param=param)
     return amount
 
 

@@ -12,11 +12,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ctrip.domain.chains import Chain
 from ctrip.domain.quotas import Quota, QuotaOf
+from ctrip.domain.rates import Pair, pairs_of
 from ctrip.errors import MisconfiguredError
 from ctrip.settings import forms
 from ctrip.settings.chains import dev_chain, read_chains
 from ctrip.settings.environment import Environment
 from ctrip.settings.forms import DEVELOPMENT, PRODUCTION, Network
+from ctrip.settings.rates import RateSettings, read_rates
 
 RETRY_GAPS_S = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """The example schedule of Standard Webhooks 1.0: ten attempts in 75.6 hours."""
@@ -38,6 +40,7 @@ class Role(StrEnum):
 _DERIVES = frozenset({Role.API, Role.SWEEPER})
 _ENCRYPTS = frozenset({Role.API, Role.WEBHOOK})
 _DIALS = frozenset({Role.API, Role.WEBHOOK})
+_PRICES = frozenset({Role.API, Role.SCHEDULER, Role.CLI})
 _HOLDERS: Mapping[str, frozenset[Role]] = {
     "WALLET_XPUB": _DERIVES | {Role.CLI},
     "WALLET_MNEMONIC": frozenset({Role.SWEEPER}),
@@ -53,6 +56,7 @@ _HOLDERS: Mapping[str, frozenset[Role]] = {
     "SMTP_URL": frozenset({Role.EMAIL}),
     "OPERATOR_EMAIL": frozenset({Role.EMAIL}),
     "DEAD_LETTERS_KEPT_DAYS": frozenset({Role.SCHEDULER}),
+    "COINGECKO_API_KEY": frozenset({Role.SCHEDULER}),
 }
 """Who may hold what; for every other role the variable is as good as not set."""
 _LOG_LEVELS = {Role.CLI: "WARNING"}
@@ -87,6 +91,7 @@ class Settings:
     dead_letters_kept_days: int = 90
     wallet_mnemonic: str | None = field(default=None, repr=False)
     gas_key: str | None = field(default=None, repr=False)
+    rates: RateSettings = field(default_factory=RateSettings)
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
 
@@ -104,6 +109,11 @@ class Settings:
         return next((chain for chain in self.chains if chain.name == name), None)
 
     @property
+    def rate_pairs(self) -> dict[str, list[Pair]]:
+        """What each source of rates is asked for."""
+        return pairs_of(self.chains, sources=self.rates.sources, currencies=self.rates.currencies)
+
+    @property
     def database_place(self) -> str:
         """Where the database is, without any credentials: for messages."""
         parts = urlsplit(self.database_url)
@@ -113,6 +123,7 @@ class Settings:
     def secrets(self) -> Iterator[str]:
         """Tell every secret value in here, for the logs to strike out."""
         yield from filter(None, (self.wallet_xpub, self.wallet_mnemonic, self.gas_key, *self.secrets_keys))
+        yield from self.rates.secrets()
         urls = [self.database_url, self.redis_url, self.smtp_url or ""]
         for password in filter(None, (urlsplit(url).password for url in urls)):
             yield from (password, unquote(password))
@@ -132,6 +143,7 @@ def load_settings(role: Role, environment: Mapping[str, str] | None = None) -> S
         read.add_defaults(Path(".env"))
     mode = read.value("ENV", forms.ENV, DEVELOPMENT)
     signs = role is Role.SWEEPER
+    chains = _chains(read, mode)
     # Told at the start where it is wrong, though nothing here shows it to anybody.
     read.value("PUBLIC_URL", forms.PUBLIC_URL, None)
     settings = Settings(
@@ -140,7 +152,7 @@ def load_settings(role: Role, environment: Mapping[str, str] | None = None) -> S
         log_level=read.value("LOG_LEVEL", forms.LOG_LEVEL, _LOG_LEVELS.get(role, "INFO")),
         database_url=read.value("DATABASE_URL", forms.DATABASE_URL, "", required=True),
         redis_url=read.value("REDIS_URL", forms.REDIS_URL, "redis://127.0.0.1:6379/0"),
-        chains=_chains(read, mode),
+        chains=chains,
         wallet_xpub=read.value("WALLET_XPUB", forms.XPUB, None, required=role in _DERIVES),
         secrets_keys=read.value("SECRETS_KEY", forms.FERNET_KEYS, (), required=role in _ENCRYPTS),
         trusted_proxies=read.value("TRUSTED_PROXIES", forms.COUNT, 0),
@@ -156,6 +168,7 @@ def load_settings(role: Role, environment: Mapping[str, str] | None = None) -> S
         dead_letters_kept_days=read.value("DEAD_LETTERS_KEPT_DAYS", forms.DAYS, 90),
         wallet_mnemonic=read.value("WALLET_MNEMONIC", forms.MNEMONIC, None, required=signs),
         gas_key=read.value("GAS_KEY", forms.GAS_KEY, None, required=signs),
+        rates=read_rates(read, chains, mode=mode, asks_prices=role in _PRICES),
         metrics_host=read.value("METRICS_HOST", forms.LINE, "127.0.0.1"),
         metrics_port=read.value("METRICS_PORT", forms.PORT, 0),
     )

@@ -61,7 +61,7 @@ def dev_chain() -> Chain:
                 "name": "anvil",
                 "chain_id": 31337,
                 "rpc_url": "http://127.0.0.1:8545",
-                "native": {"symbol": "ETH", "decimals": 18},
+                "native": {"symbol": "ETH", "decimals": 18, "rates": {"static": "ETH"}},
                 "confirmations": 3,
                 "treasury": _DEV_TREASURY,
                 "sweep": {"max_fee_gwei": 200},
@@ -122,6 +122,7 @@ def _chain(row: ChainRow) -> Chain:
         decimals=row.native.decimals,
         threshold=base_units(row.sweep.threshold, row.native.decimals),
         tiers=row.tiers_of(row.native),
+        rate_names=row.native.rates.names,
     )
     listed = (
         Token(
@@ -133,6 +134,7 @@ def _chain(row: ChainRow) -> Chain:
             fee_on_transfer=token.fee_on_transfer,
             rebasing=token.rebasing,
             tiers=row.tiers_of(token),
+            rate_names=token.rates.names,
         )
         for token in row.tokens
     )

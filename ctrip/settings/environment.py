@@ -11,7 +11,10 @@ from ctrip.settings.forms import Form
 T = TypeVar("T")
 
 SECRETS = frozenset(
-    {"DATABASE_URL", "REDIS_URL", "SECRETS_KEY", "SMTP_URL", "WALLET_XPUB", "WALLET_MNEMONIC", "GAS_KEY"}
+    {
+        *("DATABASE_URL", "REDIS_URL", "SECRETS_KEY", "SMTP_URL"),
+        *("WALLET_XPUB", "WALLET_MNEMONIC", "GAS_KEY", "COINGECKO_API_KEY"),
+    }
 )
 """Variables whose value is never shown, and that may instead name a file: `…_FILE`."""
 _MAX_FILE_BYTES = 64 * 1024

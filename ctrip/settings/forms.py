@@ -74,7 +74,8 @@ def _count(text: str, *, largest: int = 1_000_000_000) -> int:
     return int(text)
 
 
-def _between(text: str, least: int, largest: int) -> int:
+def between(text: str, least: int, largest: int) -> int:
+    """Read a whole number within bounds. Raises ValueError."""
     number = _count(text, largest=largest)
     if number < least:
         raise ValueError("number")
@@ -110,7 +111,7 @@ def _quota(text: str) -> Quota | None:
     most, _, window = text.partition("/")
     if window not in _WINDOWS_S:
         raise ValueError("window")
-    return Quota(_between(most, 1, 1_000_000_000), _WINDOWS_S[window])
+    return Quota(between(most, 1, 1_000_000_000), _WINDOWS_S[window])
 
 
 def _origins(text: str) -> tuple[str, ...]:
@@ -168,7 +169,7 @@ COUNT = Form("it is a whole number, 0 or more", _count)
 DAYS = Form("it is a whole number of days, 0 to 36500", lambda text: _count(text, largest=36_500))
 QUOTA: Form[Quota | None] = Form("it is 6000/minute, or another number per second, minute or hour, or off", _quota)
 ORIGINS = Form("it is a comma-separated list of origins as browsers tell them, such as https://shop.example", _origins)
-THREADS = Form("it is a whole number, 1 to 200", lambda text: _between(text, 1, 200))
+THREADS = Form("it is a whole number, 1 to 200", lambda text: between(text, 1, 200))
 PORT = Form("it is a port, 0 to 65535, where 0 means none", lambda text: _count(text, largest=65_535))
 FERNET_KEYS = Form(
     "it is one or more comma-separated keys of 32 bytes in URL-safe base64, newest first (`ctrip secrets key`)",

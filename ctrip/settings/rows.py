@@ -65,11 +65,36 @@ class _Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class RatesRow(_Row):
+    """The names by which sources of rates know an asset."""
+
+    kraken: str | None = Field(
+        default=None, pattern=r"^[A-Z0-9.]{1,16}$", description="Kraken's own code of the asset, such as ETH"
+    )
+    coingecko: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$",
+        description="CoinGecko's id of the coin, such as ethereum (never its symbol, which many share)",
+    )
+    static: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9._-]{1,32}$", description="the name that it has in STATIC_RATES, such as ETH"
+    )
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The names that there are, by source."""
+        return self.model_dump(exclude_none=True)
+
+
+Rates = Annotated[RatesRow, Field(description="how sources name it, such as {kraken: ETH, coingecko: ethereum}")]
+
+
 class NativeRow(_Row):
     """The chain's own coin."""
 
     symbol: Symbol
     decimals: Decimals
+    rates: Rates = RatesRow()
 
 
 class TierRow(_Row):
@@ -103,6 +128,7 @@ class TokenRow(_Row):
     fee_on_transfer: Switch = False
     rebasing: Switch = False
     tiers: Tiers | None = None
+    rates: Rates = RatesRow()
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "TokenRow":
@@ -220,7 +246,7 @@ def base_units(text: str, decimals: int, *, what: str = "threshold") -> int:
 
 def sentence_for(field: str) -> str | None:
     """Return what would be right for a field of any row."""
-    for row in (ChainRow, TokenRow, TierRow, SweepRow, NativeRow, ChainsRow):
+    for row in (ChainRow, TokenRow, TierRow, SweepRow, NativeRow, RatesRow, ChainsRow):
         if field in row.model_fields and row.model_fields[field].description:
             return row.model_fields[field].description
     return None
