@@ -126,7 +126,7 @@ class _WholeLines(io.BufferedReader):
         return line
 
 
-class _StatusFirst(http.client.HTTPResponse):
+class StatusFirst(http.client.HTTPResponse):
     """An answer that stands from its status line on: headers that never end, or make no sense, do not take it back."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
@@ -134,6 +134,7 @@ class _StatusFirst(http.client.HTTPResponse):
         self.fp = _WholeLines(Capped(self.fp.detach()))
 
     def begin(self) -> None:
+        """Read the status line and the headers."""
         try:
             super().begin()
         except (OSError, http.client.HTTPException):
@@ -147,12 +148,12 @@ def _exchange(sock: socket.socket, destination: Destination, *, body: bytes, hea
     connection = http.client.HTTPConnection(destination.host, destination.port)
     connection.auto_open = 0  # it never dials by itself
     connection.default_port = 443 if destination.is_tls else 80
-    connection.response_class = _StatusFirst
+    connection.response_class = StatusFirst
     connection.sock = sock
     connection.request("POST", destination.target, body=body, headers={**headers, "Connection": "close"})
     with connection.getresponse() as response:
         opening = _opening(response).decode(errors="replace").replace("\x00", "\ufffd")
-        return Answer(response.status, opening, _retry_after_s(response.headers))
+        return Answer(response.status, opening, retry_after_s(response.headers))
 
 
 def _opening(response: http.client.HTTPResponse) -> bytes:
@@ -168,7 +169,8 @@ def _opening(response: http.client.HTTPResponse) -> bytes:
     return bytes(opening)
 
 
-def _retry_after_s(headers: http.client.HTTPMessage) -> int | None:
+def retry_after_s(headers: http.client.HTTPMessage) -> int | None:
+    """Return what a `Retry-After` asks for, in seconds; as a date it is read against the answer's own `Date`."""
     asked = str(headers.get("Retry-After", "")).strip()
     if asked.isascii() and asked.isdigit():
         return int(asked[:9])

@@ -63,13 +63,13 @@ def mute_peer() -> Iterator[Peer]:
 
 
 def read_request(sock: socket.socket) -> bytes:
-    """Read a request with a Content-Length, whole."""
+    """Read a request whole: with the body that its Content-Length tells of."""
     request = b""
     while b"\r\n\r\n" not in request:
         request += _some(sock)
     head, _, body = request.partition(b"\r\n\r\n")
     length = next(
-        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0
     )
     while len(body) < length:
         body += _some(sock)
