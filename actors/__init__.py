@@ -46,8 +46,8 @@ GROUPS = (
     Group("email", processes=1, threads=2, secrets=("SMTP_URL",)),
 )
 QUEUES = tuple(group.queue for group in GROUPS)
-SECRETS = tuple(secret for group in GROUPS for secret in group.secrets)
-"""What one group may hold and the others may not. Each has a `…_FILE` form, which is as secret."""
+SECRETS = (*(secret for group in GROUPS for secret in group.secrets), "COINGECKO_API_KEY")
+"""What one group, or the scheduler, may hold and the others may not. Each has a `…_FILE` form, which is as secret."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ _OWN = (
     metrics.SCHEDULER_TASK_LAST_RUN,
     metrics.HEADS,
     metrics.HEADS_CONNECTED,
+    metrics.RATE_REFUSALS,
     metrics.BUILD_INFO,
 )
 log = get_logger()
@@ -78,6 +79,7 @@ class SharedState(Collector):
             yield from _loop_gauges(rows)
             yield from _chain_gauges(rows)
             yield from _work_gauges(rows)
+            yield from _rate_gauges(rows)
         if payments is not None:
             counts = {**self._no_payments, **{(each.chain, each.symbol, each.status): each.count for each in payments}}
             meaning, labels = "Payments by where they stand.", ("chain", "token", "status")
@@ -210,6 +212,16 @@ def _work_gauges(rows: overview.Overview) -> Iterator[Metric]:
     yield _gauge("webhook_endpoints_disabled", disabled, [((), places.disabled_endpoints)])
     yield _gauge("webhook_slow_origins", "Origins whose last attempt was slow.", [((), places.slow_origins)])
     yield _gauge("webhook_slow_pending", "Deliveries that wait in the slow lane.", [((), places.slow_pending)])
+
+
+def _rate_gauges(rows: overview.Overview) -> Iterator[Metric]:
+    if not rows.rates.oldest:
+        return
+    ages = [((source,), _age_s(since, rows.taken_at)) for source, since in rows.rates.oldest.items() if since]
+    oldest = "How old the oldest of its rates is; where it never told one, for how long it has failed."
+    yield _gauge("rate_age_seconds", oldest, ages, labels=("source",))
+    without = "Assets, each in each currency, of which nobody can ask for a price: too few sources agree."
+    yield _gauge("rates_unavailable", without, [((), rows.rates.unavailable)])
 
 
 def _age_s(since: datetime | None, now: datetime) -> float:

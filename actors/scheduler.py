@@ -5,6 +5,7 @@
     on a ring      the relay and the replay at once (NOTIFY; see ctrip.services.relay.hear)
     on a new head  the chain's listener gets a message (WebSocket, where a chain has one; see actors.heads)
     every 3 s      queue snapshots for those who do not know Redis
+    every 5 s      sources of rates whose turn it is are asked (RATE_REFRESH_SECONDS)
     every 10 s     dead messages that no worker could record
     every minute   the operator gets an e-mail of dead letters that are new; gaps in what was read are asked for
     every 10 min   what is out of date is forgotten
@@ -44,7 +45,7 @@ from ctrip.domain.loops import LoopKind
 from ctrip.domain.queues import QueueSnapshot
 from ctrip.errors import MisconfiguredError, Unavailable
 from ctrip.log import get_logger
-from ctrip.services import dead_letters, emails, housekeeping, loops, relay, rereading
+from ctrip.services import dead_letters, emails, housekeeping, loops, rates, relay, rereading
 from ctrip.services import queues as snapshots
 from ctrip.settings import Role
 
@@ -149,6 +150,10 @@ class Tasks:
         for queue in QUEUES:
             collect(self._ctx, self._queues, queue=queue, known_actors=broker.get_declared_actors())
 
+    def refresh_rates(self) -> None:
+        """Ask the sources of rates that are due. It takes as long as the slowest of them, 20 s at the most."""
+        rates.refresh(self._ctx)
+
     def write_digest(self) -> None:
         """Write to the operator of dead letters that are new."""
         emails.digest(self._ctx)
@@ -232,6 +237,7 @@ def _make(ctx: Context) -> tuple[BackgroundScheduler, Doorbell]:
         replay: 1,
         Patient("snapshots", tasks.take_snapshots): 3,
         Patient("dead", tasks.collect_dead): 10,
+        Patient("rates", tasks.refresh_rates): 5,
         Patient("digest", tasks.write_digest): 60,
         Patient("backfills", tasks.schedule_backfills): 60,
         Patient("forget", tasks.forget): 600,
@@ -250,7 +256,7 @@ def _show_gauges(ctx: Context) -> None:
     settings = ctx.settings
     if not settings.metrics_port:
         return
-    zeros.of_scheduler()
+    zeros.of_scheduler(settings)
     shown = registry(ctx, queues(), names=QUEUES)
     metrics.serve(host=settings.metrics_host, port=settings.metrics_port, registry=shown)
 

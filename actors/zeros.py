@@ -6,6 +6,7 @@ from actors import LISTEN_FOR_PAYMENTS, SEND_EMAIL, SEND_WEBHOOK, SWEEP_PAYMENTS
 from ctrip import metrics
 from ctrip.domain.chains import Chain
 from ctrip.domain.dead_letters import Reason
+from ctrip.domain.rates import Refusal
 from ctrip.settings import Settings
 
 _ALWAYS_POSSIBLE = "TimeLimitExceeded"
@@ -28,9 +29,12 @@ def of_worker(settings: Settings, queue: str) -> None:
             metrics.EMAIL_ATTEMPTS.labels(outcome=outcome)
 
 
-def of_scheduler() -> None:
-    """Show the dead letters that a scheduler may record for workers that could not."""
+def of_scheduler(settings: Settings) -> None:
+    """Show what a scheduler may count: dead letters that workers could not record, and rates that are of no use."""
     _of_deaths((rule.queue, rule.actor) for rule in TABLE)
+    for source in settings.rates.sources:
+        for reason in Refusal:
+            metrics.RATE_REFUSALS.labels(source=source, reason=reason)
 
 
 def _of_actor(rule: Rule) -> None:

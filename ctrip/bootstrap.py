@@ -1,12 +1,12 @@
 """The only place that constructs: settings, logs, database, clients and keys. Each role gets only what it may hold.
 
-          sessions  clients  wallet  signer  box  poster  mailer  counters
+          sessions  clients  wallet  signer  box  poster  mailer  counters  rate sources
 api           x                x              x     x                x     (the poster checks URLs, and never posts)
 listener      x        x
 sweeper       x        x       x       x
 webhook       x                               x     x
 email         x                                             x              (where its settings name a server)
-scheduler     x
+scheduler     x                                                               x
 cli           x        x       (x)            (x)                          (where its settings have them)
 """
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ctrip.outbound.counters import Counters
     from ctrip.outbound.email import Mailer
     from ctrip.outbound.http import Poster
+    from ctrip.outbound.rates import RateSource
 
 __all__ = ["Role", "bootstrap", "endpoint_clients", "open_database", "shut_down"]
 
@@ -74,6 +75,7 @@ def bootstrap(role: Role | str, environment: Mapping[str, str] | None = None) ->
         poster=_poster(settings) if role in _DIALS else None,
         mailer=_mailer(settings),
         counters=_counters(settings),
+        rate_sources=_rate_sources(settings) if role is Role.SCHEDULER else {},
     )
     startup.check(ctx)
     if settings.env == PRODUCTION and settings.webhook_allow_cidrs:
@@ -151,6 +153,20 @@ def _counters(settings: Settings) -> "Counters | None":
     from ctrip.outbound.counters import Counters
 
     return Counters(settings.redis_url)
+
+
+def _rate_sources(settings: Settings) -> "dict[str, RateSource]":
+    if not settings.rates.sources:
+        return {}
+    from ctrip.outbound.rates import CoinGecko, Kraken, Static
+
+    rates = settings.rates
+    known: dict[str, RateSource] = {
+        Kraken.name: Kraken(rates.kraken_url),
+        CoinGecko.name: CoinGecko(rates.coingecko_url, api_key=rates.coingecko_api_key),
+        Static.name: Static(rates.static),
+    }
+    return {name: known[name] for name in rates.sources}
 
 
 def _mailer(settings: Settings) -> "Mailer | None":

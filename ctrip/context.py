@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ctrip.outbound.counters import Counters
     from ctrip.outbound.email import Mailer
     from ctrip.outbound.http import Poster
+    from ctrip.outbound.rates import RateSource
 
 NewId = Callable[[Prefix], str]
 
@@ -39,7 +40,8 @@ class Box(Protocol):
 class Context:
     """A role that may not hold a field has None there; a service that meets None was called by the wrong role.
 
-    `clients` maps a chain id to its client. `now` is aware UTC. `new_id` makes unguessable, time-ordered ids.
+    `clients` maps a chain id to its client, `rate_sources` a name to who tells rates. `now` is aware UTC. `new_id`
+    makes unguessable, time-ordered ids.
     """
 
     settings: Settings
@@ -53,5 +55,6 @@ class Context:
     poster: "Poster | None" = None
     mailer: "Mailer | None" = None
     counters: "Counters | None" = None
+    rate_sources: "Mapping[str, RateSource]" = field(default_factory=dict)
     indexes: DepositIndexes = field(default_factory=DepositIndexes)
     recent: Recent = field(default_factory=Recent)

@@ -131,6 +131,9 @@ PAYMENT_DETECT = Histogram(
 WEBHOOK_ATTEMPTS = Counter("ctrip_webhook_attempts_total", "Webhook attempts, by outcome.", ["outcome"])
 EMAIL_ATTEMPTS = Counter("ctrip_email_attempts_total", "E-mails that were tried or skipped, by outcome.", ["outcome"])
 SWEEPS = Counter("ctrip_sweeps_total", "Sweeps, by what became of them.", ["chain", "outcome"])
+RATE_REFUSALS = Counter(
+    "ctrip_rate_refusals_total", "What a source of rates told, or did not, and could not be used.", ["source", "reason"]
+)
 HTTP_REQUESTS = Counter("ctrip_http_requests_total", "Requests answered by the API.", ["route", "status"])
 HTTP_REQUEST_DURATION = Histogram(
     "ctrip_http_request_duration_seconds", "How long the API took to answer.", ["route"], buckets=_REQUEST_S

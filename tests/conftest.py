@@ -167,13 +167,20 @@ def environment(
         "name": "anvil",
         "chain_id": devchain.CHAIN_ID,
         "rpc_urls": [anvil_node.url],
-        "native": {"symbol": "ETH", "decimals": 18},
+        "native": {"symbol": "ETH", "decimals": 18, "rates": rate_names("ETH", "ethereum")},
         "confirmations": 3,
         "reorg_window": 64,
         "poll_seconds": 0.5,
         "treasury": checksum_address(anvil_node.treasury),
         "sweep": {"max_fee_gwei": 200},
-        "tokens": [{"symbol": "USDC", "address": checksum_address(usdc), "decimals": 6}],
+        "tokens": [
+            {
+                "symbol": "USDC",
+                "address": checksum_address(usdc),
+                "decimals": 6,
+                "rates": rate_names("USDC", "usd-coin"),
+            }
+        ],
     }
     chains_file.write_text(yaml.safe_dump({"chains": [chain]}))
     return {
@@ -186,7 +193,14 @@ def environment(
         "GAS_KEY": GAS_KEY,
         "SECRETS_KEY": SECRETS_KEY,
         "WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8,::1/128",
+        "RATE_SOURCES": "static",
+        "STATIC_RATES": "ETH/EUR=2990,ETH/USD=3250,USDC/EUR=0.92,USDC/USD=1",
     }
+
+
+def rate_names(code: str, coin: str) -> dict[str, str]:
+    """The names by which every source of rates knows an asset."""
+    return {"static": code, "kraken": code, "coingecko": coin}
 
 
 @pytest.fixture(scope="session")

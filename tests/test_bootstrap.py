@@ -27,7 +27,7 @@ HELD = {
     Role.SWEEPER: {"clients", "wallet", "signer"},
     Role.WEBHOOK: {"box", "poster"},
     Role.EMAIL: {"mailer"},
-    Role.SCHEDULER: set[str](),
+    Role.SCHEDULER: {"rate_sources"},
     Role.CLI: {"clients", "wallet", "box"},
 }
 
@@ -44,10 +44,16 @@ def built(role: Role | str, environment: dict[str, str]) -> Context:
 @pytest.mark.parametrize("role", Role)
 def test_a_process_gets_only_what_it_may_hold(role: Role, environment: dict[str, str], sessions: Sessions) -> None:
     ctx = built(role, environment | MAIL)
-    parts = ("clients", "wallet", "signer", "box", "poster", "mailer")
+    parts = ("clients", "wallet", "signer", "box", "poster", "mailer", "rate_sources")
     assert {name for name in parts if getattr(ctx, name)} == HELD[role]
     assert ctx.settings.role is role
     assert built(str(role), environment).settings.role is role
+
+
+def test_the_sources_that_are_asked_are_those_that_are_named(environment: dict[str, str], sessions: Sessions) -> None:
+    two = built(Role.SCHEDULER, environment | {"RATE_SOURCES": "kraken,coingecko"})
+    assert list(two.rate_sources) == ["kraken", "coingecko"]
+    assert not built(Role.SCHEDULER, environment | {"RATE_SOURCES": ""}).rate_sources
 
 
 @pytest.mark.parametrize(
@@ -81,6 +87,7 @@ def test_a_booted_worker_has_not_loaded_what_it_never_uses(
     loaded = set(ran.stdout.split())
     assert "web3" not in loaded
     assert ("eth_account" in loaded) == (role is Role.SWEEPER)
+    assert "iso4217" not in loaded, "prices are not asked for here"
 
 
 def test_a_disabled_chain_has_no_client(environment: dict[str, str], sessions: Sessions, tmp_path: Path) -> None:

@@ -614,6 +614,35 @@ dead_letters = sa.Table(
     sa.Index("ix_dead_letters_digest", "digest_id", postgresql_where=sa.text("digest_id IS NOT NULL")),
 )
 
+# What each source last told that a coin is worth, under the name that the source knows it by: whoever renames an asset
+# in chains.yaml meets no word of another one.
+rates = sa.Table(
+    "rates",
+    metadata,
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("base", sa.Text, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column(
+        "rate", sa.Numeric, nullable=False, comment="of one whole coin, in units of the currency, as it was told"
+    ),
+    columns.moment("as_of", required=True),
+    columns.moment("asked_at", required=True),
+    sa.PrimaryKeyConstraint("source", "base", "currency"),
+    # NaN and Infinity are more than any number.
+    sa.CheckConstraint("rate >= 1e-12 AND rate <= 1e12", name="rate_range"),
+)
+
+rate_sources = sa.Table(
+    "rate_sources",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    columns.moment("next_ask_at", required=True),
+    # Since when it does not tell all that it is asked for: null while it does.
+    columns.moment("failing_since"),
+    sa.Column("last_error", sa.Text),
+    sa.CheckConstraint("(failing_since IS NULL) = (last_error IS NULL)", name="failing_has_an_error"),
+)
+
 # A trigger refuses to change or delete its rows.
 audit_log = sa.Table(
     "audit_log",

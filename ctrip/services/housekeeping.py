@@ -1,4 +1,5 @@
-"""What is kept for a limited time is forgotten: letters, idempotency keys, jobs and e-mails that are over, origins.
+"""What is kept for a limited time is forgotten: letters, idempotency keys, jobs and e-mails that are over, origins,
+rates of what nobody asks for any more.
 
 What is kept for good is kept small: ranges of blocks that follow one another become one.
 """
@@ -15,6 +16,7 @@ from ctrip.database import (
     idempotency,
     jobs,
     loops,
+    rates,
     webhook_origins,
 )
 from ctrip.domain import emails as email_rules
@@ -43,6 +45,7 @@ def forget(ctx: Context) -> int:
         deleted += idempotency.forget(session, before=ctx.now() - KEPT_FOR, limit=BATCH)
         deleted += jobs.forget(session, older_than=job_rules.KEPT, limit=BATCH)
         deleted += emails.forget(session, older_than=email_rules.KEPT, limit=BATCH)
+        deleted += rates.forget(session, ctx.settings.rate_pairs)
     deleted += _join_ranges(ctx)
     # By itself, so that a webhook to one of them waits for no longer than these few are deleted.
     with ctx.sessions.begin() as session:

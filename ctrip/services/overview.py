@@ -6,9 +6,11 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from ctrip.context import Context
-from ctrip.database import coverage, cursors, finality, loops, overview, signers
+from ctrip.database import coverage, cursors, finality, loops, overview, rates, signers
 from ctrip.domain.chains import Chain
 from ctrip.domain.coverage import union
+from ctrip.domain.rates import survey
+from ctrip.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,17 @@ class ChainProgress:
 
 
 @dataclass(frozen=True)
+class RateHealth:
+    """`oldest` is, by source, of when its oldest rate is; where it never told one, since when it fails.
+
+    `unavailable` counts the assets, each in each currency, that have no rate: too few sources agree.
+    """
+
+    oldest: dict[str, datetime | None]
+    unavailable: int
+
+
+@dataclass(frozen=True)
 class Overview:
     """All of it, as one transaction saw it at `taken_at`.
 
@@ -54,11 +67,13 @@ class Overview:
     jobs: overview.Outbox
     destinations: overview.Destinations
     dead_letters: list[overview.DeadLetters]
+    rates: RateHealth
 
 
 def take(ctx: Context) -> Overview:
     """Read the overview. Raises Unavailable."""
     enabled = [chain for chain in ctx.settings.chains if chain.enabled]
+    now = ctx.now()
     chain_ids = {chain.chain_id for chain in enabled}
     with ctx.sessions.begin() as session:
         read = cursors.find_all(session)
@@ -66,7 +81,7 @@ def take(ctx: Context) -> Overview:
         gas_balances = signers.gas_balances(session)
         unverified = finality.count_unverified(session)
         return Overview(
-            taken_at=ctx.now(),
+            taken_at=now,
             loops=[loop for loop in loops.find_all(session) if loop.chain_id in chain_ids],
             chains=[
                 ChainProgress(
@@ -89,7 +104,22 @@ def take(ctx: Context) -> Overview:
             jobs=overview.open_jobs(session),
             destinations=overview.destinations(session),
             dead_letters=overview.open_dead_letters(session),
+            rates=_rate_health(session, ctx.settings, now),
         )
+
+
+def _rate_health(session: Connection, settings: Settings, now: datetime) -> RateHealth:
+    asked = settings.rate_pairs
+    if not asked:
+        return RateHealth({}, 0)
+    words, states = rates.find_all(session), rates.find_sources(session)
+    oldest: dict[str, datetime | None] = {}
+    for source, pairs in asked.items():
+        told = [words[source, pair].as_of for pair in pairs if (source, pair) in words]
+        oldest[source] = min(told, default=states[source].failing_since if source in states else None)
+    of = settings.rates
+    quoted = survey(words, settings.chains, currencies=of.currencies, policy=of.policy, now=now)
+    return RateHealth(oldest, sum(each.rate is None for each in quoted))
 
 
 def _unread_blocks(session: Connection, chain: Chain) -> int:

@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "SECRETS_KEY": SECRETS_KEY,
     "SMTP_URL": "smtp://user:password@127.0.0.1",
     "MAIL_FROM": "shop@example.com",
+    "COINGECKO_API_KEY": "CG-key",
 }
 
 
@@ -45,6 +46,7 @@ def test_a_group_holds_the_secrets_that_its_role_reads_and_no_other(group: Group
         "GAS_KEY": settings.gas_key,
         "SECRETS_KEY": settings.secrets_keys,
         "SMTP_URL": settings.smtp_url,
+        "COINGECKO_API_KEY": settings.rates.coingecko_api_key,
     }
     assert set(read) == set(SECRETS)
     assert set(group.secrets) == {name for name, value in read.items() if value}
