@@ -1,11 +1,11 @@
 """Payments: added, found, locked, and assessed by the rows of one transaction; `standings` stores what follows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql as pg
 
 from ctrip.database import cursors, pages, sweeps, transfers
 from ctrip.database.batches import array, is_in
@@ -16,6 +16,7 @@ from ctrip.database.standings import Assessed, payment_of, store
 from ctrip.domain.chains import Chain
 from ctrip.domain.ids import Prefix
 from ctrip.domain.payments import Facts, Payment, Status, assess
+from ctrip.domain.transfers import Transfer
 
 NewId = Callable[[Prefix], str]
 _WANTED = is_in(payments.c.id, sa.bindparam("payment_ids", type_=sa.Text))
@@ -118,11 +119,17 @@ def facts_of(session: Connection, of: Sequence[Payment], *, chains: Mapping[int,
     }
 
 
-def store_acceptance(session: Connection, payment_id: str, *, amount: int, at: datetime) -> None:
-    """Write down that the merchant accepted the final `amount` (base units). `reassess` then says what follows."""
-    session.execute(
-        sa.update(payments).where(payments.c.id == payment_id).values(accepted_at=at, accepted_amount=amount)
-    )
+def store_acceptance(session: Connection, accepted: Payment, *, not_needed: Sequence[Transfer] = ()) -> None:
+    """Write down what the merchant accepted of a payment, and which transfers do not count any more by that.
+
+    `reassess` then says what follows. The API may change no transfer: this one change of theirs is a function of the
+    database (migration 0011), which makes it of seen transfers of accepted payments alone.
+    """
+    values = {"accepted_at": accepted.accepted_at, "accepted_amount": accepted.accepted_amount}
+    session.execute(sa.update(payments).where(payments.c.id == accepted.id).values(values))
+    if not_needed:
+        ids = sa.literal([transfer.id for transfer in not_needed], pg.ARRAY(sa.Text))
+        session.execute(sa.select(sa.func.set_transfers_aside(ids)))
 
 
 def _reassess(

@@ -154,7 +154,8 @@ def of_payment(session: Connection, payment_id: str, *, limit: int) -> list[tupl
 
 def _facts() -> sa.Select[Any]:
     ours, intents = payments.c, sweep_intents.c
-    is_held = sa.exists().where(
+    # By a column: the API may read some of them, and EXISTS (SELECT * …) asks for all.
+    is_held = sa.exists(intents.id).where(
         intents.payment_id == ours.id,
         intents.chain_id == ours.chain_id,
         intents.token == ours.token,

@@ -37,6 +37,7 @@ __all__ = [
     "Timing",
     "assess",
     "final_amount",
+    "no_longer_needed",
     "payment_object",
     "steps",
 ]
@@ -190,6 +191,16 @@ def final_amount(payment: Payment, transfers: tuple[Transfer, ...]) -> int:
     verdicts = judge(transfers, chain_id=payment.chain_id, token=payment.token, target=payment.target)
     ours = (verdict.transfer for verdict in verdicts if _is_in_asset(verdict))
     return total(transfer.amount for transfer in ours if transfer.status is TransferStatus.FINAL)
+
+
+def no_longer_needed(payment: Payment, transfers: tuple[Transfer, ...]) -> list[Transfer]:
+    """Return the transfers that counted until so much was accepted as the payment says now."""
+    verdicts = judge(transfers, chain_id=payment.chain_id, token=payment.token, target=payment.target)
+    return [
+        verdict.transfer
+        for verdict in verdicts
+        if verdict.transfer.counts and verdict.reason is Reason.AFTER_COMPLETION
+    ]
 
 
 def _is_in_asset(verdict: Verdict) -> bool:

@@ -17,7 +17,7 @@ from ctrip.database import webhooks as delivery_rows
 from ctrip.database.standings import Change
 from ctrip.domain.events import EventType, event_object
 from ctrip.domain.pages import list_object
-from ctrip.domain.payments import Payment, Status, Step, final_amount, payment_object
+from ctrip.domain.payments import Payment, Status, Step, final_amount, no_longer_needed, payment_object
 from ctrip.domain.transfers import transfer_object
 from ctrip.domain.webhooks import delivery_object
 from ctrip.errors import (
@@ -75,10 +75,12 @@ def accept(ctx: Context, merchant_id: str, payment_id: str) -> dict[str, object]
         payment = _lock(session, merchant_id, payment_id)
         if payment.standing.status not in _ENDED:
             raise Conflict(f"the payment is {payment.standing.status}; only an expired or canceled one can be accepted")
-        amount = final_amount(payment, tuple(transfer_rows.of_payments(session, [payment_id])[payment_id]))
+        arrived = tuple(transfer_rows.of_payments(session, [payment_id])[payment_id])
+        amount = final_amount(payment, arrived)
         if amount == 0:
             raise Conflict("no final transfer in the asset asked for has reached the payment's address")
-        payments.store_acceptance(session, payment_id, amount=amount, at=ctx.now())
+        accepted = replace(payment, accepted_at=ctx.now(), accepted_amount=amount)
+        payments.store_acceptance(session, accepted, not_needed=no_longer_needed(accepted, arrived))
         chains = ctx.settings.chains_by_id
         payments.reassess(session, [payment_id], chains=chains, new_id=ctx.new_id)
         accepted = _find(session, merchant_id, payment_id)

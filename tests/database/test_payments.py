@@ -301,7 +301,7 @@ def test_an_acceptance_confirms_and_where_the_money_is_swept_settles(sessions: S
         read_to(session, EXPIRED_AT)
         store_sweep(session, asked, new_id=new_id)
         _reassess(session, asked)
-        payments.store_acceptance(session, asked.id, amount=1000, at=block_time(0))
+        payments.store_acceptance(session, replace(asked, accepted_amount=1000, accepted_at=block_time(0)))
         _reassess(session, asked)
         assert _told(session, asked) == ["created", "expired", "late", "accepted", "settled"]
         assert _now(session, asked).confirmed_at is not None

@@ -446,7 +446,7 @@ def test_an_accepted_payment_is_confirmed_too(desk: Desk) -> None:
         _reassess(desk, session, payment)
     assert desk.stored() == [], "it came too late"
     with desk.ctx.sessions.begin() as session:
-        payments.store_acceptance(session, payment.id, amount=1000, at=block_time(0))
+        payments.store_acceptance(session, replace(payment, accepted_amount=1000, accepted_at=block_time(0)))
         _reassess(desk, session, payment)
     assert len(desk.stored()) == 2
 
