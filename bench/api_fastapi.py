@@ -26,6 +26,8 @@ from ctrip.domain.ids import Prefix
 from ctrip.domain.merchants import is_same, read_key
 from ctrip.domain.money import parse_amount
 from ctrip.domain.payments import Payment, payment_object
+from ctrip.domain.prices import Asked
+from ctrip.services.creating import AmountRequest
 from ctrip.settings import Role
 from ctrip.web.schemas.payments import CreatePayment
 
@@ -53,26 +55,30 @@ async def create_payment(
 ) -> Response:
     merchant_id = await _merchant_id(authorization.removeprefix("Bearer "))
     asked, now = body.request(), ctx.now()
-    chain = ctx.settings.chain_named(asked.chain)
-    token = None if chain is None else chain.token(asked.token)
+    if not isinstance(asked.of, AmountRequest):
+        raise HTTPException(422)
+    chain = ctx.settings.chain_named(asked.of.asset.chain)
+    token = None if chain is None else chain.token(asked.of.asset.token)
     if chain is None or token is None or ctx.wallet is None:
         raise HTTPException(422)
-    amount = parse_amount(asked.amount, token.decimals)
+    amount = parse_amount(asked.of.amount, token.decimals)
     if not indexes:
         indexes.extend(row[0] for row in await app.state.pool.fetch(_TAKE))
     index = indexes.popleft()
     payment = Payment(
         id=ctx.new_id(Prefix.PAYMENT),
         merchant_id=merchant_id,
-        chain_id=chain.chain_id,
-        chain=chain.name,
-        token=NATIVE,
-        symbol=token.symbol,
-        decimals=token.decimals,
-        amount=amount,
+        asked=Asked(
+            chain_id=chain.chain_id,
+            chain=chain.name,
+            token=NATIVE,
+            symbol=token.symbol,
+            decimals=token.decimals,
+            amount=amount,
+            required=chain.confirmations,
+            finality=Finality.CONFIRMATIONS,
+        ),
         tolerance_bps=0,
-        required=chain.confirmations,
-        finality=Finality.CONFIRMATIONS,
         address=ctx.wallet.address(index),
         order_id=asked.order_id,
         customer_email=asked.customer_email,

@@ -2,7 +2,8 @@
 
 import dataclasses
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import count
 from secrets import token_bytes
 from typing import Any
@@ -16,8 +17,10 @@ from ctrip.database.engine import Sessions
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.chains import Token
 from ctrip.domain.ids import make_id
+from ctrip.domain.rates import RatePolicy
 from ctrip.outbound.http import Poster
 from ctrip.settings import Role, Settings
+from ctrip.settings.rates import RateSettings
 from tests.conftest import SECRETS_KEY, XPUB
 from tests.contract import contract_of
 from tests.factories import OTHER_CHAIN_ID, make_chain
@@ -87,6 +90,11 @@ def make_context(sessions: Sessions, redis_url: str = "redis://127.0.0.1:1/0", *
         chains=chains,
         wallet_xpub=XPUB,
         secrets_keys=(SECRETS_KEY,),
+        rates=RateSettings(
+            sources=("static",),
+            currencies=("EUR", "JPY"),
+            policy=RatePolicy(("static",), least=1, oldest=timedelta(minutes=5), spread=Decimal("0.05")),
+        ),
     )
     ctx = Context(
         settings=settings,

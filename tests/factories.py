@@ -1,8 +1,9 @@
 """Values and rows with sensible defaults: a test names only what it is about."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from hashlib import sha256
 from itertools import count
 from typing import Any
@@ -11,13 +12,15 @@ import sqlalchemy as sa
 from eth_utils.crypto import keccak
 from sqlalchemy import Connection
 
-from ctrip.database import coverage, creating, cursors, finality, transfers
+from ctrip.database import coverage, creating, cursors, finality, rates, transfers
 from ctrip.database.models import merchants, sweep_attempts, sweep_intents
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.chains import Chain, SweepRules, Token
 from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix, make_id
 from ctrip.domain.payments import Payment
+from ctrip.domain.prices import Accepted, Asked, Price
+from ctrip.domain.rates import Pair, Told
 from ctrip.domain.scanning import BlockRange, Header, Move
 from ctrip.domain.sweeps import IntentKind, IntentState
 from ctrip.domain.transfers import NATIVE_LOG_INDEX, Source, Transfer, TransferStatus
@@ -77,7 +80,11 @@ def make_chain(**changes: Any) -> Chain:
         poll=timedelta(seconds=1),
         treasury=TREASURY,
         sweep=SweepRules(max_fee=200 * 10**9),
-        tokens=(Token("ETH", NATIVE, 18), Token("USDC", TOKEN, 6), Token("DAI", OTHER_TOKEN, 18)),
+        tokens=(
+            Token("ETH", NATIVE, 18, rate_names={"static": "ETH"}),
+            Token("USDC", TOKEN, 6, rate_names={"static": "USDC"}),
+            Token("DAI", OTHER_TOKEN, 18),
+        ),
     )
     return replace(chain, **changes)
 
@@ -87,15 +94,17 @@ def make_payment(**changes: Any) -> Payment:
     payment = Payment(
         id="pay_01FACTORY00000000000000000",
         merchant_id=MERCHANT_ID,
-        chain_id=CHAIN_ID,
-        chain="anvil",
-        token=TOKEN,
-        symbol="USDC",
-        decimals=6,
-        amount=1000,
+        asked=Asked(
+            chain_id=CHAIN_ID,
+            chain="anvil",
+            token=TOKEN,
+            symbol="USDC",
+            decimals=6,
+            amount=1000,
+            required=3,
+            finality=Finality.CONFIRMATIONS,
+        ),
         tolerance_bps=0,
-        required=3,
-        finality=Finality.CONFIRMATIONS,
         address=ADDRESS,
         order_id=None,
         customer_email=None,
@@ -104,7 +113,31 @@ def make_payment(**changes: Any) -> Payment:
         created_at=NOON,
         expires_at=block_time(DEADLINE_BLOCK),
     )
-    return replace(payment, **changes)
+    return changed(payment, **changes)
+
+
+def make_price(*chains: Chain, price: str = "49.90") -> Price:
+    """A price in EUR that the coin or the first token of any of these chains may pay."""
+    assets = [
+        Accepted(
+            chain.chain_id, chain.name, each.address, each.symbol, each.decimals, chain.confirmations, chain.finality
+        )
+        for chain in chains or (make_chain(),)
+        for each in chain.tokens[:2]
+    ]
+    return Price(Decimal(price), "EUR", [asset.stored() for asset in assets])
+
+
+def changed(payment: Payment, **changes: Any) -> Payment:
+    """Return a payment with changes of it, or of what it asks for."""
+    of_asset = {name: changes.pop(name) for name in set(changes) & {field.name for field in fields(Asked)}}
+    return replace(payment, **({"asked": replace(asked_of(payment), **of_asset)} if of_asset else {}) | changes)
+
+
+def asked_of(payment: Payment) -> Asked:
+    """What a payment asks for, of one whose asset is chosen."""
+    assert payment.asked is not None
+    return payment.asked
 
 
 def make_transfer(amount: int = 1000, block: int = 10, **changes: Any) -> Transfer:
@@ -171,11 +204,21 @@ def store_payment(session: Connection, *, new_id: Callable[[Prefix], str], **cha
     return payment
 
 
+def store_rates(session: Connection, as_of: datetime | None = None, **told: str) -> None:
+    """Store what the source `static` tells: `ETH_EUR="3000"`; as of now unless said otherwise."""
+    now = session.execute(sa.select(sa.func.now())).scalar_one()
+    for name, rate in told.items():
+        base, currency = name.split("_")
+        word = Told("static", Decimal(rate), as_of or now)
+        rates.store(session, {Pair(base, currency): word}, asked_at=now)
+
+
 def store_transfer(
     session: Connection, payment: Payment, amount: int = 1000, block: int = 10, **changes: Any
 ) -> Transfer:
-    """Store a transfer to a payment's address, in its asset unless said otherwise."""
-    asset = {"token": payment.token, "symbol": payment.symbol, "decimals": payment.decimals}
+    """Store a transfer to a payment's address, in its asset, if it has one, unless said otherwise."""
+    asked = payment.asked
+    asset = {} if asked is None else {"token": asked.token, "symbol": asked.symbol, "decimals": asked.decimals}
     named = {"name": f"{payment.id} {amount} in {block}", "payment_id": payment.id, "recipient": payment.address}
     transfer = make_transfer(amount, block, **asset | named | changes)
     transfers.store(session, [transfer])
@@ -191,7 +234,7 @@ def store_sweep(session: Connection, payment: Payment, *, new_id: Callable[[Pref
         "kind": IntentKind.SWEEP,
         "chain_id": payment.chain_id,
         "address": payment.address,
-        "token": payment.token,
+        "token": asked_of(payment).token,
         "payment_id": payment.id,
         "state": IntentState.DONE,
         "sender": payment.address,

@@ -20,6 +20,7 @@ from ctrip.domain.chains import Token
 from ctrip.domain.payments import Payment, Status
 from ctrip.services.audit import audit
 from tests.devchain import USDC, DevChain
+from tests.factories import asked_of
 from tests.world import World
 
 pytestmark = pytest.mark.infra
@@ -170,7 +171,7 @@ def test_a_transfer_that_returns_false_and_moves_nothing_pays_for_nothing(
     world = listing(ctx, odd, anvil)
     asked = world.ask(2 * 10**6 * USDC, token=odd.address)  # more than anybody has
     with nothing_is_credited(world, asked):
-        odd.pay(asked.address, asked.amount)
+        odd.pay(asked.address, asked_of(asked).amount)
     assert world.transfers(asked) == []
     assert anvil.balance(asked.address, odd.address) == 0
 

@@ -14,6 +14,7 @@ from ctrip.domain.payments import Status
 from ctrip.services.audit import audit
 from ctrip.services.scanning import scan_chain
 from tests.devchain import ETHER, USDC, DevChain
+from tests.factories import asked_of
 from tests.lying_node import LyingNode, Window
 from tests.node_faults import Fault, ForeignReceipts, HeadBack, Json, Removed, Sure, Surroundings
 from tests.node_lies import EmptyLogs, ForgedCoin, ForgedLogs, Fork
@@ -203,7 +204,7 @@ def test_a_forgery_with_receipts_to_match_is_never_confirmed(
     first, second = nodes(2)
     world = world_behind(ctx, anvil, [first, second])
     unpaid = world.ask(5 * USDC, token=usdc) if fault is ThoroughForger else world.ask(ETHER)
-    lie(first, fault, (unpaid.address, unpaid.token, unpaid.amount))
+    lie(first, fault, (unpaid.address, asked_of(unpaid).token, asked_of(unpaid).amount))
     for _ in range(6):
         anvil.mine()
         scan(world, 1)

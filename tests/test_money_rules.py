@@ -14,6 +14,7 @@ from ctrip.domain.payments import Payment, Settlement, Status
 from ctrip.services import payments as merchant
 from ctrip.services.audit import audit
 from tests.devchain import ETHER, USDC, DevChain
+from tests.factories import asked_of
 from tests.world import World
 
 pytestmark = pytest.mark.infra
@@ -36,18 +37,20 @@ class Buyers:
         """Send shares, each a transaction, all for the next block."""
         for asked in self.asked:
             for share in shares:
-                self._send(asked, asked.token, asked.amount * share // 100)
+                self._send(asked, asked_of(asked).token, asked_of(asked).amount * share // 100)
 
     def pay_other(self) -> None:
         """Send the asset that was not asked for."""
         for asked in self.asked:
-            other, amount = (self.usdc, 3 * USDC) if asked.token == NATIVE else (NATIVE, ETHER)
+            other, amount = (self.usdc, 3 * USDC) if asked_of(asked).token == NATIVE else (NATIVE, ETHER)
             self._send(asked, other, amount)
 
     def pay_at_once(self, *shares: int) -> None:
         """Send shares of tokens in one transaction."""
         for asked in self.asked:
-            self.world.anvil.pay_tokens(self.usdc, [(asked.address, asked.amount * share // 100) for share in shares])
+            self.world.anvil.pay_tokens(
+                self.usdc, [(asked.address, asked_of(asked).amount * share // 100) for share in shares]
+            )
 
     def _send(self, asked: Payment, token: bytes, amount: int) -> None:
         if token == NATIVE:
@@ -219,15 +222,15 @@ def _ask(world: World, token: bytes, **asked: Any) -> Payment:
 
 
 def _check(world: World, buyers: Buyers, case: Case) -> None:
-    before = {asked.token: world.treasury(asked.token) for asked in buyers.asked}
+    before = {asked_of(asked).token: world.treasury(asked_of(asked).token) for asked in buyers.asked}
     for act in case.acts:
         act(buyers)
     for asked in buyers.asked:
         standing = world.payment(asked).standing
         seen = f"{standing.status} {standing.amount_status} {standing.timing or '-'} {standing.settlement}"
-        assert (seen, " ".join(world.events(asked))) == (case.standing, case.events), asked.symbol
+        assert (seen, " ".join(world.events(asked))) == (case.standing, case.events), asked_of(asked).symbol
         assert world.deliveries(asked) == len(world.events(asked)), "each event is owed to the payment's URL"
-        assert _taken(world, asked) == asked.amount * case.swept // 100, asked.symbol
+        assert _taken(world, asked) == asked_of(asked).amount * case.swept // 100, asked_of(asked).symbol
     for token, there in before.items():
         assert world.treasury(token) - there == _arrived(world, token), "the treasury has what the rows say"
     assert audit(world.ctx) == []
@@ -237,8 +240,8 @@ def _taken(world: World, asked: Payment) -> int:
     """The base units of a payment's asset that sweeps took, gas included, save what top-ups had brought."""
     of = sweep_intents.c
     here = sa.and_(of.kind == "sweep", of.state == "done", of.address == asked.address)
-    spent = of.gas_cost - sa.func.coalesce(of.own_coin, 0) if asked.token == NATIVE else sa.literal(0)
-    query = sa.select(sa.func.sum(sa.case((of.token == asked.token, of.amount), else_=0) + spent)).where(here)
+    spent = of.gas_cost - sa.func.coalesce(of.own_coin, 0) if asked_of(asked).token == NATIVE else sa.literal(0)
+    query = sa.select(sa.func.sum(sa.case((of.token == asked_of(asked).token, of.amount), else_=0) + spent)).where(here)
     with world.ctx.sessions.begin() as session:
         return int(session.scalar(query) or 0)
 
@@ -285,7 +288,7 @@ def test_two_payments_paid_in_one_block_are_each_settled(world: World, usdc: byt
 
 def test_one_transaction_may_pay_two(world: World, usdc: bytes) -> None:
     first, second = (_ask(world, usdc) for _ in range(2))
-    world.anvil.pay_tokens(usdc, [(first.address, first.amount), (second.address, second.amount)])
+    world.anvil.pay_tokens(usdc, [(first.address, asked_of(first).amount), (second.address, asked_of(second).amount)])
     world.live(LIFE)
     assert [world.payment(asked).standing.status for asked in (first, second)] == [Status.SETTLED] * 2
 

@@ -15,6 +15,7 @@ from ctrip.domain.payments import AmountStatus, Payment, Settlement, Standing, S
 from ctrip.services.audit import audit
 from tests.chaos.canonical import CanonicalChain, Paid
 from tests.devchain import ETHER, USDC, DevChain
+from tests.factories import asked_of
 from tests.world import World
 
 pytestmark = pytest.mark.infra
@@ -74,7 +75,10 @@ def _tell(world: World, usdc: bytes, *, depth: int, fate: str, moment: str) -> l
         world.ask(ETHER + depth, required=required),
         world.ask(10 * USDC + depth, token=usdc, required=required),
     ]
-    raws = [world.anvil.raw(_pay(world, payment.token, payment.address, payment.amount)) for payment in asked]
+    raws = [
+        world.anvil.raw(_pay(world, asked_of(payment).token, payment.address, asked_of(payment).amount))
+        for payment in asked
+    ]
     world.anvil.mine()
     at = world.anvil.block_number()
     _bring_to(world, asked, moment)
@@ -93,7 +97,7 @@ def _tell(world: World, usdc: bytes, *, depth: int, fate: str, moment: str) -> l
     for each in told:
         standing = world.payment(each.asked).standing
         assert standing.received == each.amount, (depth, fate, moment, world.events(each.asked))
-        assert standing.status is (Status.SETTLED if each.amount >= each.asked.amount else Status.PENDING), (
+        assert standing.status is (Status.SETTLED if each.amount >= asked_of(each.asked).amount else Status.PENDING), (
             depth,
             fate,
             moment,
@@ -107,7 +111,7 @@ def _bring_to(world: World, asked: list[Payment], moment: str) -> None:
         world.scan()
         assert [world.payment(payment).standing.status for payment in asked] == [Status.DETECTED] * 2
     if moment == "after confirmation":
-        world.anvil.mine(asked[0].required - 1)
+        world.anvil.mine(asked_of(asked[0]).required - 1)
         world.scan()
         assert [world.payment(payment).standing.status for payment in asked] == [Status.CONFIRMED] * 2
     if moment == "after the sweep":
@@ -117,11 +121,11 @@ def _bring_to(world: World, asked: list[Payment], moment: str) -> None:
 
 def _reorg(world: World, asked: list[Payment], raws: list[bytes], *, depth: int, fate: str) -> list[int]:
     """Replace the newest blocks. Returns what each payment's address is sent in the end."""
-    amounts = [payment.amount for payment in asked]
+    amounts = [asked_of(payment).amount for payment in asked]
     match fate:
         case "comes back":
             # In the same block; another's tokens go first, and move the log of ours to another index.
-            other = world.anvil.raw(_pay(world, asked[1].token, b"\x11" * 20, 1))
+            other = world.anvil.raw(_pay(world, asked_of(asked[1]).token, b"\x11" * 20, 1))
             world.reorg(depth, (other, 0), *((raw, 0) for raw in raws))
         case "moves to another block" if depth > 1:
             world.reorg(depth, *((raw, depth - 1) for raw in raws))
@@ -135,7 +139,7 @@ def _reorg(world: World, asked: list[Payment], raws: list[bytes], *, depth: int,
             is_more = depth % 2 == 0
             amounts = [amount * (2 if is_more else 1) for amount in amounts]
             for payment, amount in zip(asked, amounts, strict=True):
-                _pay(world, payment.token, payment.address, amount, by_another=not is_more)
+                _pay(world, asked_of(payment).token, payment.address, amount, by_another=not is_more)
         case "vanishes":
             world.reorg(depth)
             amounts = [0, 0]
@@ -158,7 +162,7 @@ def _is_settled(world: World, asked: Payment) -> bool:
 
 
 def _is_at_rest(world: World, told: Told) -> bool:
-    return _is_settled(world, told.asked) or told.amount < told.asked.amount
+    return _is_settled(world, told.asked) or told.amount < asked_of(told.asked).amount
 
 
 # --- judging --------------------------------------------------------------------------------------------------------

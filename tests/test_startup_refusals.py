@@ -30,7 +30,7 @@ from ctrip.errors import MisconfiguredError
 from ctrip.settings import Role
 from tests.blockchain.test_addresses import xpub
 from tests.conftest import GAS_KEY, MNEMONIC, ROOT, SECRETS_KEY, XPUB
-from tests.factories import header, ids, store_payment, store_sweep, store_transfer
+from tests.factories import asked_of, header, ids, store_payment, store_sweep, store_transfer
 
 pytestmark = pytest.mark.infra
 
@@ -274,7 +274,7 @@ def test_a_chain_that_was_removed_while_it_holds_money(
     new_id = ids()
     with sessions.begin() as session:
         payment = store_payment(session, new_id=new_id)
-        cursors.start(session, payment.chain_id, header(0))
+        cursors.start(session, asked_of(payment).chain_id, header(0))
         store_transfer(session, payment, status=TransferStatus.FINAL)
     removed = with_rows(name="other", chain_id=31338, rpc_urls=["http://127.0.0.1:1"], tokens=[])
     words = (
@@ -311,7 +311,7 @@ def test_a_removed_chain_whose_only_money_a_reorg_took(
 ) -> None:
     with sessions.begin() as session:
         payment = store_payment(session, new_id=ids())
-        cursors.start(session, payment.chain_id, header(0))
+        cursors.start(session, asked_of(payment).chain_id, header(0))
         store_transfer(session, payment, status=TransferStatus.ORPHANED)
     gone = with_rows(name="other", chain_id=31338, rpc_urls=["http://127.0.0.1:1"], tokens=[])
     bootstrap(Role.API, gone).sessions.engine.dispose()

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,11 +20,13 @@ from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix
 from ctrip.domain.loops import LoopKind
 from ctrip.domain.payments import Payment
+from ctrip.domain.prices import Asked
 from ctrip.domain.scanning import Cursor
 from ctrip.domain.transfers import Transfer, TransferStatus
 from ctrip.services.scanning import scan_chain
 from ctrip.services.sweeping import sweep_chain
 from tests.devchain import ETHER, DevChain
+from tests.factories import changed
 
 STEPS = 60
 """More ticks than any story here needs: a loop that has not come to rest by then is stuck."""
@@ -64,15 +65,17 @@ class World:
             payment = Payment(
                 id=self.ctx.new_id(Prefix.PAYMENT),
                 merchant_id=self.merchant_id,
-                chain_id=self.chain.chain_id,
-                chain=self.chain.name,
-                token=token,
-                symbol=asset.symbol,
-                decimals=asset.decimals,
-                amount=amount,
+                asked=Asked(
+                    chain_id=self.chain.chain_id,
+                    chain=self.chain.name,
+                    token=token,
+                    symbol=asset.symbol,
+                    decimals=asset.decimals,
+                    amount=amount,
+                    required=self.chain.confirmations,
+                    finality=Finality.CONFIRMATIONS,
+                ),
                 tolerance_bps=0,
-                required=self.chain.confirmations,
-                finality=Finality.CONFIRMATIONS,
                 address=self.ctx.wallet.address(index),
                 order_id=None,
                 customer_email=None,
@@ -81,7 +84,7 @@ class World:
                 created_at=now,
                 expires_at=now + timedelta(seconds=expires_in_s),
             )
-            payment = replace(payment, **fields)
+            payment = changed(payment, **fields)
             creating.add(
                 session,
                 payment,

@@ -25,7 +25,7 @@ from ctrip.database.models import (
     webhook_endpoints,
 )
 from ctrip.database.prepared import Prepared
-from ctrip.database.standings import standing_values
+from ctrip.database.standings import payment_values
 from ctrip.database.work import DUE_CHANNEL
 from ctrip.domain.events import EventType
 from ctrip.domain.idempotency import KEPT_FOR, Answer, Once
@@ -36,7 +36,6 @@ from ctrip.domain.webhooks import DeliveryStatus, origin
 from ctrip.errors import IdempotencyInFlight, IndexTaken
 
 _PAYMENT = tuple(column.name for column in payments.c)
-_PLAIN = tuple(name for name in _PAYMENT if name in Payment.__dataclass_fields__)
 NewId = Callable[[Prefix], str]
 _TWICE = "23505"
 """The SQLSTATE of what may be there once."""
@@ -84,8 +83,7 @@ def values_of(
     payment: Payment, *, wallet_fingerprint: bytes, index: int, new_id: NewId, kept: Kept | None
 ) -> dict[str, Any]:
     """Return what the statement is given: `ADD_ONCE`, or without `kept` the one that knows no key."""
-    values = {name: getattr(payment, name) for name in _PLAIN}
-    values |= standing_values(payment.standing)
+    values = payment_values(payment)
     body = {"payment": payment_object(payment, read_block=0), "previous_status": None}
     values |= {
         "wallet_fingerprint": wallet_fingerprint,
@@ -191,8 +189,8 @@ def _owed(made: sa.CTE) -> sa.CTE:
         "status": sa.literal(DeliveryStatus.PENDING),
         "next_attempt_at": sa.func.now(),
     }
-    rows = sa.select(*values.values()).select_from(made.join(numbered, sa.true()))
-    return sa.insert(webhook_deliveries).from_select([*values], rows).returning(webhook_deliveries.c.id).cte("owed")
+    owed = sa.select(*values.values()).select_from(made.join(numbered, sa.true()))
+    return sa.insert(webhook_deliveries).from_select([*values], owed).returning(webhook_deliveries.c.id).cte("owed")
 
 
 def _numbered_id(number: sa.ColumnElement[int]) -> sa.ColumnElement[str]:

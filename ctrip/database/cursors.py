@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
 from ctrip.database.batches import Given
+from ctrip.database.deadlines import waits_for
 from ctrip.database.models import chain_cursors, chain_headers, payments, transfers
 from ctrip.database.prepared import Prepared
 from ctrip.domain.finality import Finality
@@ -184,6 +185,7 @@ def _position() -> sa.Select[Any]:
     # Written out, for the index is of two statuses alone, and no plan for any status could go by it.
     is_pending = payments.c.status == sa.literal_column(f"'{Status.PENDING}'")
     first = sa.select(sa.func.min(payments.c.expires_at)).where(payments.c.chain_id == _OF_CHAIN, is_pending)
+    unchosen = sa.select(sa.func.min(payments.c.expires_at)).where(waits_for(_OF_CHAIN), is_pending)
     return (
         sa.select(
             chain_cursors,
@@ -191,7 +193,7 @@ def _position() -> sa.Select[Any]:
             chain_headers.c.time,
             unverified.label("has_unverified"),
             latest.label("latest_time"),
-            first.scalar_subquery().label("deadline"),
+            sa.func.least(first.scalar_subquery(), unchosen.scalar_subquery()).label("deadline"),
         )
         .join(chain_headers, newest)
         .where(chain_cursors.c.chain_id == _OF_CHAIN)

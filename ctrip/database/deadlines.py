@@ -1,6 +1,7 @@
 """Deadlines: which payments a final block has passed by, and which a reorg brought back before theirs.
 
-A payment's final block is the newest that is final by its own rule.
+A payment's final block is the newest that is final by its own rule. One without an asset has such a block on each
+chain that it accepts, and its deadline has passed when all of these are later.
 """
 
 from collections.abc import Collection
@@ -9,31 +10,60 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from ctrip.database.batches import is_among
 from ctrip.database.models import chain_cursors, chain_headers, deposit_addresses, payments
 from ctrip.domain.finality import Finality
 from ctrip.domain.payments import Status
 
+Condition = sa.ColumnElement[bool]
+Time = sa.ScalarSelect[datetime]
 
-def passed_time() -> sa.ScalarSelect[datetime]:
+
+def passed_time() -> Time:
     """Return, as SQL over payments, the moment before which deadlines have passed; NULL where that is not known.
 
     It is the time of the payment's final block, as far as the chain's clock is borne out.
     """
-    return _final_time(is_bounded=True)
+    return _final_time(payments.c, is_bounded=True)
 
 
-def _final_time(*, is_bounded: bool) -> sa.ScalarSelect[datetime]:
-    """Return, as SQL over payments, the time of a payment's final block; NULL where it was not read.
+def passed_time_everywhere(*, is_bounded: bool = True) -> Time:
+    """Return, as SQL over payments without an asset, `passed_time` of the accepted chain that is farthest behind.
 
-    It is the block with the payment's confirmations, or an older one that its chain calls safe or finalized, where its
-    rule asks for that: such a one was borne out with its time.
+    NULL where that of one of them is not known.
     """
-    chain, header, rule = chain_cursors.alias(), chain_headers.alias(), payments.c.finality
+    accepted = _accepted()
+    times = sa.select(_final_time(accepted.c, is_bounded=is_bounded).label("time")).select_from(accepted).subquery()
+    earliest = sa.case((sa.func.bool_and(times.c.time.is_not(None)), sa.func.min(times.c.time)))
+    return sa.select(earliest).scalar_subquery()
+
+
+def _accepted() -> sa.TableValuedAlias:
+    """Return, as rows of SQL over payments, the assets that may be chosen."""
+    of = payments.c
+    columns = (sa.column(name, of[name].type) for name in ("chain_id", "required", "finality"))
+    return sa.func.jsonb_to_recordset(of.assets).table_valued(*columns, name="accepted").render_derived(with_types=True)
+
+
+def accepts(chain_id: sa.ColumnElement[int]) -> Condition:
+    """Return, as SQL over payments, whether one has no asset yet, and may get one of this chain."""
+    of = payments.c
+    one = sa.func.jsonb_build_array(sa.func.jsonb_build_object("chain_id", chain_id))
+    return sa.and_(of.chain_id.is_(None), of.assets.contains(one))
+
+
+def _final_time(of: ReadOnlyColumnCollection[str, Any], *, is_bounded: bool) -> Time:
+    """Return, as SQL, the time of the newest block that is final by a rule; NULL where it was not read.
+
+    `of` is the rule's `chain_id`, `required` and `finality`. It is the block with so many confirmations, or an older
+    one that its chain calls safe or finalized, where the rule asks for that: such a one was borne out with its time.
+    """
+    chain, header, rule = chain_cursors.alias(), chain_headers.alias(), of.finality
     # LEAST passes NULL over: without a clock there is no bound, and where there is no header there is no time.
     bounded = sa.case((header.c.time.is_not(None), sa.func.least(header.c.time, chain.c.clock)))
-    deep = chain.c.read_block - payments.c.required + 1
+    deep = chain.c.read_block - of.required + 1
     is_deep = sa.and_(header.c.chain_id == chain.c.chain_id, header.c.number == deep)
     time = sa.case(
         # Where the chain gave no word there is no time: NULL is not above anything.
@@ -45,7 +75,7 @@ def _final_time(*, is_bounded: bool) -> sa.ScalarSelect[datetime]:
         else_=bounded if is_bounded else header.c.time,
     )
     query = sa.select(time).select_from(chain.outerjoin(header, is_deep))
-    return query.where(chain.c.chain_id == payments.c.chain_id).scalar_subquery()
+    return query.where(chain.c.chain_id == of.chain_id).scalar_subquery()
 
 
 def _earlier(
@@ -57,7 +87,11 @@ def _earlier(
 
 def final_time_of(session: Connection, payment_id: str) -> datetime | None:
     """Return the time of a payment's final block; None where it was not read."""
-    return session.scalar(sa.select(_final_time(is_bounded=False)).where(payments.c.id == payment_id))
+    of = payments.c
+    ours, everywhere = _final_time(of, is_bounded=False), passed_time_everywhere(is_bounded=False)
+    return session.scalar(
+        sa.select(sa.case((of.chain_id.is_(None), everywhere), else_=ours)).where(of.id == payment_id)
+    )
 
 
 def in_reach(session: Connection, chain_id: int, *, before: datetime) -> tuple[datetime, int] | None:
@@ -66,15 +100,33 @@ def in_reach(session: Connection, chain_id: int, *, before: datetime) -> tuple[d
     It is that of pending payments which wait for confirmations alone: a block that the chain itself calls final is
     borne out with its time. None where no deadline is near.
     """
-    of = payments.c
-    query = sa.select(sa.func.min(of.expires_at).label("deadline"), sa.func.min(of.required).label("required")).where(
-        of.chain_id == chain_id,
-        of.status == Status.PENDING,
-        of.expires_at < before,
-        of.finality == Finality.CONFIRMATIONS,
+    of, accepted = payments.c, _accepted()
+    near = (of.status == Status.PENDING, of.expires_at < before)
+    asked = sa.select(of.expires_at, of.required).where(
+        *near, of.chain_id == chain_id, of.finality == Finality.CONFIRMATIONS
+    )
+    unchosen = (
+        sa.select(of.expires_at, accepted.c.required)
+        .select_from(payments.join(accepted, sa.true()))
+        .where(*near, waits_for(sa.literal(chain_id, sa.BigInteger)), accepted.c.chain_id == chain_id)
+        .where(accepted.c.finality == Finality.CONFIRMATIONS)
+    )
+    found = asked.union_all(unchosen).subquery()
+    query = sa.select(
+        sa.func.min(found.c.expires_at).label("deadline"), sa.func.min(found.c.required).label("required")
     )
     row = session.execute(query).one()
     return None if row.deadline is None else (row.deadline, row.required)
+
+
+def waits_for(chain_id: sa.ColumnElement[int]) -> Condition:
+    """Return, as SQL over payments, whether the deadline of one without an asset has not passed on this chain yet.
+
+    It may wait for another one for long: that keeps nobody busy here.
+    """
+    of, chain = payments.c, chain_cursors.alias()
+    clock = sa.select(chain.c.clock).where(chain.c.chain_id == chain_id).scalar_subquery()
+    return sa.and_(accepts(chain_id), of.expires_at >= sa.func.coalesce(clock, sa.text("'-infinity'::timestamptz")))
 
 
 def of_addresses(
@@ -97,31 +149,34 @@ def of_addresses(
     return {address: expires_at for address, expires_at in session.execute(query)}
 
 
-def _passed() -> sa.Select[Any]:
+def _passed(whose: Condition, time: Time) -> sa.Select[Any]:
     """Say which pending payments have a deadline before their final block."""
     # No header is newer: without this bound the index could not tell the passed from all that are open.
     newest = _of_headers(sa.func.max(chain_headers.c.time))
-    return _with_status(Status.PENDING, payments.c.expires_at < newest, payments.c.expires_at < passed_time())
+    return _with_status(whose, Status.PENDING, payments.c.expires_at < newest, payments.c.expires_at < time)
 
 
-def _brought_back() -> sa.Select[Any]:
+def _brought_back(whose: Condition, time: Time) -> sa.Select[Any]:
     """Say which expired payments have a deadline that does not lie before their final block any more."""
     # No reorg that is followed goes back beyond the stored headers.
     oldest = _of_headers(sa.func.min(chain_headers.c.time))
-    not_final = sa.or_(payments.c.expires_at >= passed_time(), passed_time().is_(None))
-    return _with_status(Status.EXPIRED, payments.c.expires_at >= oldest, not_final)
+    not_final = sa.or_(payments.c.expires_at >= time, time.is_(None))
+    return _with_status(whose, Status.EXPIRED, payments.c.expires_at >= oldest, not_final)
 
 
-def _of_headers(value: sa.ColumnElement[datetime]) -> sa.ScalarSelect[datetime]:
+def _of_headers(value: sa.ColumnElement[datetime]) -> Time:
     return sa.select(value).where(chain_headers.c.chain_id == sa.bindparam("of_chain")).scalar_subquery()
 
 
-def _with_status(status: Status, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def _with_status(whose: Condition, status: Status, *conditions: Condition) -> sa.Select[Any]:
     of = payments.c
-    query = sa.select(of.id).where(of.chain_id == sa.bindparam("of_chain"), of.status == status, *conditions)
+    query = sa.select(of.id).where(whose, of.status == status, *conditions)
     return query.order_by(of.expires_at).limit(sa.bindparam("most"))
 
 
-DUE = sa.union_all(_passed(), _brought_back())
-"""The payments of chain `of_chain` whose deadline a final block has passed, or that a reorg brought back before it:
-`most` of each kind."""
+_OF_CHAIN: sa.BindParameter[int] = sa.bindparam("of_chain", type_=sa.BigInteger)
+_ASKED = (payments.c.chain_id == _OF_CHAIN, passed_time())
+_UNCHOSEN = (accepts(_OF_CHAIN), passed_time_everywhere())
+DUE = sa.union_all(_passed(*_ASKED), _brought_back(*_ASKED), _passed(*_UNCHOSEN), _brought_back(*_UNCHOSEN))
+"""The payments of chain `of_chain`, or that accept it, whose deadline a final block has passed, or that a reorg brought
+back before it: `most` of each kind."""

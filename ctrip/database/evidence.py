@@ -16,8 +16,9 @@ from ctrip.database import (
     webhooks,
 )
 from ctrip.domain.chains import Chain
-from ctrip.domain.coverage import SKEW
+from ctrip.domain.coverage import SKEW, Covered
 from ctrip.domain.evidence import Evidence
+from ctrip.domain.scanning import BlockRange
 from ctrip.errors import NotFound
 
 
@@ -28,8 +29,10 @@ def gather(session: Connection, payment_id: str, *, chains: Sequence[Chain], mos
         raise NotFound(f"there is no payment {payment_id[:60]!r}")
     read = cursors.find_all(session)
     arrived, count = transfers.most_telling(session, payment, limit=most)
-    covered = coverage.find(session, payment.chain_id, payment.token)
-    unread = coverage.unread(session, payment.chain_id, tokens=[payment.token])[payment.token]
+    covered, unread, asked = list[Covered](), list[BlockRange](), payment.asked
+    if asked is not None:
+        covered = coverage.find(session, asked.chain_id, asked.token)
+        unread = coverage.unread(session, asked.chain_id, tokens=[asked.token])[asked.token]
     return Evidence(
         payment=payment,
         chain=next((chain for chain in chains if chain.chain_id == payment.chain_id), None),

@@ -83,9 +83,8 @@ def open_dead_letters(session: Connection) -> list[DeadLetters]:
 def count_payments(session: Connection) -> list[PaymentCount]:
     """Count the payments by chain, asset and status. Reads the whole table: half a second for a million."""
     of = payments.c
-    rows = session.execute(
-        sa.select(of.chain, of.symbol, of.status, sa.func.count()).group_by(of.chain, of.symbol, of.status)
-    )
+    chain, symbol = (sa.func.coalesce(column, "") for column in (of.chain, of.symbol))
+    rows = session.execute(sa.select(chain, symbol, of.status, sa.func.count()).group_by(chain, symbol, of.status))
     return [PaymentCount(*row) for row in rows]
 
 

@@ -9,13 +9,14 @@ from sqlalchemy.dialects import postgresql as pg
 
 from ctrip.database import cursors, pages, sweeps, transfers
 from ctrip.database.batches import array, is_in
-from ctrip.database.deadlines import passed_time
+from ctrip.database.deadlines import passed_time, passed_time_everywhere
 from ctrip.database.models import chain_cursors, payments
 from ctrip.database.prepared import Prepared
 from ctrip.database.standings import Assessed, payment_of, store
 from ctrip.domain.chains import Chain
 from ctrip.domain.ids import Prefix
 from ctrip.domain.payments import Facts, Payment, Status, assess
+from ctrip.domain.prices import Asked
 from ctrip.domain.transfers import Transfer
 
 NewId = Callable[[Prefix], str]
@@ -32,6 +33,9 @@ _PASSED_TIMES = Prepared(
     .join(chain_cursors, chain_cursors.c.chain_id == payments.c.chain_id)
     .where(_WANTED)
     .distinct()
+)
+_PASSED_EVERYWHERE = Prepared(
+    sa.select(payments.c.id, passed_time_everywhere()).where(_WANTED, payments.c.chain_id.is_(None))
 )
 AT_ONCE = 250
 """How many payments are assessed and stored together."""
@@ -104,18 +108,19 @@ def reassess(
 
 def facts_of(session: Connection, of: Sequence[Payment], *, chains: Mapping[int, Chain]) -> dict[str, Facts]:
     """Return what is known of each payment's chain; a payment whose chain was never read is left out."""
-    ids = [payment.id for payment in of]
+    asked = [(payment, payment.asked) for payment in of if payment.asked is not None]
+    ids = [payment.id for payment, _ in asked]
     swept = dict.fromkeys(ids, sweeps.SweepFacts()) | sweeps.facts_of(session, ids)
     passed_times = {tuple(rule): time for *rule, time in _PASSED_TIMES.rows(session, {"payment_ids": array(ids)})}
-    return {
+    return _unchosen_facts(session, of) | {
         payment.id: Facts(
             passed_time=passed_times[rule],
             covered=swept[payment.id].covered,
             is_sweep_held=swept[payment.id].is_held,
-            threshold=_threshold(payment, chains),
+            threshold=_threshold(asks, chains),
         )
-        for payment in of
-        if (rule := (payment.chain_id, payment.required, payment.finality)) in passed_times
+        for payment, asks in asked
+        if (rule := (asks.chain_id, asks.required, asks.finality)) in passed_times
     }
 
 
@@ -132,10 +137,15 @@ def store_acceptance(session: Connection, accepted: Payment, *, not_needed: Sequ
         session.execute(sa.select(sa.func.set_transfers_aside(ids)))
 
 
+def is_configured(payment: Payment, chains: Mapping[int, Chain]) -> bool:
+    """True where what is asked for is on a configured chain, or not chosen yet."""
+    return payment.asked is None or payment.asked.chain_id in chains
+
+
 def _reassess(
     session: Connection, payment_ids: Sequence[str], *, chains: Mapping[int, Chain], new_id: NewId
 ) -> list[str]:
-    locked = [payment for payment in lock(session, payment_ids) if payment.chain_id in chains]
+    locked = [payment for payment in lock(session, payment_ids) if is_configured(payment, chains)]
     if not locked:
         return []
     arrived = transfers.to_judge(session, [payment.id for payment in locked])
@@ -160,11 +170,18 @@ def _kinds(session: Connection, merchant_id: str, asked: Mapping[str, Any]) -> l
     if "chain" in asked:
         return [{"status": status, "chain": asked["chain"]} for status in statuses]
     is_such = sa.and_(of.merchant_id == merchant_id, of.status == asked["status"])
-    # None as well, which no payment has yet: a list must not leave out those that will.
+    # None as well: of no chain is what nobody has chosen an asset for yet.
     chains = [*pages.values(session, of.chain, is_such), None]
     return [{"status": asked["status"], "chain": chain} for chain in chains]
 
 
-def _threshold(payment: Payment, chains: Mapping[int, Chain]) -> int:
-    token = chains[payment.chain_id].token_at(payment.token)
+def _unchosen_facts(session: Connection, of: Sequence[Payment]) -> dict[str, Facts]:
+    ids = [payment.id for payment in of if payment.asked is None]
+    if not ids:
+        return {}
+    return {id_: Facts(time) for id_, time in _PASSED_EVERYWHERE.rows(session, {"payment_ids": array(ids)})}
+
+
+def _threshold(asked: Asked, chains: Mapping[int, Chain]) -> int:
+    token = chains[asked.chain_id].token_at(asked.token)
     return 0 if token is None else token.threshold

@@ -17,7 +17,7 @@ from ctrip.database.batches import Given, is_among
 from ctrip.database.events import News
 from ctrip.database.models import payments
 from ctrip.database.prepared import Prepared, is_one_of
-from ctrip.database.rows import reader
+from ctrip.database.rows import reader, writer
 from ctrip.domain.events import EventType
 from ctrip.domain.ids import Prefix
 from ctrip.domain.payments import (
@@ -96,7 +96,7 @@ def store(
     deliveries: list[str] = []
     for steps_of_all in zip_longest(*ways):
         changes = [
-            Change(now[each.payment.id], step, read_blocks[each.payment.chain_id])
+            Change(now[each.payment.id], step, _read_block(each.payment, read_blocks))
             for each, step in zip(assessed, steps_of_all, strict=True)
             if step is not None
         ]
@@ -113,6 +113,8 @@ def store(
 
 payment_of = reader(payments, Payment)
 """Make a payment of its row."""
+payment_values = writer(Payment)
+"""Return what a payment's row holds of it."""
 
 
 def standing_values(standing: Standing) -> dict[str, Any]:
@@ -161,6 +163,11 @@ def _milestones(status: sa.ColumnElement[str]) -> dict[str, sa.ColumnElement[Any
             else_=None,
         )
     return values
+
+
+def _read_block(payment: Payment, read_blocks: Mapping[int, int]) -> int:
+    """Return the newest block read of a payment's chain; one without a chain has none."""
+    return 0 if payment.asked is None else read_blocks[payment.asked.chain_id]
 
 
 def _grown(each: Assessed) -> Payment:
@@ -212,7 +219,7 @@ def _announce(
         body: dict[str, object] = {
             # It may be of another chain than the payment, with another head.
             "transfer": transfer_object(transfer, read_block=read_blocks[transfer.chain_id]),
-            "payment": payment_object(newer, read_block=read_blocks[newer.chain_id]),
+            "payment": payment_object(newer, read_block=_read_block(newer, read_blocks)),
         }
         news.append(News(EventType.TRANSFER_UNEXPECTED, newer, body))
     return [each.payment for each in news], events.append(session, news, new_id=new_id)

@@ -86,12 +86,12 @@ _JUDGE = Prepared(
 
 @dataclass(frozen=True)
 class Owner:
-    """The payment that an address was issued for, with the asset that it asked for, and what makes that final."""
+    """The payment that an address was issued for, the asset that it asked for, and what makes that final; if chosen."""
 
     payment_id: str
-    chain_id: int
-    token: bytes
-    rule: FinalityRule
+    chain_id: int | None
+    token: bytes | None
+    rule: FinalityRule | None
 
 
 def owners(session: Connection, addresses: Sequence[bytes]) -> dict[bytes, Owner]:
@@ -101,7 +101,7 @@ def owners(session: Connection, addresses: Sequence[bytes]) -> dict[bytes, Owner
     """
     rows = _OWNERS.rows(session, {"addresses": array(addresses)})
     return {
-        address: Owner(payment_id, chain_id, token, FinalityRule(Finality(finality), required))
+        address: Owner(payment_id, chain_id, token, finality and FinalityRule(Finality(finality), required))
         for address, payment_id, chain_id, token, finality, required in rows
     }
 
@@ -220,7 +220,8 @@ def most_telling(session: Connection, payment: Payment, *, limit: int) -> tuple[
     """
     of = transfers.c
     of_payment = of.payment_id == payment.id
-    is_asked_for = sa.and_(of.chain_id == payment.chain_id, of.token == payment.token)
+    asked = payment.asked
+    is_asked_for = sa.false() if asked is None else sa.and_(of.chain_id == asked.chain_id, of.token == asked.token)
     query = sa.select(transfers).where(of_payment).order_by(is_asked_for.desc(), of.block_number.desc(), of.id.desc())
     found = [transfer_of(row) for row in session.execute(query.limit(limit))]
     count = session.scalar(sa.select(sa.func.count()).where(of_payment)) or 0
@@ -255,7 +256,7 @@ def sighted(
         raise NodeUnavailable(f"a transfer of {hex_text(sighting.token)}, which {chain.name} does not list, was given")
     # What was not asked for is final by what it is worth itself.
     is_asked_for = (owner.chain_id, owner.token) == (chain.chain_id, sighting.token)
-    rule = owner.rule if is_asked_for else chain.rule_for(token, sighting.amount)
+    rule = owner.rule if owner.rule and is_asked_for else chain.rule_for(token, sighting.amount)
     return Transfer(
         id=transfer_id,
         payment_id=owner.payment_id,

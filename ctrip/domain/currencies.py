@@ -17,5 +17,5 @@ def minor_digits(code: str) -> int:
     except ValueError:
         digits = None
     if digits is None:
-        raise InvalidValue(f"{code[:20]!r} is no currency of ISO 4217, such as EUR", param="price.currency")
+        raise InvalidValue(f"{code[:20]!r} is no currency of ISO 4217, such as EUR", param="price")
     return digits

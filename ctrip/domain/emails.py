@@ -17,7 +17,7 @@ from enum import StrEnum
 from ctrip.domain.addresses import checksum_address
 from ctrip.domain.email_layout import Content, Page, one_line, render
 from ctrip.domain.events import EventType
-from ctrip.domain.money import format_amount
+from ctrip.domain.payment_words import amount_in_words, asked_in_words
 from ctrip.domain.payments import Payment
 from ctrip.domain.webhook_endpoints import DisabledReason
 
@@ -190,16 +190,16 @@ def _facts(payment: Payment) -> tuple[tuple[str, str], ...]:
     order = () if payment.order_id is None else (("Order", payment.order_id),)
     return (
         *order,
-        ("Asked for", f"{format_amount(payment.amount, payment.decimals)} {payment.symbol}"),
+        ("Asked for", asked_in_words(payment)),
         ("Received", _received(payment)),
-        ("Chain", payment.chain),
+        ("Chain", "" if payment.asked is None else payment.asked.chain),
         ("Address", checksum_address(payment.address)),
         *confirmed,
     )
 
 
 def _received(payment: Payment) -> str:
-    return f"{format_amount(payment.confirmed, payment.decimals)} {payment.symbol}"
+    return amount_in_words(payment, payment.confirmed)
 
 
 def _moment(moment: datetime) -> str:

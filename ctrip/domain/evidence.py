@@ -10,6 +10,7 @@ from ctrip.domain.coverage import Covered, covered_object, unread_in_words
 from ctrip.domain.events import Event, event_object
 from ctrip.domain.finality import Finality
 from ctrip.domain.money import format_amount
+from ctrip.domain.payment_words import amount_in_words, asked_in_words
 from ctrip.domain.payments import Payment, Settlement, Status, Timing, payment_object
 from ctrip.domain.refused_transfers import Refusal, RefusedTransfer, refused_object
 from ctrip.domain.scanning import BlockRange, Cursor
@@ -25,6 +26,7 @@ _REFUSALS = {
     Reason.AFTER_COMPLETION: "came after the amount was complete",
     Reason.OWN_TRANSACTION: "is our own transaction: gas for a sweep",
     Reason.SUPERSEDED: "was inferred from a balance, and another transfer explains it",
+    Reason.BEFORE_CHOICE: "came before an asset was chosen",
     Reason.NOT_PAYABLE: "is in a token that cannot be asked for: it takes a fee, rebases or is switched off",
 }
 
@@ -58,11 +60,12 @@ class Evidence:
     @property
     def cursor(self) -> Cursor | None:
         """That of the payment's own chain; None before its first block was read."""
-        return self.cursors.get(self.payment.chain_id)
+        return None if self.payment.asked is None else self.cursors.get(self.payment.asked.chain_id)
 
-    def read_block(self, chain_id: int) -> int:
+    def read_block(self, chain_id: int | None) -> int:
         """The newest block that was read of a chain; 0 where none was."""
-        return self.cursors[chain_id].read_block if chain_id in self.cursors else 0
+        cursor = None if chain_id is None else self.cursors.get(chain_id)
+        return 0 if cursor is None else cursor.read_block
 
 
 def explain(evidence: Evidence) -> list[str]:
@@ -81,13 +84,13 @@ def evidence_object(found: Evidence) -> dict[str, object]:
         "deliveries": [delivery_object(delivery, attempts) for delivery, attempts in found.deliveries],
         "sweeps": _sweeps(found),
         "read": {}
-        if found.cursor is None
+        if found.cursor is None or found.payment.asked is None
         else {
-            "chain": found.payment.chain,
+            "chain": found.payment.asked.chain,
             "start_block": found.cursor.start_block,
             "read_block": read_block,
             "head_block": found.cursor.head_block,
-            "final_block": found.cursor.final_block(found.payment.rule),
+            "final_block": found.cursor.final_block(found.payment.asked.rule),
             "final_block_time": found.final_block_time and timestamp(found.final_block_time),
             "stopped_reason": found.cursor.stopped_reason,
             "covered": [covered_object(each) for each in found.covered],
@@ -97,7 +100,10 @@ def evidence_object(found: Evidence) -> dict[str, object]:
 
 
 def _reading(evidence: Evidence) -> Iterator[str]:
-    payment, cursor = evidence.payment, evidence.cursor
+    payment, cursor = evidence.payment.asked, evidence.cursor
+    if payment is None:
+        yield from _reading_unchosen(evidence)
+        return
     if evidence.chain is None:
         yield f"chain {payment.chain} is not in CHAINS_FILE any more: nothing on it is read"
     elif not evidence.chain.enabled:
@@ -117,6 +123,21 @@ def _reading(evidence: Evidence) -> Iterator[str]:
         yield f"not read for {payment.symbol}: {unread_in_words(payment.chain, gap)}"
     if cursor.stopped_reason is not None:
         yield f"reading is stopped until an operator looks: {cursor.stopped_reason}"
+
+
+def _reading_unchosen(evidence: Evidence) -> Iterator[str]:
+    price = evidence.payment.price
+    assets = () if price is None else price.accepted
+    choices = ", ".join(f"{asset.symbol} on {asset.chain}" for asset in assets)
+    yield f"it asks for {asked_in_words(evidence.payment)}; nobody has chosen an asset yet, of {choices}"
+    for chain_id, name in {asset.chain_id: asset.chain for asset in assets}.items():
+        if chain_id not in evidence.cursors:
+            yield f"no block of {name} was ever read"
+            continue
+        cursor = evidence.cursors[chain_id]
+        yield f"{name} was read up to block {cursor.read_block}"
+        if cursor.stopped_reason is not None:
+            yield f"reading of {name} is stopped until an operator looks: {cursor.stopped_reason}"
 
 
 def _money(evidence: Evidence) -> Iterator[str]:
@@ -142,10 +163,10 @@ def _money(evidence: Evidence) -> Iterator[str]:
         # The rows do not tell which of these it was.
         why = "a reorg took their blocks, or endpoints that were asked again deny them"
         yield f"{gone} transfer(s) do not stand any more: {why}"
-    missing = payment.target - payment.standing.received
-    if canonical and missing > 0:
-        arrived, target = _asked(payment, payment.standing.received), _asked(payment, payment.target)
-        yield f"{arrived} arrived of {target}; {_asked(payment, missing)} is missing"
+    if payment.target is not None and canonical and payment.target > payment.standing.received:
+        arrived, target = payment.standing.received, payment.target
+        told, of, missing = (amount_in_words(payment, each) for each in (arrived, target, target - arrived))
+        yield f"{told} arrived of {of}; {missing} is missing"
 
 
 def _status(evidence: Evidence) -> Iterator[str]:
@@ -174,14 +195,14 @@ def _status(evidence: Evidence) -> Iterator[str]:
 
 
 def _wait_for_finality(evidence: Evidence) -> str:
-    payment, completed = evidence.payment, evidence.payment.standing.completed_block
-    if completed is None or evidence.cursor is None:
+    asked, completed = evidence.payment.asked, evidence.payment.standing.completed_block
+    if asked is None or completed is None or evidence.cursor is None:
         return "the full amount is in blocks and waits to be final"
     have = max(0, evidence.cursor.read_block - completed + 1)
-    told = f"the full amount is in blocks, with {have} of {payment.required} confirmations"
-    if have < payment.required:
-        told += f"; final at block {completed + payment.required - 1}"
-    word, tagged = payment.finality, evidence.cursor.tagged(payment.finality)
+    told = f"the full amount is in blocks, with {have} of {asked.required} confirmations"
+    if have < asked.required:
+        told += f"; final at block {completed + asked.required - 1}"
+    word, tagged = asked.finality, evidence.cursor.tagged(asked.finality)
     if word is not Finality.CONFIRMATIONS and (tagged is None or tagged.number < completed):
         so_far = "it has called none so" if tagged is None else f"the newest that it calls so is {tagged.number}"
         told += f"; the chain must call block {completed} {word}, and {so_far}"
@@ -228,11 +249,8 @@ def _webhooks(evidence: Evidence) -> Iterator[str]:
 
 
 def _chain_name(evidence: Evidence, chain_id: int) -> str:
-    return evidence.payment.chain if chain_id == evidence.payment.chain_id else f"chain {chain_id}"
-
-
-def _asked(payment: Payment, amount: int) -> str:
-    return f"{format_amount(amount, payment.decimals)} {payment.symbol}"
+    asked = evidence.payment.asked
+    return asked.chain if asked is not None and chain_id == asked.chain_id else f"chain {chain_id}"
 
 
 def _units(transfer: Transfer) -> str:

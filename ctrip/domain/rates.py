@@ -182,7 +182,7 @@ def amount_atomic(price: Decimal, rate: Decimal, decimals: int) -> int:
     exact = Fraction(price) / Fraction(rate) * unit
     amount = -(-exact.numerator // exact.denominator)
     if not 0 < amount <= MAX_AMOUNT:
-        raise InvalidAmount("the amount that this price asks for does not fit into 256 bits", param="price.amount")
+        raise InvalidAmount("the amount that this price asks for does not fit into 256 bits", param="price")
     return amount
 
 
@@ -192,10 +192,10 @@ def parse_price(text: str, currency: str) -> Decimal:
     As strict as `parse_amount` is. Raises InvalidAmount for what is no plain decimal above nought and up to MAX_PRICE,
     and InvalidValue for what is no currency.
     """
-    parse_amount(text, minor_digits(currency), of=currency, param="price.amount")
+    parse_amount(text, minor_digits(currency), of=currency, param="price")
     price = Decimal(text)
     if price > MAX_PRICE:
-        raise InvalidAmount(f"the price is larger than {MAX_PRICE}", param="price.amount")
+        raise InvalidAmount(f"the price is larger than {MAX_PRICE}", param="price")
     return price
 
 

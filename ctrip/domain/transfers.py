@@ -6,8 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 
 from ctrip.domain.addresses import NATIVE, checksum_address, hex_text
-from ctrip.domain.finality import Finality
+from ctrip.domain.finality import Finality, FinalityRule
 from ctrip.domain.money import format_amount
+from ctrip.domain.prices import Asked, Choice
 from ctrip.domain.times import timestamp
 
 NATIVE_LOG_INDEX = -1
@@ -41,6 +42,7 @@ class Reason(StrEnum):
     OWN_TRANSACTION = "own_transaction"
     SUPERSEDED = "superseded"
     NOT_PAYABLE = "not_payable"
+    BEFORE_CHOICE = "before_choice"
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,8 @@ def in_chain_order(transfers: Iterable[Transfer]) -> list[Transfer]:
     return sorted(canonical, key=lambda t: (t.block_number, t.log_index, t.tx_hash or b""))
 
 
-def judge(transfers: Iterable[Transfer], *, chain_id: int, token: bytes, target: int) -> Iterator[Verdict]:
-    """Say of each canonical transfer to a payment's address whether it counts towards `target` base units of `token`.
+def judge(transfers: Iterable[Transfer], *, asked: Asked, choice: Choice | None, target: int) -> Iterator[Verdict]:
+    """Say of each canonical transfer to a payment's address whether it counts towards `target` base units.
 
     Transfers add up in the chain's order until the target is reached; the one that reaches it still counts whole. What
     is final waits for nothing that is not: it counts by what is final before it.
@@ -128,13 +130,20 @@ def judge(transfers: Iterable[Transfer], *, chain_id: int, token: bytes, target:
     counted = counted_final = 0
     for transfer in in_chain_order(transfers):
         is_final = transfer.status is TransferStatus.FINAL
-        reason = _why_not(transfer, chain_id=chain_id, token=token)
+        reason = _why_not(transfer, asked=asked, choice=choice)
         if reason is None and (counted_final if is_final else counted) >= target:
             reason = Reason.AFTER_COMPLETION
         if reason is None:
             counted += transfer.amount
             counted_final += transfer.amount if is_final else 0
         yield Verdict(transfer, counts=reason is None, reason=reason)
+
+
+def judge_unchosen(transfers: Iterable[Transfer]) -> Iterator[Verdict]:
+    """Say of each canonical transfer to the address of a payment without an asset why it does not count."""
+    for transfer in in_chain_order(transfers):
+        reason = Reason.OWN_TRANSACTION if transfer.is_own else Reason.BEFORE_CHOICE
+        yield Verdict(transfer, counts=False, reason=reason)
 
 
 def transfer_object(transfer: Transfer, *, read_block: int) -> dict[str, object]:
@@ -165,13 +174,22 @@ def transfer_object(transfer: Transfer, *, read_block: int) -> dict[str, object]
     }
 
 
-def _why_not(transfer: Transfer, *, chain_id: int, token: bytes) -> Reason | None:
+def _why_not(transfer: Transfer, *, asked: Asked, choice: Choice | None) -> Reason | None:
     if transfer.is_own:
         return Reason.OWN_TRANSACTION
-    if transfer.chain_id != chain_id:
+    if choice is not None and _is_early(transfer, asked, choice):
+        return Reason.BEFORE_CHOICE
+    if transfer.chain_id != asked.chain_id:
         return Reason.CHAIN
-    if transfer.token != token:
+    if transfer.token != asked.token:
         return Reason.ASSET
     if not transfer.is_payable:
         return Reason.NOT_PAYABLE
     return None
+
+
+def _is_early(transfer: Transfer, asked: Asked, choice: Choice) -> bool:
+    is_asked_for = (transfer.chain_id, transfer.token) == (asked.chain_id, asked.token)
+    # What was read while no asset was chosen would be final by another rule than this one.
+    has_no_rule = is_asked_for and FinalityRule(transfer.finality, transfer.required) != asked.rule
+    return has_no_rule or transfer.block_time <= choice.counts_after

@@ -20,6 +20,8 @@ from ctrip.domain.idempotency import Answer, Once
 from ctrip.domain.ids import Prefix
 from ctrip.domain.money import parse_amount
 from ctrip.domain.payments import Payment, payment_object
+from ctrip.domain.prices import Accepted, Asked, Price
+from ctrip.domain.rates import parse_price
 from ctrip.domain.scanning import Cursor
 from ctrip.errors import (
     ChainNotReady,
@@ -37,15 +39,35 @@ log = get_logger()
 
 
 @dataclass(frozen=True)
-class PaymentRequest:
-    """What a merchant asks for. `amount` is decimal text in the asset's units; None leaves the choice to us.
-
-    `token` is a symbol or a contract address; None is the native coin.
-    """
+class AssetRequest:
+    """An asset by its chain's name and its symbol or contract address; without a token the chain's own coin."""
 
     chain: str
-    amount: str
     token: str | None = None
+
+
+@dataclass(frozen=True)
+class AmountRequest:
+    """An amount of an asset, as decimal text in its units."""
+
+    asset: AssetRequest
+    amount: str
+
+
+@dataclass(frozen=True)
+class PriceRequest:
+    """A price as decimal text in a currency of ISO 4217, and the assets in which it may be paid."""
+
+    price: str
+    currency: str
+    assets: tuple[AssetRequest, ...]
+
+
+@dataclass(frozen=True)
+class PaymentRequest:
+    """What a merchant asks for. None leaves the choice to us."""
+
+    of: AmountRequest | PriceRequest
     expires_in: timedelta = timedelta(minutes=30)
     confirmations: int | None = None
     tolerance_bps: int | None = None
@@ -88,7 +110,8 @@ def create(ctx: Context, merchant_id: str, *, request: PaymentRequest, once: Onc
         raise Unavailable("the address that was derived is in use; send it once more for another one") from error
     if is_made or once is None:
         open_payments[0] += 1
-        log.info("payment_created", payment_id=payment.id, chain=payment.chain, merchant_id=merchant_id)
+        chain = None if payment.asked is None else payment.asked.chain
+        log.info("payment_created", payment_id=payment.id, chain=chain, merchant_id=merchant_id)
         return answer
     ctx.indexes.give_back(index)
     replay = _replay(ctx, merchant_id, once)
@@ -99,30 +122,23 @@ def create(ctx: Context, merchant_id: str, *, request: PaymentRequest, once: Onc
 
 def _asked_for(ctx: Context, merchant_id: str, request: PaymentRequest) -> tuple[Payment, int, bytes]:
     """Return the payment to be stored, the index of its address, and the wallet's fingerprint."""
-    chain, token = _asset(ctx, request)
-    amount = parse_amount(request.amount, token.decimals)
-    rule = _rule(chain, chain.rule_for(token, amount), request.confirmations)
+    asked = price = None
+    if isinstance(request.of, PriceRequest):
+        price = _price(ctx, request.of, confirmations=request.confirmations)
+    else:
+        asked = _asked(ctx, request.of, confirmations=request.confirmations)
     if request.webhook_url is not None:
         _check_destination(ctx, request.webhook_url)
     if ctx.wallet is None:
         raise MisconfiguredError("WALLET_XPUB: this process derives no addresses")
-    if not _is_begun(ctx, chain.chain_id):
-        raise ChainNotReady(f"chain {chain.name} has no start block yet; try again in a moment", param="chain")
     tolerance = request.tolerance_bps
     tolerance_bps = _tolerance_bps(ctx, merchant_id) if tolerance is None else tolerance
     index, now = ctx.indexes.take(ctx.sessions), ctx.now() + _clock_ahead(ctx)
     payment = Payment(
         id=ctx.new_id(Prefix.PAYMENT),
         merchant_id=merchant_id,
-        chain_id=chain.chain_id,
-        chain=chain.name,
-        token=token.address,
-        symbol=token.symbol,
-        decimals=token.decimals,
-        amount=amount,
+        asked=asked,
         tolerance_bps=tolerance_bps,
-        required=rule.confirmations,
-        finality=rule.finality,
         address=ctx.wallet.address(index),
         order_id=request.order_id,
         customer_email=request.customer_email,
@@ -130,8 +146,52 @@ def _asked_for(ctx: Context, merchant_id: str, request: PaymentRequest) -> tuple
         webhook_url=request.webhook_url,
         created_at=now,
         expires_at=now + request.expires_in,
+        price=price,
     )
     return payment, index, ctx.wallet.fingerprint
+
+
+def _asked(ctx: Context, request: AmountRequest, *, confirmations: int | None) -> Asked:
+    chain, token = _asset(ctx, request.asset)
+    amount = parse_amount(request.amount, token.decimals)
+    rule = _rule(chain, chain.rule_for(token, amount), confirmations)
+    return Asked(
+        chain_id=chain.chain_id,
+        chain=chain.name,
+        token=token.address,
+        symbol=token.symbol,
+        decimals=token.decimals,
+        amount=amount,
+        required=rule.confirmations,
+        finality=rule.finality,
+    )
+
+
+def _price(ctx: Context, request: PriceRequest, *, confirmations: int | None) -> Price:
+    rates = ctx.settings.rates
+    if not rates.sources:
+        raise InvalidValue("no prices are told here: the operator has named no RATE_SOURCES", param="price")
+    if request.currency not in rates.currencies:
+        known = ", ".join(rates.currencies)
+        raise InvalidValue(f"this currency has no rates here; the currencies are: {known}", param="price")
+    price, accepted = parse_price(request.price, request.currency), dict[tuple[int, bytes], Accepted]()
+    for each in request.assets:
+        chain, token = _asset(ctx, each, within="assets")
+        if token.rate_names.keys().isdisjoint(rates.sources):
+            raise InvalidValue(f"{token.symbol} on {chain.name} has no rates here", param="assets")
+        if (chain.chain_id, token.address) in accepted:
+            raise InvalidValue(f"{token.symbol} on {chain.name} stands here twice", param="assets")
+        rule = _rule(chain, chain.rule, confirmations)
+        accepted[chain.chain_id, token.address] = Accepted(
+            chain_id=chain.chain_id,
+            chain=chain.name,
+            token=token.address,
+            symbol=token.symbol,
+            decimals=token.decimals,
+            required=rule.confirmations,
+            finality=rule.finality,
+        )
+    return Price(price, request.currency, tuple(asset.stored() for asset in accepted.values()))
 
 
 def _open_payments(ctx: Context, merchant_id: str) -> list[int]:
@@ -184,15 +244,22 @@ def _replay(ctx: Context, merchant_id: str, once: Once) -> Answer | None:
         return idempotency.find(session, merchant_id, once, now=ctx.now())
 
 
-def _asset(ctx: Context, request: PaymentRequest) -> tuple[Chain, Token]:
+def _asset(ctx: Context, request: AssetRequest, *, within: str | None = None) -> tuple[Chain, Token]:
+    """Return a chain that was read, and its asset. `within` is the field of the body that it stands in."""
     chain = ctx.settings.chain_named(request.chain)
     if chain is None or not chain.enabled:
         known = ", ".join(chain.name for chain in ctx.settings.chains if chain.enabled)
-        raise InvalidValue(f"no such chain is enabled here; the chains are: {known}", param="chain")
+        raise InvalidValue(f"no such chain is enabled here; the chains are: {known}", param=within or "chain")
     token = chain.token(request.token)
     if token is None or not token.is_payable:
         known = ", ".join(token.symbol for token in chain.tokens if token.is_payable)
-        raise InvalidValue(f"this cannot be asked for on {chain.name}; the assets are: {known}", param="token")
+        raise InvalidValue(
+            f"this cannot be asked for on {chain.name}; the assets are: {known}", param=within or "token"
+        )
+    if not _is_begun(ctx, chain.chain_id):
+        raise ChainNotReady(
+            f"chain {chain.name} has no start block yet; try again in a moment", param=within or "chain"
+        )
     return chain, token
 
 

@@ -55,9 +55,11 @@ def process_payment(ctx: Context, *, payment_id: str, by: str) -> dict[str, obje
         payment = payments.find(session, payment_id)
     if payment is None:
         raise NotFound(f"there is no payment {payment_id}", param="payment_id")
-    chain = ctx.settings.chain(payment.chain_id)
+    if payment.asked is None:
+        raise Conflict("no asset of this payment was chosen yet: `ctrip rescan CHAIN` reads what came to its address")
+    chain = ctx.settings.chain(payment.asked.chain_id)
     if chain is None or not chain.enabled:
-        raise Conflict(f"chain {payment.chain} of the payment is not served any more")
+        raise Conflict(f"chain {payment.asked.chain} of the payment is not served any more")
     params = {"payment_id": payment_id, "chain": chain.name, "chain_id": chain.chain_id}
     return _add(ctx, JobKind.PROCESS_PAYMENT, params, by=by, loop=LoopKind.LISTENER)
 

@@ -44,7 +44,7 @@ def matching(
     with ctx.sessions.begin() as session:
         found = payments.matching(session, merchant_id, filters=filters, limit=limit + 1, after=after)
         read = _read_blocks(session)
-    return list_object([payment_object(p, read_block=read.get(p.chain_id, 0)) for p in found], limit=limit)
+    return list_object([payment_object(p, read_block=_read_block(p, read)) for p in found], limit=limit)
 
 
 def cancel(ctx: Context, merchant_id: str, payment_id: str) -> dict[str, object]:
@@ -59,7 +59,7 @@ def cancel(ctx: Context, merchant_id: str, payment_id: str) -> dict[str, object]
             raise Conflict("a transfer to the payment's address is stored; it cannot be canceled any more")
         step = Step(EventType.PAYMENT_CANCELED, replace(payment.standing, status=Status.CANCELED))
         canceled = replace(payment, canceled_at=ctx.now())
-        change = Change(canceled, step, _read_block(session, payment.chain_id))
+        change = Change(canceled, step, _read_block(payment, _read_blocks(session)))
         [moved], _ = standings.move(session, [change], new_id=ctx.new_id)
         shown = _shown(session, moved)
     log.info("payment_canceled", payment_id=payment_id, merchant_id=merchant_id)
@@ -135,11 +135,11 @@ def _lock(session: Connection, merchant_id: str, payment_id: str) -> Payment:
 
 
 def _shown(session: Connection, payment: Payment) -> dict[str, object]:
-    return payment_object(payment, read_block=_read_block(session, payment.chain_id))
+    return payment_object(payment, read_block=_read_block(payment, _read_blocks(session)))
 
 
-def _read_block(session: Connection, chain_id: int) -> int:
-    return _read_blocks(session).get(chain_id, 0)
+def _read_block(payment: Payment, read: Mapping[int, int]) -> int:
+    return 0 if payment.asked is None else read.get(payment.asked.chain_id, 0)
 
 
 def _read_blocks(session: Connection) -> dict[int, int]:

@@ -16,6 +16,7 @@ from ctrip.errors import (
     InvalidAmount,
     InvalidValue,
     NotFound,
+    RateUnavailableError,
     TooManyOpen,
     Unauthorized,
     Unavailable,
@@ -27,7 +28,7 @@ from ctrip.web.refusals import PROBLEM_TYPE
 
 log = get_logger()
 
-_RETRY_AFTER_S = {Unavailable: 5, ChainNotReady: 5, IdempotencyInFlight: 1, TooManyOpen: 60}
+_RETRY_AFTER_S = {Unavailable: 5, ChainNotReady: 5, IdempotencyInFlight: 1, RateUnavailableError: 10, TooManyOpen: 60}
 
 _HTTP_PROBLEMS = {
     400: ("malformed_request", "the request could not be read"),
@@ -50,13 +51,16 @@ def install(app: Flask) -> None:
 def refuse_values(error: ValidationError) -> NoReturn:
     """Turn what a model refused into ours: an id in the path is not found, anything else is a value at fault."""
     first = error.errors(include_url=False, include_input=False)[0]
-    param = str(first["loc"][0]) if first["loc"] else None
+    field, *inside = map(str, first["loc"] or ("",))
+    param = field[:100] or None
     if param in (request.view_args or {}):
         raise NotFound("no object has this id")
     detail = _in_words(first["type"], first["msg"])
-    if param == "amount":
+    if inside and field != "metadata":
+        detail = f"at {'.'.join(inside)[:100]}: {detail}"
+    if "amount" in (field, *inside[-1:]):
         raise InvalidAmount(f'{detail}; write the amount as a string such as "12.50"', param=param)
-    raise InvalidValue(detail, param=param and param[:100])
+    raise InvalidValue(detail, param=param)
 
 
 def problem(status: int, code: str, detail: str, *, param: str | None = None) -> Response:

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0011"
-down_revision = "0008"
+down_revision = "0010"
 
 
 # There is no way down: what a migration takes away, money may hang on. Go forward with another one.

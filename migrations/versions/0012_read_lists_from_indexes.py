@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0012"
-down_revision = "0008"
+down_revision = "0011"
 
 _HAS_ORDER = "order_id IS NOT NULL"
 _LETTERS = ["queue", "actor", "died_at", "id"]

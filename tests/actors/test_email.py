@@ -23,6 +23,7 @@ from tests.factories import (
     CHAIN_ID,
     MERCHANT_ID,
     NOON,
+    asked_of,
     make_chain,
     read_to,
     store_merchant,
@@ -52,7 +53,7 @@ def confirm_a_payment(ctx: Context) -> None:
         store_merchant(session)
         session.execute(sa.update(merchants).where(merchants.c.id == MERCHANT_ID).values(email=MERCHANT))
         payment = store_payment(session, new_id=ctx.new_id, customer_email=BUYER)
-        store_transfer(session, payment, payment.amount, block=10)
+        store_transfer(session, payment, asked_of(payment).amount, block=10)
         read_to(session, 12)
         payments.reassess(session, [payment.id], chains={CHAIN_ID: make_chain()}, new_id=ctx.new_id)
 

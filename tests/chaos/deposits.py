@@ -18,6 +18,7 @@ from ctrip.domain.payments import Payment, Status
 from tests.chaos.canonical import CanonicalChain, Paid
 from tests.chaos.town import CONFIRMATIONS, Street, Town
 from tests.devchain import ETHER, USDC
+from tests.factories import asked_of
 from tests.lying_node import Script, draw_scripts
 from tests.node_lies import Fork
 from tests.waiting import wait_until
@@ -97,7 +98,7 @@ class Deposits:
 
     def _begin(self) -> None:
         self._scripts = draw_scripts(self._dice, seconds=self.seconds)
-        targets = [(payment.address, payment.token, payment.amount) for payment in self._unpaid]
+        targets = [(payment.address, asked_of(payment).token, asked_of(payment).amount) for payment in self._unpaid]
         for node, script in zip(self.street.nodes, self._scripts, strict=True):
             node.follow(script, targets=targets)
         self.street.socket.follow(Random(self.seed))
@@ -105,15 +106,15 @@ class Deposits:
     def _transactions(self) -> list[bytes]:
         """Whole, in parts, too little; three transfers of one payment and of several payments in one transaction."""
         whole, parts, short, *tokens = self.asked[:8]
-        signed = [self._coin(whole.address, whole.amount)]
-        signed += [self._coin(parts.address, amount) for amount in _split(parts.amount, 2)]
-        signed += [self._coin(short.address, short.amount // 2)]
+        signed = [self._coin(whole.address, asked_of(whole).amount)]
+        signed += [self._coin(parts.address, amount) for amount in _split(asked_of(parts).amount, 2)]
+        signed += [self._coin(short.address, asked_of(short).amount // 2)]
         one, two, *three = tokens
-        signed += [self._tokens([(one.address, one.amount)])]
-        signed += [self._tokens([(two.address, amount)]) for amount in _split(two.amount, 3)]
-        signed += [self._tokens([(three[0].address, amount) for amount in _split(three[0].amount, 3)])]
-        halves = [(three[1].address, amount) for amount in _split(three[1].amount, 2)]
-        signed += [self._tokens([*halves, (three[2].address, three[2].amount)])]
+        signed += [self._tokens([(one.address, asked_of(one).amount)])]
+        signed += [self._tokens([(two.address, amount)]) for amount in _split(asked_of(two).amount, 3)]
+        signed += [self._tokens([(three[0].address, amount) for amount in _split(asked_of(three[0]).amount, 3)])]
+        halves = [(three[1].address, amount) for amount in _split(asked_of(three[1]).amount, 2)]
+        signed += [self._tokens([*halves, (three[2].address, asked_of(three[2]).amount)])]
         self._dice.shuffle(signed)
         return signed
 
@@ -174,7 +175,7 @@ class Deposits:
             self._confirmable[address] = max(amount, self._confirmable.get(address, 0))
 
     def _sums(self, *, confirmations: int) -> dict[bytes, int]:
-        tokens = {payment.address: payment.token for payment in self.asked}
+        tokens = {payment.address: asked_of(payment).token for payment in self.asked}
         sums = dict.fromkeys(tokens, 0)
         for paid in self._canonical.paid(tokens, confirmations=confirmations):
             if paid.token == tokens[paid.recipient]:
@@ -216,8 +217,8 @@ class Deposits:
             found.append(f"{asked.id} has {len(transfers)} transfers, and the chain {len(on_chain)}: {differing}")
         if standing.received != due:
             found.append(f"{asked.id} has received {standing.received} of {due}")
-        if (standing.status is Status.CONFIRMED) != (due >= asked.amount):
-            found.append(f"{asked.id} is {standing.status} with {due} of {asked.amount}")
+        if (standing.status is Status.CONFIRMED) != (due >= asked_of(asked).amount):
+            found.append(f"{asked.id} is {standing.status} with {due} of {asked_of(asked).amount}")
         return found
 
     def false_credits(self) -> list[str]:
@@ -228,7 +229,7 @@ class Deposits:
             with self.town.ctx.sessions.begin() as session:
                 told = events.of_payment(session, asked.id, limit=500)
             for event in told:
-                if event.type is EventType.PAYMENT_CONFIRMED and asked.amount > borne_out:
+                if event.type is EventType.PAYMENT_CONFIRMED and asked_of(asked).amount > borne_out:
                     found.append(f"{asked.id} was confirmed in version {event.version} with {borne_out} borne out")
         return found
 

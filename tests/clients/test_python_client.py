@@ -16,7 +16,7 @@ from ctrip.domain.ids import Prefix
 from ctrip.domain.transfers import TransferStatus
 from tests.api import Api
 from tests.clients.line import Fault, Line, served
-from tests.factories import make_chain, store_transfer
+from tests.factories import asked_of, make_chain, store_transfer
 
 pytestmark = pytest.mark.infra
 
@@ -32,7 +32,7 @@ def pay(ctx: Context, payment_id: str, *, status: TransferStatus) -> None:
     with ctx.sessions.begin() as session:
         payment = payment_rows.find(session, payment_id)
         assert payment is not None
-        store_transfer(session, payment, payment.amount, id=ctx.new_id(Prefix.TRANSFER), status=status)
+        store_transfer(session, payment, asked_of(payment).amount, id=ctx.new_id(Prefix.TRANSFER), status=status)
         payment_rows.reassess(session, [payment_id], chains={31337: make_chain()}, new_id=ctx.new_id)
 
 

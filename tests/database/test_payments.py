@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from ctrip.database import audit, cursors, events, payments, standings, transfers
 from ctrip.database.engine import Sessions
@@ -19,7 +19,7 @@ from ctrip.domain.finality import Finality
 from ctrip.domain.money import MAX_AMOUNT
 from ctrip.domain.payments import Payment, Standing, Status, Step
 from ctrip.domain.scanning import Move
-from ctrip.errors import IllegalTransition
+from ctrip.errors import IllegalTransition, IndexTaken
 from tests.factories import (
     CHAIN_ID,
     DEADLINE_BLOCK,
@@ -94,7 +94,7 @@ def test_an_event_is_owed_to_the_payments_own_url(sessions: Sessions, url: str |
 def test_two_payments_never_share_an_address(sessions: Sessions) -> None:
     with sessions.begin() as session:
         store_payment(session, new_id=new_id, address=b"\x01" * 20)
-        with pytest.raises(IntegrityError, match="uq_payments_address"):
+        with pytest.raises(IndexTaken):
             store_payment(session, new_id=new_id, address=b"\x01" * 20)
 
 

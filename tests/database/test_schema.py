@@ -92,7 +92,7 @@ def older_database(
 
 
 def test_indexes_are_built_while_others_write(older_database: Callable[[str], sa.Engine]) -> None:
-    older = older_database("0008")
+    older = older_database("0011")
     writes = sa.text("SET LOCAL lock_timeout = '5s'; LOCK TABLE webhook_deliveries, payments IN ROW EXCLUSIVE MODE")
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with ThreadPoolExecutor(1) as pool, older.connect().execution_options(isolation_level="AUTOCOMMIT") as looker:
@@ -104,13 +104,13 @@ def test_indexes_are_built_while_others_write(older_database: Callable[[str], sa
             )
             with older.begin() as another:
                 another.execute(writes)
-        assert upgraded.result(60) == ("0008", schema.shipped_revision())
+        assert upgraded.result(60) == ("0011", schema.shipped_revision())
 
 
 def test_an_index_that_a_crash_left_half_built_is_built_anew(
     older_database: Callable[[str], sa.Engine], new_database: NewDatabase
 ) -> None:
-    older, modelled = older_database("0008"), new_database()
+    older, modelled = older_database("0011"), new_database()
     with older.begin() as connection:
         for statement in ("CREATE INDEX ix_payments_status ON payments (id)", "DROP INDEX ix_payments_open"):
             connection.execute(sa.text(statement))

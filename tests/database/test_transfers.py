@@ -22,6 +22,7 @@ from tests.factories import (
     OTHER_TOKEN,
     PAYER,
     TOKEN,
+    asked_of,
     block_hash,
     block_time,
     ids,
@@ -219,7 +220,7 @@ def test_a_transfer_is_final_with_the_confirmations_that_its_payment_requires(se
     with sessions.begin() as session:
         quick, slow = (store_payment(session, new_id=new_id, required=required) for required in (3, 10))
         for payment in (quick, slow):
-            store_transfer(session, payment, 1000, 10, required=payment.required)
+            store_transfer(session, payment, 1000, 10, required=asked_of(payment).required)
         assert read_to(session, 11) == set()
         assert read_to(session, 12) == {quick.id}
         assert read_to(session, 12) == set()
@@ -257,7 +258,7 @@ def test_our_own_transactions_are_known_before_they_are_broadcast(sessions: Sess
             "kind": "sweep",
             "chain_id": CHAIN_ID,
             "address": payment.address,
-            "token": payment.token,
+            "token": asked_of(payment).token,
             "payment_id": payment.id,
             "state": "signed",
             "sender": payment.address,

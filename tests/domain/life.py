@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from ctrip.domain.payments import Facts, Payment, Standing, Status, Step, assess, final_amount, steps
 from ctrip.domain.standings import TRANSITIONS
 from ctrip.domain.transfers import Transfer, TransferStatus
-from tests.factories import block_time
+from tests.factories import asked_of, block_time
 
 Move = Callable[["Life"], None]
 
@@ -31,7 +31,7 @@ class Life:
 
     @property
     def final_block(self) -> int:
-        return self.head - self.payment.required + 1
+        return self.head - asked_of(self.payment).required + 1
 
     @property
     def facts(self) -> Facts:

@@ -4,7 +4,7 @@ import pytest
 
 from ctrip.domain.addresses import NATIVE
 from ctrip.domain.transfers import Reason, Source, TransferStatus, in_chain_order, judge, transfer_object
-from tests.factories import CHAIN_ID, TOKEN, block_hash, make_transfer, tx_hash
+from tests.factories import asked_of, block_hash, make_payment, make_transfer, tx_hash
 
 
 def test_transfers_stand_in_the_order_of_the_chain_without_the_orphaned() -> None:
@@ -23,7 +23,7 @@ def test_the_transfer_that_reaches_the_target_counts_whole() -> None:
 
 def test_what_does_not_count_completes_nothing() -> None:
     foreign = make_transfer(5000, 1, is_payable=False)
-    verdicts = judge([foreign, make_transfer(1000, 2)], chain_id=CHAIN_ID, token=TOKEN, target=1000)
+    verdicts = judge([foreign, make_transfer(1000, 2)], asked=asked_of(make_payment()), choice=None, target=1000)
     assert [verdict.reason for verdict in verdicts] == [Reason.NOT_PAYABLE, None]
 
 
@@ -74,4 +74,4 @@ def test_a_transfer_above_a_lagging_head_has_no_negative_confirmations() -> None
 
 def _judge(amounts: list[int], *, target: int) -> Any:
     transfers = [make_transfer(amount, block) for block, amount in enumerate(amounts)]
-    return judge(transfers, chain_id=CHAIN_ID, token=TOKEN, target=target)
+    return judge(transfers, asked=asked_of(make_payment()), choice=None, target=target)

@@ -25,6 +25,7 @@ from ctrip.services.audit import audit
 from ctrip.services.rereading import Rescanned, backfill, process_payment, rescan_chain, schedule_backfills
 from tests.devchain import ETHER, USDC, DevChain
 from tests.dying import Killed, dying
+from tests.factories import asked_of
 from tests.jobs import BY, due_now, see_through
 from tests.jobs import job as job_of
 from tests.lying_node import LyingNode, Window
@@ -140,7 +141,7 @@ def through(ctx: Context, among: Nodes) -> Context:
 
 
 def let(among: Nodes, *faults: type[Fault] | None, of: Payment | None = None) -> None:
-    targets = [] if of is None else [(of.address, of.token, of.amount)]
+    targets = [] if of is None else [(of.address, asked_of(of).token, asked_of(of).amount)]
     for node, fault in zip(among, faults, strict=True):
         node.follow(() if fault is None else (Window(0, float("inf"), fault, seed=1),), targets=targets)
 

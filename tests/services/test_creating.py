@@ -36,12 +36,12 @@ from ctrip.errors import (
 from ctrip.recent import Recent
 from ctrip.services import payments as payment_service
 from ctrip.services import webhook_endpoints
-from ctrip.services.creating import PaymentRequest, create
+from ctrip.services.creating import AmountRequest, AssetRequest, PaymentRequest, create
 from tests.api import READ_BLOCK, make_context
 from tests.factories import MERCHANT_ID, read_to, store_merchant
 
 pytestmark = pytest.mark.infra
-REQUEST = PaymentRequest(chain="anvil", amount="12.50", token="USDC")
+REQUEST = PaymentRequest(AmountRequest(AssetRequest("anvil", "USDC"), "12.50"))
 ONCE = Once(route="POST /api/v1/payments", key="order-1001", body_hash=b"1" * 32)
 HOOK = "https://shop.example/hooks"
 
@@ -172,9 +172,11 @@ def test_what_was_answered_once_is_answered_so_again_whatever_is_configured_now(
 def test_a_refused_request_is_refused_again(ctx: Context) -> None:
     for _ in range(2):
         with pytest.raises(InvalidAmount):
-            create(ctx, MERCHANT_ID, request=dataclasses.replace(REQUEST, amount="0"), once=ONCE)
+            create(
+                ctx, MERCHANT_ID, request=PaymentRequest(AmountRequest(AssetRequest("anvil", "USDC"), "0")), once=ONCE
+            )
     with pytest.raises(ChainNotReady):
-        create(ctx, MERCHANT_ID, request=dataclasses.replace(REQUEST, chain="fresh", token=None), once=ONCE)
+        create(ctx, MERCHANT_ID, request=PaymentRequest(AmountRequest(AssetRequest("fresh"), "12.50")), once=ONCE)
 
 
 def test_a_key_whose_answer_is_out_of_date_is_free_for_one(ctx: Context) -> None:

@@ -26,7 +26,17 @@ from ctrip.domain.payments import Payment
 from ctrip.outbound.email import Mailer
 from ctrip.services.emails import NO_OPERATOR, NO_SERVER, digest, send
 from ctrip.settings import Role, Settings
-from tests.factories import CHAIN_ID, MERCHANT_ID, block_time, ids, make_chain, read_to, store_payment, store_transfer
+from tests.factories import (
+    CHAIN_ID,
+    MERCHANT_ID,
+    asked_of,
+    block_time,
+    ids,
+    make_chain,
+    read_to,
+    store_payment,
+    store_transfer,
+)
 from tests.post_office import Mail, PostOffice
 from tests.waiting import wait_until
 
@@ -380,7 +390,7 @@ def confirm(desk: Desk, **asked: Any) -> Payment:
     """Store a payment whose money is final."""
     with desk.ctx.sessions.begin() as session:
         payment = store_payment(session, new_id=desk.ctx.new_id, **asked)
-        store_transfer(session, payment, payment.amount, block=10)
+        store_transfer(session, payment, asked_of(payment).amount, block=10)
         read_to(session, 12)
         _reassess(desk, session, payment)
     return payment
@@ -429,7 +439,7 @@ def test_a_payment_that_a_reorg_confirms_twice_is_told_once(desk: Desk) -> None:
         transfers.orphan_after(session, CHAIN_ID, 9)
         read_to(session, 12, fork="b", after=9)
         _reassess(desk, session, payment)
-        store_transfer(session, payment, payment.amount, block=11)
+        store_transfer(session, payment, asked_of(payment).amount, block=11)
         read_to(session, 14, fork="b", after=12)
         _reassess(desk, session, payment)
         found = payments.find(session, payment.id)
@@ -454,7 +464,7 @@ def test_an_accepted_payment_is_confirmed_too(desk: Desk) -> None:
 def test_what_was_rolled_back_is_told_to_nobody(desk: Desk) -> None:
     with pytest.raises(ZeroDivisionError), desk.ctx.sessions.begin() as session:
         payment = store_payment(session, new_id=desk.ctx.new_id, customer_email=BUYER)
-        store_transfer(session, payment, payment.amount, block=10)
+        store_transfer(session, payment, asked_of(payment).amount, block=10)
         read_to(session, 12)
         _reassess(desk, session, payment)
         raise ZeroDivisionError

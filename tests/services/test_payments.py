@@ -20,13 +20,14 @@ from ctrip.domain.sweeps import IntentKind, IntentState
 from ctrip.domain.transfers import TransferStatus
 from ctrip.errors import Conflict, CtripError, MisconfiguredError, NotFound, Unavailable
 from ctrip.services import creating, payments
-from ctrip.services.creating import PaymentRequest
+from ctrip.services.creating import AmountRequest, AssetRequest, PaymentRequest
 from tests.api import READ_BLOCK, make_context
 from tests.factories import (
     MERCHANT_ID,
     NOON,
     OTHER_TOKEN,
     TREASURY,
+    asked_of,
     block_hash,
     block_time,
     make_chain,
@@ -40,7 +41,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.infra
 
-REQUEST = PaymentRequest(chain="anvil", token="USDC", amount="12.50")
+REQUEST = PaymentRequest(AmountRequest(AssetRequest("anvil", "USDC"), "12.50"))
 CHAINS = {31337: make_chain()}
 
 
@@ -285,7 +286,7 @@ def _sweep(session: Connection, ctx: Context, payment: Payment, *, amount: int) 
             kind=IntentKind.SWEEP,
             chain_id=payment.chain_id,
             address=payment.address,
-            token=payment.token,
+            token=asked_of(payment).token,
             payment_id=payment.id,
             state=IntentState.DONE,
             sender=payment.address,

@@ -20,6 +20,7 @@ from ctrip.services.audit import audit
 from ctrip.services.inflows import check_balances
 from ctrip.services.rereading import process_payment, rescan_chain
 from tests.devchain import ETHER, USDC, DevChain
+from tests.factories import asked_of
 from tests.jobs import BY, see_through
 from tests.lying_node import LyingNode, Window
 from tests.node_bends import Bent
@@ -108,7 +109,7 @@ class Lies:
         """Let the first nodes have these faults, and be honest where it is None; `of` is whom they lie for."""
         for node, fault in zip(self._nodes, faults, strict=False):
             script = () if fault is None else (Window(0, EVER, fault, 0),)
-            node.follow(script, targets=[(of.address, of.token, amount or of.amount)])
+            node.follow(script, targets=[(of.address, asked_of(of).token, amount or asked_of(of).amount)])
 
 
 @pytest.fixture
@@ -185,7 +186,11 @@ def test_what_one_node_bent_is_put_right_by_itself(
     these.look()
     assert [world.payment(each).standing.status for each in (paid, unpaid)] == [Status.CONFIRMED, Status.PENDING]
     (true,) = world.transfers(paid)
-    assert (true.amount, true.is_verified, true.block_time) == (paid.amount, True, time_of(anvil, true.block_number))
+    assert (true.amount, true.is_verified, true.block_time) == (
+        asked_of(paid).amount,
+        True,
+        time_of(anvil, true.block_number),
+    )
     assert world.transfers(unpaid) == []
     assert audit(ctx) == []
 

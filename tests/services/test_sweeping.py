@@ -31,6 +31,7 @@ from ctrip.services.sweeping.signing import sign_sweeps
 from tests.between import Answer, between, forward
 from tests.conftest import GAS_WALLET, MNEMONIC
 from tests.devchain import ETHER, USDC, DevChain
+from tests.factories import asked_of
 from tests.waiting import wait_until
 from tests.world import World
 
@@ -112,8 +113,8 @@ def settlement(world: World, asked: Payment) -> Settlement:
 
 def pay(world: World, asked: Payment, amount: int | None = None, *, token: bytes | None = None) -> None:
     """Pay an address, and let it become final; the sweeper sleeps."""
-    token = asked.token if token is None else token
-    amount = asked.amount if amount is None else amount
+    token = asked_of(asked).token if token is None else token
+    amount = asked_of(asked).amount if amount is None else amount
     if token == NATIVE:
         world.anvil.pay(asked.address, amount)
     else:

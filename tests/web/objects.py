@@ -11,7 +11,7 @@ from ctrip.services.loops import ensure_loops
 from ctrip.web.schemas.jobs import AN_ADDRESS
 from tests.api import READ_BLOCK, Api
 from tests.contract import ID
-from tests.factories import make_chain, read_to, store_transfer
+from tests.factories import make_chain, read_to, store_rates, store_transfer
 from tests.web.test_admin_dead_letters import bury
 
 PREFIXES = {
@@ -28,21 +28,28 @@ PREFIXES = {
 
 
 def make_merchants_objects(shop: Api, ctx: Context) -> dict[str, str]:
-    """Make one of everything that a merchant has; returns ids by their prefix. The payment has two transfers."""
+    """Make one of everything that a merchant has; returns ids by their prefix. The payment has two transfers.
+
+    `price` is a payment whose asset can be chosen.
+    """
     payment = shop.ask(webhook_url="https://shop.example/hooks", metadata={"a": 1, "b": 0.5, "c": True, "d": "e"})
     shop.ask(token=None, order_id="2")
     transfer = ctx.new_id(Prefix.TRANSFER)
     with ctx.sessions.begin() as session:
         stored = payment_rows.find(session, payment["id"])
         assert stored is not None
+        store_rates(session, USDC_EUR="0.9", ETH_EUR="3000")
         store_transfer(session, stored, 12_500_000, 18, id=transfer)
         store_transfer(session, stored, 5, 18, id=ctx.new_id(Prefix.TRANSFER), log_index=1, token=b"\0" * 20)
         read_to(session, READ_BLOCK)
         payment_rows.reassess(session, [stored.id], chains={31337: make_chain()}, new_id=ctx.new_id)
+    assets = [{"chain": "anvil", "token": "USDC"}, {"chain": "anvil"}]
+    priced = shop.post("/api/v1/payments", {"price": {"amount": "49.90", "currency": "EUR"}, "assets": assets}).json
     endpoint = shop.post("/api/v1/webhook_endpoints", {"url": "https://shop.example/hooks", "events": ["*"]}).json
     shop.post(f"/api/v1/webhook_endpoints/{endpoint['id']}/test")
     return {
         "pay": payment["id"],
+        "price": priced["id"],
         "trf": transfer,
         "evt": shop.get("/api/v1/events").json["data"][0]["id"],
         "whd": shop.get("/api/v1/webhook_deliveries").json["data"][0]["id"],
@@ -70,8 +77,8 @@ def fill(template: str, made: dict[str, str]) -> str:
     def value(match: re.Match[str]) -> str:
         if match[1] == "name":
             return made.get("loop", "listener:1")
-        prefix = PREFIXES[match[1]]
-        return made.get(prefix, f"{prefix}_{ID}")
+        prefix = PREFIXES[match[1]] if not template.endswith(("quotes", "choose")) else "price"
+        return made.get(prefix, f"{PREFIXES[match[1]]}_{ID}")
 
     return re.sub(r"\{(\w+)\}", value, template)
 

@@ -27,6 +27,8 @@ ROUTES: list[tuple[str, str, Scope]] = [
     ("GET", "/api/v1/events", Scope.PAYMENTS_READ),
     ("GET", f"/api/v1/events/evt_{ID}", Scope.PAYMENTS_READ),
     ("GET", "/api/v1/webhook_deliveries", Scope.WEBHOOKS_READ),
+    ("GET", f"/api/v1/payments/pay_{ID}/quotes", Scope.PAYMENTS_READ),
+    ("POST", f"/api/v1/payments/pay_{ID}/choose", Scope.PAYMENTS_WRITE),
     ("POST", "/api/v1/webhook_endpoints", Scope.WEBHOOKS_WRITE),
     ("GET", "/api/v1/webhook_endpoints", Scope.WEBHOOKS_READ),
     ("GET", f"/api/v1/webhook_endpoints/whe_{ID}", Scope.WEBHOOKS_READ),

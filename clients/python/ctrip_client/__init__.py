@@ -14,11 +14,27 @@ from ctrip_client.errors import (
     PaymentEnded,
     TakesTooLong,
 )
-from ctrip_client.objects import Attempt, Chain, Coin, Delivery, Event, Payment, Token, Transfer, WebhookEndpoint
+from ctrip_client.objects import (
+    Asset,
+    Attempt,
+    Chain,
+    Coin,
+    Delivery,
+    Event,
+    LockedQuote,
+    Payment,
+    Price,
+    Quote,
+    RateSource,
+    Token,
+    Transfer,
+    WebhookEndpoint,
+)
 from ctrip_client.webhooks import Webhooks
 
 __all__ = [
     "ApiError",
+    "Asset",
     "Attempt",
     "Chain",
     "Client",
@@ -27,10 +43,14 @@ __all__ = [
     "Delivery",
     "Event",
     "InvalidSignature",
+    "LockedQuote",
     "NoAnswer",
     "NotThisOrder",
     "Payment",
     "PaymentEnded",
+    "Price",
+    "Quote",
+    "RateSource",
     "TakesTooLong",
     "Token",
     "Transfer",

@@ -1,27 +1,26 @@
 """The HTTP API in Python: payments, what reached them, and what happened to them."""
 
-import re
 import time
-import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from ctrip_client.asking import API, json_of, object_of, path_of
+from ctrip_client.asking import API, path_of
+from ctrip_client.creating import number_text
 from ctrip_client.errors import CtripError, NoAnswer, PaymentEnded, TakesTooLong
 from ctrip_client.objects import Chain, Event, Payment, Transfer, event_of, transfer_of
+from ctrip_client.price_calls import PriceCalls
 from ctrip_client.reading import read
 from ctrip_client.sending import Asked
 from ctrip_client.webhook_calls import WebhookCalls
 
 _WAY = ("pending", "detected", "confirmed", "settled")
 _PAYMENTS, _EVENTS = "payments", "events"
-_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
-class Client(WebhookCalls):
+class Client(PriceCalls, WebhookCalls):
     """Asks one server with one API key. A thread should have one of its own: it keeps a connection open."""
 
     def chains(self) -> list[Chain]:
@@ -46,17 +45,8 @@ class Client(WebhookCalls):
 
         Raises ApiError; NoAnswer, which has the key; CtripError for an amount that is a float.
         """
-        body = json_of({"chain": chain, "token": token, "amount": _amount_text(amount), **fields})
-        key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
-        if not _KEY.fullmatch(key):
-            raise CtripError("an idempotency_key has 1 to 255 printable ASCII characters")
-        answer = self._sender.answer(Asked("POST", f"{API}/{_PAYMENTS}", body=body, idempotency_key=key))
-        made = read(Payment, object_of(answer))
-        # What is given again is the first answer, and the payment may have gone on since.
-        if answer.headers.get("Idempotency-Replayed") != "true":
-            return made
-        # With the key, for whoever gets no answer to this one.
-        return read(Payment, self._ask(Asked("GET", path_of(_PAYMENTS, made.id), idempotency_key=key)))
+        asked = {"chain": chain, "token": token, "amount": number_text(amount)}
+        return self._create({**asked, **fields}, idempotency_key)
 
     def payment(self, payment_id: str) -> Payment:
         """Return a payment. Raises ApiError, NoAnswer."""
@@ -115,9 +105,3 @@ class Client(WebhookCalls):
             if time.monotonic() + every_s > ends_at:
                 raise TakesTooLong(f"payment {payment_id} is not {until} after {timeout_s:g} s: {told}")
             time.sleep(every_s)
-
-
-def _amount_text(amount: Decimal | str | int) -> str:
-    if isinstance(amount, float):
-        raise CtripError('an amount is no float, which cannot hold every amount: write "12.50", or a Decimal')
-    return format(amount, "f") if isinstance(amount, Decimal) else str(amount)

@@ -11,6 +11,56 @@ from ctrip_client.reading import read
 
 
 @dataclass(frozen=True)
+class Price:
+    """An amount of money of a state: `currency` is its code of ISO 4217."""
+
+    amount: Decimal
+    currency: str
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A token of a chain, or with None its own coin."""
+
+    chain: str
+    chain_id: int
+    token: str | None
+    token_address: str | None
+    decimals: int
+
+
+@dataclass(frozen=True)
+class Quote(Asset):
+    """What an asset would cost just now; `unavailable` says why it cannot be chosen. Nothing is locked by it."""
+
+    amount: Decimal | None
+    amount_atomic: int | None
+    rate: Decimal | None
+    as_of: datetime | None
+    unavailable: str | None
+
+
+@dataclass(frozen=True)
+class RateSource:
+    """What one source told: units of the currency for one whole coin or token."""
+
+    source: str
+    rate: Decimal
+    as_of: datetime
+
+
+@dataclass(frozen=True)
+class LockedQuote:
+    """The rate at which a price became an amount, and how old it was when it was locked."""
+
+    rate: Decimal
+    as_of: datetime
+    sources: tuple[RateSource, ...]
+    age_seconds: int
+    locked_at: datetime
+
+
+@dataclass(frozen=True)
 class Payment:
     """An amount of one asset, asked for at an address of its own.
 
@@ -50,6 +100,9 @@ class Payment:
     detected_at: datetime | None
     confirmed_at: datetime | None
     settled_at: datetime | None
+    price: Price | None
+    assets: tuple[Asset, ...] | None
+    quote: LockedQuote | None
 
     @property
     def is_paid(self) -> bool:
@@ -68,10 +121,22 @@ class Payment:
         other payments of yours, and their webhooks are as well signed as this one's.
         """
         wanted: dict[str, object] = {"order_id": order_id, "amount": Decimal(amount), "chain": chain}
-        told = {name: getattr(self, name) for name in wanted}
+        told: dict[str, object] = {name: getattr(self, name) for name in wanted}
         asset = {each.lower() for each in (self.token, self.token_address) if each is not None}
         if token is None or token.lower() not in asset:
             wanted["token"], told["token"] = token, self.token
+        self._compare(wanted, told)
+
+    def check_price(self, *, order_id: str, price: Decimal | str, currency: str) -> None:
+        """Raise NotThisOrder unless it asks for this price, as `check` does of an amount.
+
+        In whichever of the accepted assets it is paid: what they are worth was said by the rate of the choice.
+        """
+        told = (None, None) if self.price is None else (self.price.amount, self.price.currency)
+        wanted = {"order_id": order_id, "price": Decimal(price), "currency": currency}
+        self._compare(wanted, {"order_id": self.order_id, "price": told[0], "currency": told[1]})
+
+    def _compare(self, wanted: Mapping[str, object], told: Mapping[str, object]) -> None:
         wrong = [f"{name} is {told[name]}, not {value}" for name, value in wanted.items() if told[name] != value]
         if wrong:
             raise NotThisOrder(f"payment {self.id}: {'; '.join(wrong)}")

@@ -30,14 +30,19 @@ def _readers(kind: Any) -> list[tuple[str, _Read]]:
 
 
 def _reader(hint: Any) -> _Read:
-    if get_origin(hint) is tuple:
-        each = _reader(get_args(hint)[0])
-        return lambda values: tuple(map(each, _there(values)))
-    kinds = [kind for kind in get_args(hint) if kind is not type(None)] or [hint]
-    known = partial(read, cast("type[Any]", kinds[0])) if is_dataclass(kinds[0]) else _READS.get(kinds[0], _as_it_is)
-    if type(None) in get_args(hint) or hint is Any:
+    may_be_none = type(None) in get_args(hint) or hint is Any
+    kind = next((kind for kind in get_args(hint) if kind is not type(None)), hint) if may_be_none else hint
+    known = _known(kind)
+    if may_be_none:
         return lambda value: None if value is None else known(value)
     return lambda value: known(_there(value))
+
+
+def _known(kind: Any) -> _Read:
+    if get_origin(kind) is tuple:
+        each = _reader(get_args(kind)[0])
+        return lambda values: tuple(map(each, values))
+    return partial(read, cast("type[Any]", kind)) if is_dataclass(kind) else _READS.get(kind, _as_it_is)
 
 
 def _as_it_is(value: Any) -> Any:

@@ -63,7 +63,7 @@ def _check_payments(session: Connection, chains: dict[int, Chain], on_progress: 
     while batch := rows.payments_after(session, last_id, limit=BATCH):
         ids = [payment.id for payment in batch]
         arrived = transfers.of_payments(session, ids)
-        facts = payments.facts_of(session, [p for p in batch if p.chain_id in chains], chains=chains)
+        facts = payments.facts_of(session, [p for p in batch if payments.is_configured(p, chains)], chains=chains)
         bodies = rows.last_bodies(session, ids)
         for payment in batch:
             if payment.id in facts:

@@ -75,7 +75,7 @@ def _course(job: JobRun, client: ChainClient, payment: Payment, cursor: Cursor) 
         first_block=first_block,
         last_block=cursor.read_block,
         reorg_window=chain.reorg_window,
-        is_coin=payment.token == NATIVE,
+        is_coin=payment.asked is not None and payment.asked.token == NATIVE,
     )
 
 

@@ -12,9 +12,10 @@ from ctrip.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
     InvalidAmount,
+    RateUnavailableError,
     TooManyOpen,
 )
-from ctrip.services import creating, payments
+from ctrip.services import creating, payments, prices
 from ctrip.web import idempotency
 from ctrip.web.auth import authorize, needs
 from ctrip.web.current import context, merchant_id
@@ -30,6 +31,7 @@ from ctrip.web.schemas.payments import (
     TransferList,
     TransferQuery,
 )
+from ctrip.web.schemas.prices import AssetChoice, QuoteList
 from ctrip.web.schemas.webhook_deliveries import DeliveryQuery, WebhookDeliveryList
 
 blueprint = APIBlueprint(
@@ -96,6 +98,30 @@ def accept_payment(path: PaymentPath) -> dict[str, object]:
     already; else 409.
     """
     return payments.accept(context(), merchant_id(), path.payment_id)
+
+
+@blueprint.get("/<payment_id>/quotes", responses={200: QuoteList})
+@needs(Scope.PAYMENTS_READ)
+@refuses(Conflict)
+def list_payment_quotes(path: PaymentPath) -> dict[str, object]:
+    """List what each accepted asset would cost just now.
+
+    For a payment that asks for a price, until its asset is chosen; else 409. Nothing is locked by it.
+    """
+    return prices.quotes(context(), merchant_id(), path.payment_id)
+
+
+@blueprint.post("/<payment_id>/choose", responses={200: Payment})
+@needs(Scope.PAYMENTS_WRITE)
+@refuses(Conflict, InvalidAmount, RateUnavailableError)
+def choose_payment(path: PaymentPath, body: AssetChoice) -> dict[str, object]:
+    """Choose the asset in which a price is paid.
+
+    Once; after that, and where the payment is over, 409. The rate is locked until the new `expires_at`, and the amount
+    follows from it. Money that came before the choice does not count. 503 where no rate is known just now: nothing is
+    chosen then, try again.
+    """
+    return prices.choose(context(), merchant_id(), path.payment_id, chain=body.chain, token=body.token)
 
 
 @blueprint.get("/<payment_id>/transfers", responses={200: TransferList})

@@ -5,14 +5,27 @@ import math
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict, JsonValue
 
 from ctrip.domain.mailboxes import EMAIL_CHARACTERS, EMAIL_PATTERN
 from ctrip.domain.money import PLAIN_DECIMAL
 from ctrip.domain.payments import AmountStatus, Settlement, Status, Timing
 from ctrip.domain.transfers import Reason, Source, TransferStatus
-from ctrip.services.creating import PaymentRequest
+from ctrip.errors import InvalidAmount, InvalidValue
+from ctrip.services.creating import AmountRequest, AssetRequest, PaymentRequest, PriceRequest
 from ctrip.web.schemas import ULID, Incoming, ListOf, Moment, Outgoing, Page, Path, Text, storable
+from ctrip.web.schemas.prices import (
+    ASSET_FIELD,
+    CHAIN_FIELD,
+    AskedPrice,
+    Asset,
+    AssetChoice,
+    ChainName,
+    LockedQuote,
+    ShownPrice,
+    TokenName,
+)
 
 _METADATA_BYTES = 8_192
 Email = Annotated[str, Field(max_length=EMAIL_CHARACTERS, pattern=EMAIL_PATTERN), AfterValidator(storable)]
@@ -33,23 +46,46 @@ def _metadata(value: Any) -> Any:
     return value
 
 
-class CreatePayment(Incoming):
-    """What to ask a payer for."""
+def _shape(*, there: dict[str, str], absent: tuple[str, ...]) -> JsonDict:
+    """Return what a schema adds for a body that has the fields `there`, by their type, and not those `absent`."""
+    types = there | dict.fromkeys(absent, "null")
+    return {"required": [*there], "properties": {name: {"type": kind} for name, kind in types.items()}}
 
-    chain: Text = Field(min_length=1, max_length=32, description="A chain by its name.", examples=["anvil"])
-    token: Text | None = Field(
+
+_EITHER: list[JsonValue] = [
+    _shape(there={"chain": "string", "amount": "string"}, absent=("price", "assets")),
+    _shape(there={"price": "object", "assets": "array"}, absent=("chain", "token", "amount")),
+]
+
+_WITH_A_PRICE: JsonDict = {
+    "price": {"amount": "49.90", "currency": "EUR"},
+    "assets": [{"chain": "anvil", "token": "USDC"}, {"chain": "anvil"}],
+    "order_id": "1002",
+}
+
+
+class CreatePayment(Incoming):
+    """What to ask a payer for: an `amount` on a `chain`, or a `price` and the `assets` in which it may be paid."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": _EITHER, "examples": [_WITH_A_PRICE]})
+
+    chain: ChainName | None = Field(default=None, description=CHAIN_FIELD, examples=["anvil"])
+    token: TokenName | None = Field(default=None, description=ASSET_FIELD, examples=["USDC"])
+    amount: str | None = Field(
         default=None,
-        min_length=1,
-        max_length=64,
-        description="A listed token by its symbol or contract address; null or absent: the chain's own coin.",
-        examples=["USDC"],
-    )
-    amount: str = Field(
         min_length=1,
         max_length=200,
         description="A plain decimal in the asset's units, as a string. Any JSON number is refused.",
         examples=["12.50"],
         json_schema_extra={"pattern": f"^{PLAIN_DECIMAL}$"},
+    )
+    price: AskedPrice | None = Field(
+        default=None,
+        description="Instead of an amount: what it costs. Somebody chooses one of `assets` then (`…/choose`), and the "
+        "amount follows from the rate, rounded up to the asset's smallest unit.",
+    )
+    assets: list[AssetChoice] | None = Field(
+        default=None, min_length=1, max_length=20, description="With a price: the assets that are accepted, each once."
     )
     order_id: Text | None = Field(
         default=None, min_length=1, max_length=255, description="Your own name for it.", examples=["1001"]
@@ -86,12 +122,28 @@ class CreatePayment(Incoming):
         examples=[50],
     )
 
+    def _of(self) -> AmountRequest | PriceRequest:
+        """Raises InvalidValue where it is neither an amount nor a price, or both."""
+        if self.price is None:
+            if self.assets is not None:
+                raise InvalidValue("assets come with a price", param="price")
+            if self.chain is None:
+                raise InvalidValue("it has a chain and an amount, or a price and assets", param="chain")
+            if self.amount is None:
+                raise InvalidAmount("it has an amount, or a price and assets", param="amount")
+            return AmountRequest(AssetRequest(self.chain, self.token), self.amount)
+        for name in ("chain", "token", "amount"):
+            if getattr(self, name) is not None:
+                raise InvalidValue("a price stands instead of this: it follows from the choice of an asset", param=name)
+        if self.assets is None:
+            raise InvalidValue("a price comes with the assets in which it may be paid", param="assets")
+        assets = tuple(asset.request() for asset in self.assets)
+        return PriceRequest(self.price.amount, self.price.currency, assets)
+
     def request(self) -> PaymentRequest:
         """Return it as the service takes it."""
         return PaymentRequest(
-            chain=self.chain,
-            amount=self.amount,
-            token=self.token,
+            of=self._of(),
             expires_in=timedelta(seconds=self.expires_in),
             confirmations=self.confirmations,
             tolerance_bps=self.underpayment_tolerance,
@@ -146,13 +198,13 @@ class Payment(Outgoing):
     )
     settlement: Settlement = Field(description="How far its money is on the way to the treasury.")
     version: int = Field(description="Counts the stored changes; each has one event with the same number.")
-    chain: str = Field(description="The chain's name.")
-    chain_id: int = Field(description="The chain's EIP-155 id.")
-    token: str | None = Field(description="The token's symbol; null for the chain's own coin.")
+    chain: str | None = Field(description="The chain's name; null until an asset was chosen for a price.")
+    chain_id: int | None = Field(description="The chain's EIP-155 id; null until an asset was chosen.")
+    token: str | None = Field(description="The token's symbol; null for the chain's own coin, and until one is chosen.")
     token_address: str | None = Field(description="The token's contract; null for the chain's own coin.")
-    decimals: int = Field(description="How many decimals the asset has.")
-    amount: str = Field(description="What is asked for, in the asset's units.")
-    amount_atomic: str = Field(description="The same in base units.")
+    decimals: int | None = Field(description="How many decimals the asset has; null until one was chosen.")
+    amount: str | None = Field(description="What is asked for, in the asset's units; null until one was chosen.")
+    amount_atomic: str | None = Field(description="The same in base units.")
     received: str = Field(description="What is in canonical blocks, in the asset's units.")
     received_atomic: str = Field(description="The same in base units.")
     confirmed: str = Field(description="The part of it that is final.")
@@ -161,13 +213,18 @@ class Payment(Outgoing):
     payment_uri: str | None = Field(description="An EIP-681 link for the chain's own coin; null for tokens.")
     checkout_url: str | None = Field(description="A page for the payer, where there is one.")
     confirmations: int = Field(description="Those of the transfer that completes the amount.")
-    confirmations_required: int = Field(description="How many make it final.")
+    confirmations_required: int | None = Field(description="How many make it final; null until an asset was chosen.")
+    price: ShownPrice | None = Field(description="What it costs, where a price was asked for.")
+    assets: list[Asset] | None = Field(description="Those that may be chosen for the price; they share the address.")
+    quote: LockedQuote | None = Field(description="The rate of the choice; null until an asset was chosen for a price.")
     order_id: str | None = Field(description="Your own name for it.")
     customer_email: str | None = Field(description="The buyer.")
     metadata: dict[str, str | int | float | bool] = Field(description="Your own keys and values.")
     webhook_url: str | None = Field(description="Where this payment's events are posted.")
     created_at: str = Field(description="When it was created (RFC 3339, UTC).")
-    expires_at: str = Field(description="By when the amount is to be complete.")
+    expires_at: str = Field(
+        description="By when the amount is to be complete. The choice of an asset moves it to the end of its quote."
+    )
     detected_at: str | None = Field(description="When the full amount was first seen in blocks.")
     confirmed_at: str | None = Field(description="When the full amount became final.")
     settled_at: str | None = Field(description="When its money had reached the treasury for good.")
