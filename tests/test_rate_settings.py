@@ -32,11 +32,11 @@ def listing(folder: Path, of_coin: Any, **token: Any) -> str:
     return chains_file(folder, native={"symbol": "ETH", "decimals": 18, "rates": of_coin}, tokens=tokens)
 
 
-def load(path: str, role: Role = Role.SCHEDULER, **changes: str) -> Settings:
+def load(path: str, role: Any = Role.SCHEDULER, **changes: str) -> Settings:
     return load_settings(role, EVERYTHING | {"CHAINS_FILE": path} | changes)
 
 
-def refusal(path: str, role: Role = Role.SCHEDULER, **changes: str) -> str:
+def refusal(path: str, role: Any = Role.SCHEDULER, **changes: str) -> str:
     with pytest.raises(MisconfiguredError) as refused:
         load(path, role, **changes)
     assert "CG-key-word" not in refused.value.detail

@@ -17,6 +17,7 @@ NOUNS = {
     "coverage": "which blocks were read, for which asset, when and from which endpoint",
     "rescan": "read blocks of a chain again, and put right what differs",
     "payments": "show the evidence of one",
+    "rates": "what each source says that coins are worth, and what they agree on",
     "sweeps": "resume one that is held",
     "wallet": "init, xpub, check, advance",
     "queues": "how full they are",

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
+from actors import zeros
 from actors.exposition import Kept, registry
 from actors.hardened import make_client
 from actors.middleware.due import StampDue
@@ -22,9 +23,13 @@ from ctrip.database import cursors, loops
 from ctrip.database.engine import Sessions, make_engine
 from ctrip.database.models import chain_cursors
 from ctrip.database.models import loops as loop_rows
+from ctrip.database.models import rates as rate_rows
 from ctrip.domain.dead_letters import Reason, row_died
+from ctrip.domain.rates import Refusal
 from ctrip.metrics import render
-from ctrip.services import dead_letters
+from ctrip.outbound.rates import Static
+from ctrip.services import dead_letters, rates
+from ctrip.settings.rates import RateSettings
 from tests.actors.conftest import MakeBroker, OwnRedis
 from tests.actors.workers import declare
 from tests.factories import header, store_payment, store_transfer
@@ -108,6 +113,30 @@ def fill(ctx: Context) -> None:
         died_at=now - timedelta(hours=1),
     )
     dead_letters.record(ctx, letter)
+
+
+def test_rates_are_shown_by_their_age_and_by_what_they_are_missing_for(ctx, queues: Queues) -> None:
+    def shown() -> dict[str, dict[tuple[str, ...], float]]:
+        return page(registry(ctx, queues, names=("webhook",)))
+
+    assert shown()["rates_unavailable"] == {(): 4}
+    ctx = replace(ctx, rate_sources={"static": Static(ctx.settings.rates.static)})
+    rates.refresh(ctx)
+    assert shown()["rates_unavailable"] == {(): 0}
+    assert 0 <= shown()["rate_age_seconds"]["static",] < 30
+    with ctx.sessions.begin() as session:
+        session.execute(sa.update(rate_rows).values(as_of=sa.text("now() - interval '1 h'")))
+    assert shown()["rates_unavailable"] == {(): 4}
+    assert shown()["rate_age_seconds"]["static",] == pytest.approx(3600, abs=30)
+    off = replace(ctx, settings=replace(ctx.settings, rates=RateSettings()))
+    without = page(registry(off, queues, names=("webhook",)))
+    assert not {"rates_unavailable", "rate_age_seconds"} & set(without)
+
+
+def test_what_sources_of_rates_may_refuse_stands_at_zero_from_the_start(ctx, queues: Queues) -> None:
+    zeros.of_scheduler(ctx.settings)
+    counts = page(registry(ctx, queues, names=("webhook",)))["rate_refusals_total"]
+    assert {reason for reason, source in counts if source == "static"} == set(Refusal)
 
 
 class Detour:

@@ -30,7 +30,8 @@ from ctrip.database.models import loops as loop_rows
 from ctrip.database.models import webhook_deliveries as rows
 from ctrip.domain.dead_letters import Filter, Reason, row_died
 from ctrip.errors import Unavailable
-from ctrip.services import dead_letters
+from ctrip.outbound.rates import Static
+from ctrip.services import dead_letters, rates
 from ctrip.services import queues as snapshots
 from tests.actors.conftest import OwnRedis
 from tests.actors.workers import Master, running
@@ -103,6 +104,22 @@ def test_what_redis_forgot_is_sent_again(ctx, tasks: Tasks, our_queues: Queues, 
     tasks.watch_loops()
     tasks.relay_due()
     assert ready(our_queues) == {"listener": 2, "sweeper": 1, "webhook": 5}
+
+
+def test_sources_of_rates_are_asked_by_one_of_two_schedulers(ctx, our_queues: Queues) -> None:
+    class Counting(Static):
+        rounds = 0
+
+        def ask(self, pairs: Any, *, asked_at: Any) -> Any:
+            self.rounds += 1
+            return super().ask(pairs, asked_at=asked_at)
+
+    source = Counting(ctx.settings.rates.static)
+    ctx = replace(ctx, rate_sources={"static": source})
+    for _ in range(3):
+        Tasks(ctx, our_queues).refresh_rates()
+    assert source.rounds == 1
+    assert all(quoted.rate is not None for quoted in rates.report(ctx).quoted)
 
 
 def test_a_queue_that_is_only_busy_is_not_flooded(ctx, tasks: Tasks, our_queues: Queues, redis_client: Redis) -> None:

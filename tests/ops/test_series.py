@@ -40,6 +40,7 @@ FAMILIES = (
     *("rpc_request_duration_seconds", "payments", "payment_detect_seconds"),
     *("webhook_attempts_total", "webhook_pending", "webhook_oldest_pending_age_seconds"),
     *("sweeps_total", "sweeps_pending", "gas_balance"),
+    *("rate_age_seconds", "rates_unavailable", "rate_refusals_total"),
     *("http_requests_total", "http_request_duration_seconds", "build_info"),
 )
 """What is promised to operators, whose own dashboards and alerts rest on it."""

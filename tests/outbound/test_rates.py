@@ -275,6 +275,7 @@ def test_what_a_source_asks_us_to_wait_is_told(
 # --- what each of them may say wrongly ------------------------------------------------------------------------------
 
 UNKNOWN = {"error": ["EQuery:Unknown asset pair"]}
+NO_BIDS: list[object] = [[], "3012.1", None, [3012.1], [["3012.1"]], {}]
 SAID_BY_KRAKEN: list[tuple[object, str, str]] = [
     (UNKNOWN, "missing", "it does not know the pair"),
     ({"error": ["EGeneral:Internal error"]}, "error", "it answered with an error: EGeneral:Internal error"),
@@ -302,7 +303,7 @@ SAID_BY_KRAKEN: list[tuple[object, str, str]] = [
     (ticker("XXBTZEUR", ["90000.1"]), "malformed", "no bid for the pair"),
     (ticker("METHEUR", ["3100.1"]), "malformed", "no bid for the pair"),
     ({"error": [], "result": {"XETHZEUR": "3012.1"}}, "malformed", "no bid"),
-    *((ticker("XETHZEUR", bid), "malformed", "no bid") for bid in ([], "3012.1", None, [3012.1], [["3012.1"]], {})),
+    *((ticker("XETHZEUR", bid), "malformed", "no bid") for bid in NO_BIDS),
     *((ticker("XETHZEUR", [bid]), "absurd", "is no rate") for bid in ("0.00000", "-1", "NaN", "", "1e13", "1,5")),
 ]
 
