@@ -18,6 +18,8 @@ POLL_S = 0.5
 _ETHER = 10**18
 _GAS_WALLET_LEAST, _GAS_WALLET_GIFT = _ETHER, 10 * _ETHER
 _FAUCET_TOKENS = 1_000_000 * 10**USDC_DECIMALS
+_ETH_RATES = {"static": "ETH", "kraken": "ETH", "coingecko": "ethereum"}
+_USDC_RATES = {"static": "USDC", "kraken": "USDC", "coingecko": "usd-coin"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def set_up_chain(node: DevNode, *, chains_file: Path, gas_wallet: bytes) -> DevC
     if node.balance(faucet, usdc) < _FAUCET_TOKENS // 2:
         _mined(node, node.mint(usdc, to=faucet, amount=_FAUCET_TOKENS, sender=faucet))
     row["rpc_urls"] = [node.url]
+    _name_for_rates(row, usdc)
     chains_file.write_text(yaml.safe_dump({"chains": [row]}, sort_keys=False))
     return DevChainSetup(row["name"], chain_id, node.url, parse_address(row["treasury"]), faucet, usdc)
 
@@ -113,6 +116,14 @@ def _new_row(chain_id: int, treasury: bytes) -> dict[str, Any]:
         "sweep": {"max_fee_gwei": 200},
         "tokens": [],
     }
+
+
+def _name_for_rates(row: dict[str, Any], usdc: bytes) -> None:
+    """Let sources of rates know the coin and the test token, where a file of an earlier version does not say how."""
+    row["native"].setdefault("rates", _ETH_RATES)
+    for token in row["tokens"]:
+        if parse_address(token["address"]) == usdc:
+            token.setdefault("rates", _USDC_RATES)
 
 
 def _token(node: DevNode, row: dict[str, Any], faucet: bytes) -> bytes:

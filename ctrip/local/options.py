@@ -9,6 +9,19 @@ from ctrip.errors import MisconfiguredError
 
 ROOT = Path(__file__).resolve().parents[2]
 _FOR_ANY_PROGRAM = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+PRICES = (
+    "RATE_SOURCES",
+    "PRICE_CURRENCIES",
+    "STATIC_RATES",
+    "KRAKEN_URL",
+    "COINGECKO_URL",
+    "RATE_REFRESH_SECONDS",
+    "RATE_MAX_AGE_SECONDS",
+    "RATE_MAX_SPREAD",
+    "RATE_LEAST_SOURCES",
+    "QUOTE_SECONDS",
+)
+"""What the rates of fiat prices are told by."""
 _FOR_CTRIP = (
     "LOG_LEVEL",
     "WEBHOOK_RETRY_SCHEDULE",
@@ -18,6 +31,7 @@ _FOR_CTRIP = (
     "RATE_LIMIT_PER_ADDRESS",
     "CORS_ORIGINS",
     "MAX_OPEN_PAYMENTS",
+    *PRICES,
 )
 
 _MOST_API_PROCESSES = 16
@@ -39,6 +53,7 @@ class Options:
     redis_url: str | None = field(default=None, repr=False)
     chain_rpc: str | None = field(default=None, repr=False)
     smtp_url: str | None = field(default=None, repr=False)
+    coingecko_api_key: str | None = field(default=None, repr=False)
     api_port: int = 8000
     redis_port: int = 6379
     chain_port: int = 8545
@@ -60,6 +75,7 @@ def read_options(*, stay: bool, environment: Mapping[str, str] | None = None) ->
         redis_url=given.get("REDIS_URL"),
         chain_rpc=given.get("CHAIN_RPC"),
         smtp_url=given.get("SMTP_URL"),
+        coingecko_api_key=given.get("COINGECKO_API_KEY"),
         **_ports(given),
         block_time_s=float(given.get("BLOCK_TIME", "1")),
         api_processes=_api_processes(given.get("API_PROCESSES", "1")),

@@ -17,6 +17,8 @@ QUEUES = ("listener", "sweeper", "webhook", "email")
 LOOPBACK = "127.0.0.0/8,::1/128"
 _QUOTAS = dict.fromkeys(("RATE_LIMIT_PER_KEY", "RATE_LIMIT_PER_ADDRESS"), "1000000/minute")
 """Nobody who measures or fuzzes a stack of his own is stopped by them, and they are told as elsewhere."""
+_RATES = {"RATE_SOURCES": "static", "STATIC_RATES": "ETH/EUR=2990,ETH/USD=3250,USDC/EUR=0.92,USDC/USD=1"}
+"""Prices work without a network; who names sources and a key of his own in the environment gets those."""
 _WORKER_GRACE_S = 15.0
 _NOISE = ("Worker process is ready", "Stopping worker process", "Shutting down...", "Worker has been shut down")
 """Dramatiq's own lines, which say what the supervisor says already."""
@@ -34,6 +36,7 @@ class Site:
     api_urls: tuple[str, ...]
     metrics_urls: Mapping[str, str]
     smtp_url: str | None = field(default=None, repr=False)
+    coingecko_api_key: str | None = field(default=None, repr=False)
     passed_on: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -49,12 +52,14 @@ class Site:
             "GAS_KEY": self.keys.gas_key,
             "SECRETS_KEY": self.keys.secrets_key,
             "SMTP_URL": self.smtp_url or "",
+            "COINGECKO_API_KEY": self.coingecko_api_key or "",
         }
         ours = {
             "ENV": "development",
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,
             "CHAINS_FILE": str(self.chains_file),
+            **_RATES,
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
@@ -132,7 +137,7 @@ def workers(site: Site) -> list[Program]:
 
 def scheduler(site: Site) -> Program:
     """Return the scheduler."""
-    environment = site.environment() | site.metrics_environment("scheduler")
+    environment = site.environment("COINGECKO_API_KEY") | site.metrics_environment("scheduler")
     argv = (sys.executable, "-m", "actors.scheduler")
     return _program("scheduler", argv, environment, ready=site.metrics_urls["scheduler"])
 

@@ -23,7 +23,7 @@ from ctrip.local.credentials import Credentials, keep_credentials
 from ctrip.local.files import write_private, write_private_json
 from ctrip.local.keys import keep_keys
 from ctrip.local.node import DevNode
-from ctrip.local.options import Options
+from ctrip.local.options import PRICES, Options
 from ctrip.local.parts import choose_parts
 from ctrip.local.processes import Site
 from ctrip.local.supervisor import StartFailed, Supervisor
@@ -96,6 +96,7 @@ def _bring_up(options: Options, console: Console, supervisor: Supervisor) -> tup
         api_urls=processes.api_urls(options.api_port, options.api_processes),
         metrics_urls=processes.metrics_urls(options.metrics_port, apis=options.api_processes),
         smtp_url=options.smtp_url,
+        coingecko_api_key=options.coingecko_api_key,
         passed_on=options.passed_on,
     )
     _migrate(site, console, supervisor)
@@ -136,7 +137,8 @@ def _announce(site: Site, chain: DevChainSetup, credentials: Credentials, superv
     """Write stack.json, and again after each restart; and `env`, for the `ctrip` command beside a running stack."""
     environment = site.environment("WALLET_XPUB", "SECRETS_KEY")
     names = ("ENV", "DATABASE_URL", "REDIS_URL", "CHAINS_FILE", "WALLET_XPUB", "SECRETS_KEY")
-    write_private(site.data_dir / "env", "".join(f"export {name}='{environment[name]}'\n" for name in names))
+    told = [*names, *(name for name in PRICES if name in environment)]
+    write_private(site.data_dir / "env", "".join(f"export {name}='{environment[name]}'\n" for name in told))
     fixed = {
         "api": site.api_url,
         "apis": list(site.api_urls),

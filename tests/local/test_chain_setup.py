@@ -56,6 +56,26 @@ def test_a_second_start_changes_nothing_but_the_address_of_the_node(anvil: DevCh
     assert (chain.confirmations, chain.rpc_urls) == (5, (anvil.url,))
 
 
+def test_the_coin_and_the_token_have_the_names_that_sources_of_rates_know_them_by(
+    anvil: DevChain, tmp_path: Path
+) -> None:
+    chains_file = tmp_path / "chains.yaml"
+    set_up_chain(anvil, chains_file=chains_file, gas_wallet=GAS_WALLET)
+    names = {token.symbol: token.rate_names for token in read_chains(chains_file)[0].tokens}
+    assert names == {
+        "ETH": {"static": "ETH", "kraken": "ETH", "coingecko": "ethereum"},
+        "USDC": {"static": "USDC", "kraken": "USDC", "coingecko": "usd-coin"},
+    }
+    # A file of an earlier version has none, and one that somebody changed stays as it is.
+    content = yaml.safe_load(chains_file.read_text())
+    del content["chains"][0]["native"]["rates"]
+    content["chains"][0]["tokens"][0]["rates"] = {"static": "MINE"}
+    chains_file.write_text(yaml.safe_dump(content))
+    set_up_chain(anvil, chains_file=chains_file, gas_wallet=GAS_WALLET)
+    again = {token.symbol: token.rate_names for token in read_chains(chains_file)[0].tokens}
+    assert again == names | {"USDC": {"static": "MINE"}}
+
+
 def test_the_token_is_deployed_again_where_the_chain_lost_it(anvil: DevChain, tmp_path: Path) -> None:
     chains_file = tmp_path / "chains.yaml"
     first = set_up_chain(anvil, chains_file=chains_file, gas_wallet=GAS_WALLET)

@@ -1,6 +1,7 @@
 """What the environment tells the local stack, and what each of its processes is told."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ctrip.local.options import ROOT, read_options
 from ctrip.local.processes import Site
 
 KEYS = Keys("the mnemonic", "the xpub", "the gas key", "0x00", "the secrets key")
-SECRETS = {"WALLET_MNEMONIC", "GAS_KEY", "SECRETS_KEY", "WALLET_XPUB", "SMTP_URL"}
+SECRETS = {"WALLET_MNEMONIC", "GAS_KEY", "SECRETS_KEY", "WALLET_XPUB", "SMTP_URL", "COINGECKO_API_KEY"}
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def site(tmp_path: Path) -> Site:
         api_urls=("http://127.0.0.1:8000", "http://127.0.0.1:8001"),
         metrics_urls=processes.metrics_urls(29100, apis=2),
         smtp_url="smtp://user:secret@mail",
+        coingecko_api_key="CG-key",
         passed_on={"LOG_LEVEL": "DEBUG"},
     )
 
@@ -42,7 +44,7 @@ def test_each_process_is_told_the_secrets_of_its_role_alone(site: Site, monkeypa
         "worker.sweeper": {"WALLET_XPUB", "WALLET_MNEMONIC", "GAS_KEY"},
         "worker.webhook": {"SECRETS_KEY"},
         "worker.email": {"SMTP_URL"},
-        "scheduler": set(),
+        "scheduler": {"COINGECKO_API_KEY"},
         "migration": set(),
         "demo": set(),
     }
@@ -98,3 +100,15 @@ def test_data_are_kept_in_the_checkout_unless_told_otherwise() -> None:
 def test_a_port_that_is_no_number_is_named() -> None:
     with pytest.raises(MisconfiguredError, match="CHAIN_PORT: is no number"):
         read_options(stay=True, environment={"CHAIN_PORT": "x"})
+
+
+def test_prices_work_without_a_network_unless_other_sources_are_named(site: Site) -> None:
+    told = processes.scheduler(site).environment
+    assert told["RATE_SOURCES"] == "static"
+    assert told["STATIC_RATES"].count("=") == 4
+    given = {"RATE_SOURCES": "kraken", "COINGECKO_API_KEY": "CG-key", "QUOTE_SECONDS": "60"}
+    options = read_options(stay=True, environment=given)
+    assert options.passed_on == {"RATE_SOURCES": "kraken", "QUOTE_SECONDS": "60"}
+    assert options.coingecko_api_key == "CG-key"
+    named = processes.api(replace(site, passed_on=options.passed_on)).environment
+    assert (named["RATE_SOURCES"], "COINGECKO_API_KEY" in named) == ("kraken", False)

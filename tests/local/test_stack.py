@@ -94,6 +94,19 @@ def test_a_killed_redis_is_back_at_the_same_address(stack: RunningStack) -> None
         wait_until(lambda: _pings(client), within_s=10)
 
 
+def test_the_coin_and_the_token_are_worth_something_in_each_currency(stack: RunningStack) -> None:
+    wait_until(
+        lambda: stack.ctrip("rates").returncode == 0, within_s=30, every_s=0.5, what=lambda: stack.ctrip("rates").stderr
+    )
+    quoted = json.loads(stack.ctrip("rates", "--json").stdout)
+    assert {(each["token"], each["currency"]): each["rate"] for each in quoted} == {
+        ("ETH", "EUR"): "2990",
+        ("ETH", "USD"): "3250",
+        ("USDC", "EUR"): "0.92",
+        ("USDC", "USD"): "1",
+    }
+
+
 def test_a_second_start_on_the_same_folder_is_refused_in_words(stack: RunningStack) -> None:
     second = subprocess.run(
         [sys.executable, "-m", "ctrip.local"],
