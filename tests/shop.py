@@ -26,6 +26,17 @@ class Shop:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
+    def ask_price(self, price: str, currency: str, tokens: list[str | None], **fields: Any) -> dict[str, Any]:
+        """Create a payment of a price, which each of these tokens, or the coin for None, may pay."""
+        assets = [{"chain": self.stack["chain"], "token": token} for token in tokens]
+        return self.post("/payments", {"price": {"amount": price, "currency": currency}, "assets": assets, **fields})
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send anything under /api/v1."""
+        answer = self._http.post(f"{self.stack['api']}/api/v1{path}", json=body, timeout=20)
+        assert answer.ok, answer.text
+        return answer.json()
+
     def get(self, path: str) -> dict[str, Any]:
         """Read anything under /api/v1."""
         answer = self._http.get(f"{self.stack['api']}/api/v1{path}", timeout=20)

@@ -5,6 +5,7 @@ import pytest
 from tests.shop import Shop
 from tests.sink import Sink
 from tests.stack import RunningStack
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.infra
 
@@ -36,3 +37,21 @@ def test_a_native_and_an_erc20_payment_walk_from_post_to_settled(stack: RunningS
         assert shop.balance(tokens["address"], shop.usdc) == 0
         history = shop.get(f"/payments/{coin['id']}/events")["data"]
         assert [event["version"] for event in history] == [1, 2, 3, 4]
+
+
+def test_a_price_in_euros_walks_from_its_quotes_to_settled(stack: RunningStack) -> None:
+    shop = Shop(stack.facts())
+    with Sink() as sink:
+        priced = shop.ask_price("49.90", "EUR", ["USDC", None], webhook_url=sink.url)
+        path = f"/payments/{priced['id']}"
+        assert (priced["chain"], priced["amount"]) == (None, None)
+        # The scheduler asks for rates as soon as it runs.
+        wait_until(lambda: shop.get(f"{path}/quotes")["data"][0]["amount"], within_s=30, what="there is a rate")
+        amounts = [quote["amount"] for quote in shop.get(f"{path}/quotes")["data"]]
+        assert amounts == ["54.239131", "0.016688963210702342"], "49.90 at 0.92 and at 2990, rounded up"
+        chosen = shop.post(f"{path}/choose", {"chain": shop.stack["chain"], "token": "USDC"})
+        assert (chosen["amount"], chosen["address"]) == ("54.239131", priced["address"])
+        shop.pay(chosen)
+        shop.wait_for(chosen, "settled", within_s=60)
+        sink.wait_for(priced["id"], [WALK[0], "payment.updated", *WALK[1:]], within_s=10)
+    assert shop.get(path)["quote"] == chosen["quote"]
