@@ -20,16 +20,16 @@ class Bell:
     def __init__(self, sessions: Sessions) -> None:
         """Connect and listen. Raises Unavailable."""
         with sessions.begin() as session:
-            self._pooled = session.engine.raw_connection()
-        self._connection = cast("connection", self._pooled.driver_connection)
+            pooled = session.engine.raw_connection()
+        self._connection = cast("connection", pooled.driver_connection)
         # Out of the pool: this connection lives as long as the bell.
-        self._pooled.detach()
+        pooled.detach()
         try:
             self._connection.set_session(autocommit=True)
             with self._connection.cursor() as cursor:
                 cursor.execute(f"LISTEN {DUE_CHANNEL}")
         except psycopg2.Error as error:
-            self._pooled.close()
+            self.close()
             raise Unavailable("the database ended the connection of the bell") from error
 
     def wait(self, timeout_s: float) -> bool:
@@ -45,4 +45,5 @@ class Bell:
 
     def close(self) -> None:
         """Hang up."""
-        self._pooled.close()
+        # Not by way of the pool: it would roll back first, and say at length of a dead connection that it cannot.
+        self._connection.close()

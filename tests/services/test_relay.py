@@ -116,7 +116,9 @@ def test_the_bell_rings_when_a_transaction_owes_a_delivery_and_not_before_it_com
         bell.close()
 
 
-def test_a_bell_whose_connection_was_ended_says_so(ctx) -> None:
+def test_a_bell_whose_connection_was_ended_says_so_and_hangs_up_without_a_word(
+    ctx, caplog: pytest.LogCaptureFixture
+) -> None:
     bell = relay.hear(ctx)
     with ctx.sessions.begin() as session:
         ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
@@ -124,6 +126,7 @@ def test_a_bell_whose_connection_was_ended_says_so(ctx) -> None:
     with pytest.raises(Unavailable):
         wait_until(lambda: bell.wait(0.1), within_s=5)
     bell.close()
+    assert not caplog.records
 
 
 def test_a_bell_that_hangs_up_leaves_no_connection(ctx) -> None:
