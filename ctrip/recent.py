@@ -12,18 +12,26 @@ V = TypeVar("V")
 
 
 class Recent:
-    """Values by name, each for KEPT_S. Threads may share it; two that miss one at once both read it."""
+    """Values by name, each for KEPT_S unless told otherwise.
+
+    Threads may share it; two that miss one at once both read it.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, tuple[float, Any]] = {}
 
-    def get(self, name: Hashable, read: Callable[[], V | None]) -> V | None:
-        """Return what was read under a name a moment ago, or else what is read now; None is not kept."""
+    def get(
+        self, name: Hashable, read: Callable[[], V | None], *, kept_s: Callable[[V], float] = lambda _: KEPT_S
+    ) -> V | None:
+        """Return what was read under a name a moment ago, or else what is read now; None is not kept.
+
+        `kept_s` says of a value for how long it may be believed.
+        """
         # What is cleared meanwhile is another dictionary by then: an answer from before it is not kept.
         kept = self._kept
         at, value = kept.get(name, (0.0, None))
         now = time.monotonic()
-        if value is not None and now - at < KEPT_S:
+        if value is not None and now - at < kept_s(cast(V, value)):
             return cast(V, value)
         value = read()
         if value is not None:

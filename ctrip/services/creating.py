@@ -34,8 +34,14 @@ from ctrip.errors import (
     Unavailable,
 )
 from ctrip.log import get_logger
+from ctrip.recent import KEPT_S
 
 log = get_logger()
+
+_COUNTED_EVERY_S = 10.0
+"""How often a merchant's open payments are counted at the least."""
+_MADE_PER_S = 1_000
+"""More than all processes together make for one merchant in a second."""
 
 
 @dataclass(frozen=True)
@@ -198,15 +204,19 @@ def _open_payments(ctx: Context, merchant_id: str) -> list[int]:
     """Return how many payments of a merchant are open, in a list that whoever makes one more adds to.
 
     Raises TooManyOpen where there is no place for one more. They are counted once in a second, and in between what this
-    process makes: several processes may pass the limit by what they make in a second.
+    process makes: several processes may pass the limit by what they make in a second. Far from the limit they are
+    counted less often, for that takes as long as there are many.
     """
 
     def read() -> list[int]:
         with ctx.sessions.at_once() as session:
             return [payments.count_open(session, merchant_id, most=most)]
 
+    def believed_s(counted: list[int]) -> float:
+        return min(_COUNTED_EVERY_S, max(KEPT_S, (most - counted[0]) / _MADE_PER_S))
+
     most = ctx.settings.max_open_payments
-    counted = ctx.recent.get(("open", merchant_id), read) or [0]
+    counted = ctx.recent.get(("open", merchant_id), read, kept_s=believed_s) or [0]
     if counted[0] >= most:
         raise TooManyOpen(f"{most} payments are open, and that is the most; wait until some are paid or expire")
     return counted

@@ -224,6 +224,25 @@ def test_a_merchant_has_so_many_open_payments_and_no_more(ctx: Context) -> None:
     assert count(ctx, payments) == 5
 
 
+@pytest.mark.parametrize(("place_for", "counted_at"), [(9, [0, 1, 2, 3, 4, 5, 6]), (3_000, [0, 3, 6]), (90_000, [0])])
+def test_the_farther_the_limit_is_the_less_often_open_payments_are_counted(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch, place_for: int, counted_at: list[float]
+) -> None:
+    """To count a hundred thousand takes as long as thirty creates; others may make a thousand in a second meanwhile."""
+    now, counted = [0.0], list[float]()
+    monkeypatch.setattr("ctrip.recent.time.monotonic", lambda: now[0])
+
+    def count_open(*_: Any, most: int) -> int:
+        counted.append(now[0])
+        return most - place_for
+
+    monkeypatch.setattr("ctrip.services.creating.payments.count_open", count_open)
+    for second in range(7):
+        now[0] = float(second)
+        create(ctx, MERCHANT_ID, request=REQUEST)
+    assert counted == counted_at
+
+
 # --- what a process keeps -------------------------------------------------------------------------------------------
 
 
