@@ -18,6 +18,10 @@ IDLE_S = 1.0
 POOL_SIZE = 16
 """Connections of a process, as many as its threads. One beyond the pool would be made anew for each transaction."""
 
+_VANISHED = {"tcp_user_timeout": 30_000, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4}
+"""A broken network or a dead machine resets nothing, and Linux waits for it for a quarter of an hour or two hours: this
+ends such a connection after 30 s, whether or not a statement is under way (libpq, "Connection Strings")."""
+
 _AFTER_COMMIT: WeakKeyDictionary[Connection, list[Callable[[], None]]] = WeakKeyDictionary()
 _BEYOND_LIMITS = "54"
 """The class of SQLSTATEs for rows and statements that are too large: trying them again would help nobody."""
@@ -91,6 +95,7 @@ def make_engine(database_url: str, *, process: str, pool_size: int = POOL_SIZE) 
         hide_parameters=True,  # an error in a log must not hold e-mail addresses, or worse
         connect_args={
             "connect_timeout": 5,
+            **_VANISHED,
             "application_name": f"ctrip-{process}",
             "options": "-c statement_timeout=30000 -c lock_timeout=10000 -c timezone=UTC"
             " -c idle_in_transaction_session_timeout=60000",

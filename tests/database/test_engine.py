@@ -1,5 +1,9 @@
+import os
+import socket
 from contextlib import ExitStack
+from typing import cast
 
+import psycopg2
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -7,8 +11,10 @@ from sqlalchemy import exc
 from ctrip.database import engine as engines
 from ctrip.database.engine import Sessions, after_commit, make_engine
 from ctrip.errors import Unavailable
+from tests.postgres_line import PostgresLine
 
 pytestmark = pytest.mark.infra
+_LIMITS = {"TCP_USER_TIMEOUT": 30_000, "TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 
 
 def kill_all(sessions: Sessions, process: str) -> int:
@@ -79,3 +85,16 @@ def test_what_fails_after_a_commit_is_not_said_to_be_the_databases_fault(session
 
     with pytest.raises(exc.OperationalError, match="of another database"), sessions.begin() as session:
         after_commit(session, fail)
+
+
+def test_a_connection_whose_other_end_has_vanished_ends_within_half_a_minute(postgres_url: str) -> None:
+    """Nobody resets what a broken network or a dead machine swallows: Linux would wait for a quarter of an hour."""
+    line = PostgresLine(postgres_url)
+    engine = make_engine(line.url, process="far")
+    with engine.connect() as connection:
+        driver = cast("psycopg2.extensions.connection", connection.connection.driver_connection)
+        with socket.socket(fileno=os.dup(driver.fileno())) as side:
+            told = {name: side.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in _LIMITS}
+    assert told == _LIMITS
+    engine.dispose()
+    line.close()
