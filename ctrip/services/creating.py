@@ -183,7 +183,7 @@ def _price(ctx: Context, request: PriceRequest, *, confirmations: int | None) ->
     price, accepted = parse_price(request.price, request.currency), dict[tuple[int, bytes], Accepted]()
     for each in request.assets:
         chain, token = _asset(ctx, each, within="assets")
-        if token.rate_names.keys().isdisjoint(rates.sources):
+        if not rates.currencies_of(token):
             raise InvalidValue(f"{token.symbol} on {chain.name} has no rates here", param="assets")
         if (chain.chain_id, token.address) in accepted:
             raise InvalidValue(f"{token.symbol} on {chain.name} stands here twice", param="assets")

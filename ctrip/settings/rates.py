@@ -7,7 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from urllib.parse import urlsplit
 
-from ctrip.domain.chains import Chain
+from ctrip.domain.chains import Chain, Token
 from ctrip.domain.currencies import minor_digits
 from ctrip.domain.rates import Pair, RatePolicy, pairs_of, parse_rate
 from ctrip.errors import InvalidValue, RateRefused
@@ -40,6 +40,11 @@ class RateSettings:
     refresh: timedelta = timedelta(seconds=60)
     policy: RatePolicy = _POLICY
     quote: timedelta = timedelta(seconds=900)
+
+    def currencies_of(self, asset: Token) -> tuple[str, ...]:
+        """The currencies of prices that an asset may pay: none where it cannot be asked for, or no source knows it."""
+        is_priced = asset.is_payable and not asset.rate_names.keys().isdisjoint(self.sources)
+        return self.currencies if is_priced else ()
 
     def secrets(self) -> tuple[str, ...]:
         """Tell what the logs have to strike out: the key, and paths of URLs, where a proxy's key may stand."""

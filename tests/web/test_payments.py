@@ -262,6 +262,13 @@ def test_chains_tell_their_assets_and_how_far_they_were_read(shop: Api) -> None:
         "ODD": False,
         "OFF": False,
     }
+    assert {token["symbol"]: token["currencies"] for token in anvil["tokens"]} == {
+        "USDC": ["EUR", "JPY"],
+        "DAI": [],
+        "ODD": [],
+        "OFF": [],
+    }
+    assert (anvil["native"]["currencies"], fresh["native"]["currencies"]) == (["EUR", "JPY"], [])
     assert (fresh["status"], fresh["head_block"], resting["enabled"]) == ("not_ready", None, False)
 
 

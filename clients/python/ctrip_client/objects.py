@@ -188,20 +188,25 @@ class Event:
 
 @dataclass(frozen=True)
 class Coin:
-    """A chain's own coin."""
+    """A chain's own coin. `currencies` are those of prices that it may pay."""
 
     symbol: str
     decimals: int
+    currencies: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Token:
-    """A listed token. One that is not `payable` cannot be asked for, and is watched all the same."""
+    """A listed token. One that is not `payable` cannot be asked for, and is watched all the same.
+
+    `currencies` are those of prices that it may pay.
+    """
 
     symbol: str
     address: str
     decimals: int
     payable: bool
+    currencies: tuple[str, ...]
 
 
 @dataclass(frozen=True)

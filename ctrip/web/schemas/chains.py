@@ -6,12 +6,15 @@ from pydantic import Field
 
 from ctrip.web.schemas import ListOf, Outgoing
 
+_CURRENCIES = "The currencies (ISO 4217) in which a price may be asked that it pays; none where it has no rates."
+
 
 class Coin(Outgoing):
     """A chain's own coin."""
 
     symbol: str = Field(description="Its symbol.")
     decimals: int = Field(description="How many decimals it has.")
+    currencies: list[str] = Field(description=_CURRENCIES)
 
 
 class Token(Outgoing):
@@ -21,6 +24,7 @@ class Token(Outgoing):
     address: str = Field(description="Its contract.")
     decimals: int = Field(description="How many decimals it has.")
     payable: bool = Field(description="Whether a payment may ask for it. What is not payable is watched all the same.")
+    currencies: list[str] = Field(description=_CURRENCIES)
 
 
 class Chain(Outgoing):
