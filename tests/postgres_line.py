@@ -41,6 +41,8 @@ class PostgresLine:
         self._cut: tuple[int, Moment] | None = None
         self.sent: list[str] = []
         """The statements since the line was last armed."""
+        self._is_at_rest = threading.Event()
+        self._is_at_rest.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self, number: int, moment: Moment) -> None:
@@ -53,6 +55,10 @@ class PostgresLine:
         with self._lock:
             is_armed, self._cut = self._cut is not None, None
         return is_armed
+
+    def wait_at_rest(self) -> None:
+        """Wait until Postgres has done what was cut off while it was at it."""
+        assert self._is_at_rest.wait(30), "Postgres is still at it"
 
     def close(self) -> None:
         """Take no more connections."""
@@ -77,9 +83,10 @@ class PostgresLine:
         downwards.start()
         with suppress(OSError):
             self._ask(client, server, cut)
-        # What was cut after Postgres has got it ends when that has answered.
+        # What is cut off when Postgres has got it ends when that has answered.
         if cut.is_set():
             downwards.join(30)
+            self._is_at_rest.set()
         for side in (client, server):
             _end(side)
 
@@ -90,9 +97,12 @@ class PostgresLine:
             moment = self._moment_of(message) if kind == _QUERY else None
             if moment is Moment.BEFORE:
                 return
-            if moment is Moment.AFTER:
+            if moment is not None:
+                self._is_at_rest.clear()
                 cut.set()
             server.sendall(message)
+            if moment is Moment.DURING:
+                _end(client)
             if moment is not None:
                 return
 
@@ -104,7 +114,8 @@ class PostgresLine:
                     client.sendall(message)
                 elif kind == _READY:
                     break
-        _end(client)
+        if not cut.is_set():
+            _end(client)
 
     def _moment_of(self, message: bytes) -> Moment | None:
         with self._lock:
