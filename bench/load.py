@@ -62,7 +62,7 @@ class Watch:
     def __init__(self, stack: dict[str, Any], seconds: float) -> None:
         self._pids: dict[str, int] = stack["pids"] | stack["parts"]
         self.rss_mb: list[dict[str, float]] = []
-        self._began, self._cpu_s = time.monotonic(), self._costs()
+        self._began, self._cpu_s, self._machine = time.monotonic(), self._costs(), _machine()
         self.take()
         self._middle = threading.Timer(seconds / 2, self.take)
         self._middle.daemon = True
@@ -73,6 +73,8 @@ class Watch:
         self.rss_mb.append({name: max(map(resident_mb, tree(pid))) for name, pid in self._pids.items()})
         passed_s, now = max(time.monotonic() - self._began, 0.001), self._costs()
         self.cpu_percent = {name: round(100 * (now[name] - self._cpu_s[name]) / passed_s, 1) for name in self._pids}
+        idle, every = (later - first for later, first in zip(_machine(), self._machine, strict=True))
+        self.busy_percent = round(100 * (1 - idle / max(every, 1)), 1)
 
     def growing(self) -> list[str]:
         """The processes of ours whose memory is not flat."""
@@ -82,6 +84,12 @@ class Watch:
 
     def _costs(self) -> dict[str, float]:
         return {name: cpu_s(pid) for name, pid in self._pids.items()}
+
+
+def _machine() -> tuple[int, int]:
+    """Return the ticks in which the machine's cores were idle, and all of them (proc(5), /proc/stat)."""
+    ticks = [int(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 def subscribe(stack: dict[str, Any], url: str) -> None:
@@ -170,13 +178,15 @@ def wait_settled(stack: dict[str, Any], paid: list[str]) -> list[str]:
 
 
 def report(told: dict[str, Any], seen: Watch, *, paid: int, unsettled: list[str], webhooks: int) -> None:
-    for name, of in {"all requests": told["all"], **told["kinds"], "sent late by": told["late"]}.items():
+    beside = {"sent late by": told["late"], "/livez, beside": told["probes"]}
+    for name, of in {"all requests": told["all"], **told["kinds"], **beside}.items():
         print(f"{name:<16}{of['count']:>8}   p50 {of['p50']:>7} ms   p99 {of['p99']:>7} ms   max {of['max']:>7} ms")
     print(f"\n{'':<18}{'MB at first':>12}{'half-way':>10}{'at last':>10}{'CPU, % of a core':>18}")
     first, middle, last = seen.rss_mb
     for name, cpu_percent in seen.cpu_percent.items():
         print(f"{name:<18}{first[name]:>12}{middle[name]:>10}{last[name]:>10}{cpu_percent:>18}")
-    print(f"\npaid {paid}, not settled in the end {len(unsettled)}; {webhooks} webhooks came")
+    print(f"\nthe machine's cores were busy for {seen.busy_percent} % of the time, whoever it was")
+    print(f"paid {paid}, not settled in the end {len(unsettled)}; {webhooks} webhooks came")
     for took_ms, kind, at_s, served_ms in told["slowest"]:
         print(f"  {took_ms:>8} ms  {kind:<8} at {at_s:>6} s; the API says that it took {served_ms} ms", file=sys.stderr)
     for wrong in told["wrong"]:
@@ -189,6 +199,8 @@ def report(told: dict[str, Any], seen: Watch, *, paid: int, unsettled: list[str]
         "p99_ms": p99_ms,
         "max_ms": told["all"]["max"],
         "late_p99_ms": told["late"]["p99"],
+        "livez_p99_ms": told["probes"]["p99"],
+        "busy_percent": seen.busy_percent,
         "errors": errors,
         "requests": told["requests"],
         "rss_mb": {name: [each[name] for each in seen.rss_mb] for name in first},

@@ -22,6 +22,7 @@ _MIX = {"create": 40, "get": 40, "list": 12, "find": 3, "replay": 5}
 _SOON, _LATER = 120, 1800
 """Seconds until a payment expires. Every fourth one does so within the run."""
 _SLOWEST = 12
+_PROBES_PER_S = 5.0
 
 
 class Load:
@@ -38,6 +39,8 @@ class Load:
         self.took_ms: defaultdict[str, list[float]] = defaultdict(list)
         self.late_ms: list[float] = []
         """How late a thread that waited for its request to be due sent it: that is this machine's, and not theirs."""
+        self.probes_ms: list[float] = []
+        """What a request takes that does nothing, sent beside the others: the part of the machine and of the server."""
         self.slowest: list[tuple[float, str, float, str]] = []
         self.wrong: list[str] = []
 
@@ -45,6 +48,7 @@ class Load:
         """Send every request, and wait until the last one is answered."""
         self._began = time.perf_counter()
         threads = [threading.Thread(target=self._work, args=(number,)) for number in range(THREADS)]
+        threads.append(threading.Thread(target=self._probe))
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -64,6 +68,15 @@ class Load:
             except OSError as error:
                 self.wrong.append(f"{kind}: {error}")
                 client = Client(url, self._key)
+        client.close()
+
+    def _probe(self) -> None:
+        client = Client(self._urls[0], self._key)
+        for turn in range(int(_PROBES_PER_S * self._seconds)):
+            due = self._began + turn / _PROBES_PER_S
+            time.sleep(max(due - time.perf_counter(), 0))
+            client.send("GET /livez")
+            self.probes_ms.append(1000 * (time.perf_counter() - due))
         client.close()
 
     def _send(self, client: Client, kind: str, turn: int, due: float, dice: Random) -> None:
@@ -110,6 +123,7 @@ def main() -> None:
         "all": summary(everything),
         "kinds": {kind: summary(load.took_ms[kind]) for kind in _MIX if load.took_ms[kind]},
         "late": summary(load.late_ms),
+        "probes": summary(load.probes_ms),
         "slowest": [[round(took, 1), kind, round(at, 1), served] for took, kind, at, served in load.slowest],
     }
     print(json.dumps(told))
