@@ -17,7 +17,9 @@ from ctrip.bootstrap import bootstrap
 from ctrip.context import Context
 from ctrip.database import schema
 from ctrip.database.engine import Sessions, make_engine
+from ctrip.database.logins import Login
 from ctrip.database.models import merchants, metadata
+from ctrip.database.roles import Group
 from ctrip.domain.addresses import checksum_address
 from ctrip.local import devchain
 from ctrip.local.children import Program, is_ready, spawn, stop
@@ -75,8 +77,23 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def _migrate(url: str) -> None:
     engine = make_engine(url, process="tests")
-    schema.upgrade(engine)
+    schema.make_logins(engine, [Login(_user_of(group), group) for group in Group])
+    assert schema.upgrade(engine).remarks == ()
     engine.dispose()
+
+
+def _user_of(group: Group) -> str:
+    return f"a_{group}_of_the_tests"
+
+
+def url_of(group: Group, url: str) -> str:
+    """The URL under which a member of a group connects to the session's database, for a process of its own."""
+    return url.replace("//ctrip@", f"//{_user_of(group)}@")
+
+
+def engine_of(group: Group, engine: sa.Engine) -> sa.Engine:
+    """An engine of a member of a group, on the session's database; its owner's is `engine`."""
+    return make_engine(engine.url.set(username=_user_of(group)), process="tests")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +101,14 @@ def engine(postgres_url: str) -> Iterator[sa.Engine]:
     engine = make_engine(postgres_url, process="tests", pool_size=20)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def api_engine(engine: sa.Engine) -> Iterator[sa.Engine]:
+    """What the API may do in Postgres, and no more."""
+    api_engine = engine_of(Group.API, engine)
+    yield api_engine
+    api_engine.dispose()
 
 
 @pytest.fixture
@@ -157,10 +182,13 @@ def anvil(anvil_node: DevChain, usdc: bytes) -> Iterator[DevChain]:
 
 
 @pytest.fixture(scope="session")
-def environment(
+def owners_environment(
     postgres_url: str, redis_url: str, anvil_node: DevChain, usdc: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """The environment of every process of a small cTrip on the session's parts; its gas wallet holds 100 ETH."""
+    """The environment of every process of a small cTrip on the session's parts; its gas wallet holds 100 ETH.
+
+    It connects as the owner, who may prepare any row. Tests take `environment`.
+    """
     anvil_node.set_balance(GAS_WALLET, 100 * ETHER)
     chains_file = tmp_path_factory.mktemp("settings") / "chains.yaml"
     chain = {
@@ -204,9 +232,16 @@ def rate_names(code: str, coin: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def whole_context(environment: dict[str, str]) -> Iterator[Context]:
+def environment(owners_environment: dict[str, str]) -> dict[str, str]:
+    """The environment of processes that tests run."""
+    return owners_environment
+
+
+@pytest.fixture(scope="session")
+def whole_context(owners_environment: dict[str, str]) -> Iterator[Context]:
     """What no process holds: the parts of all roles at once. Tests take `ctx`."""
-    signing, posting, serving = (bootstrap(role, environment) for role in (Role.SWEEPER, Role.WEBHOOK, Role.API))
+    roles = (Role.SWEEPER, Role.WEBHOOK, Role.API)
+    signing, posting, serving = (bootstrap(role, owners_environment) for role in roles)
     settings = dataclasses.replace(
         signing.settings,
         secrets_keys=posting.settings.secrets_keys,

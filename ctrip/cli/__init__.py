@@ -10,7 +10,7 @@ from ctrip.errors import CtripError, InvalidValue
 from ctrip.log import redact
 
 NOUNS = {
-    "db": "the schema: upgrade",
+    "db": "the schema: upgrade; the users of processes: logins",
     "merchants": "create",
     "keys": "API keys: create, list, revoke",
     "chains": "check nodes and tokens, resume one that stopped",

@@ -1,12 +1,16 @@
 """The schema's revisions: which one this code ships, which one the database has, and how it gets there."""
 
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from ctrip.database import granting, logins
 from ctrip.errors import MisconfiguredError, Unavailable
 
 if TYPE_CHECKING:
@@ -17,6 +21,15 @@ _LOCK = 0x63547269705F6462
 """Any number will do as long as nobody else's advisory lock has it: this one spells cTrip_db."""
 _LOCK_TIMEOUT_S = 120
 _LOOK_EVERY_S = 0.1
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """The revisions before and after; None where there were no tables. `remarks` is what an administrator has to do."""
+
+    before: str | None
+    after: str | None
+    remarks: tuple[str, ...] = ()
 
 
 def shipped_revision() -> str | None:
@@ -36,32 +49,37 @@ def stored_revision(session: Connection | sa.Connection) -> str | None:
     return revision
 
 
-def upgrade(engine: sa.Engine) -> tuple[str | None, str | None]:
-    """Bring the database to the newest revision. Returns the revisions before and after.
+def upgrade(engine: sa.Engine) -> Upgrade:
+    """Bring the database to the newest revision, and its groups of users to what they need there.
 
     Any number of processes may do this at once: an advisory lock lets them pass one by one, and all but the first find
     nothing to do. Each revision is one transaction, so after a crash in between the next upgrade goes on from there;
     those that build indexes while others write begin with taking away what was left half built.
     Raises Unavailable where another upgrade holds the lock for two minutes, and MisconfiguredError where the database
-    belongs to a later version of cTrip.
+    belongs to a later version of cTrip, or to another user.
     """
-    with engine.connect() as connection:
-        # A migration may take longer than any query of a server may.
-        connection.execute(sa.text(f"SET statement_timeout = 0; SET lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
-        _lock(connection)
-        try:
-            before = stored_revision(connection)
-            connection.commit()
-            _refuse_newer(before)
-            _run(connection)
-            after = stored_revision(connection)
-        finally:
-            # The lock belongs to the session: it must not go back into the pool with it.
-            connection.rollback()
-            connection.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK)))
-            connection.execute(sa.text("RESET ALL"))
-            connection.commit()
-    return before, after
+    with _locked(engine) as connection:
+        before = stored_revision(connection)
+        connection.commit()
+        _refuse_newer(before)
+        _run(connection)
+        after = stored_revision(connection)
+        connection.commit()
+        return Upgrade(before, after, remarks=tuple(granting.settle(connection)))
+
+
+def make_logins(engine: sa.Engine, wanted: Iterable[logins.Login]) -> list[str]:
+    """Make the groups, and users that processes connect as, each a member of one group. Returns as `granting.prepare`.
+
+    For an administrator of Postgres; before the first upgrade, or after any. Raises as `logins.make` and `upgrade`.
+    """
+    with _locked(engine) as connection:
+        remarks = granting.prepare(connection)
+        there = granting.groups(connection)
+        for login in wanted:
+            if login.group in there:
+                logins.make(connection, login)
+        return remarks
 
 
 def draft(engine: sa.Engine, name: str) -> Path:
@@ -87,6 +105,23 @@ def _lock(connection: sa.Connection) -> None:
             raise Unavailable(f"another upgrade has held the lock for {_LOCK_TIMEOUT_S} s; see what it does")
         time.sleep(_LOOK_EVERY_S)
     connection.commit()
+
+
+@contextmanager
+def _locked(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Open a connection that alone may change the schema, and as slowly as it takes. Raises Unavailable."""
+    with engine.connect() as connection:
+        # A migration may take longer than any query of a server may.
+        connection.execute(sa.text(f"SET statement_timeout = 0; SET lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
+        _lock(connection)
+        try:
+            yield connection
+        finally:
+            # The lock belongs to the session: it must not go back into the pool with it.
+            connection.rollback()
+            connection.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK)))
+            connection.execute(sa.text("RESET ALL"))
+            connection.commit()
 
 
 def _refuse_newer(revision: str | None) -> None:

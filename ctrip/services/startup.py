@@ -1,17 +1,23 @@
 """What a process looks at before it begins: each fault refuses the start with one message, without any secret."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from sqlalchemy import Connection
 
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.tokens import confirm, unconfirmed
 from ctrip.context import Context
-from ctrip.database import limits, schema, unreachable, wallet
+from ctrip.database import granting, limits, schema, unreachable, wallet
+from ctrip.database.roles import Group
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.chains import Token
 from ctrip.errors import MisconfiguredError, NodeRefused, NodeUnavailable, Unavailable
 from ctrip.log import get_logger
 from ctrip.settings import Role
 
+T = TypeVar("T")
 log = get_logger()
 
 
@@ -21,6 +27,8 @@ def check(ctx: Context) -> None:
     A node that does not answer is only logged: its outage must not keep a restarted process from coming up.
     """
     role = ctx.settings.role
+    if role is not Role.CLI:
+        _check_privileges(ctx)
     _check_schema(ctx)
     if role is not Role.CLI:  # The operator's tools are what one finds out with.
         _check_forgotten_chains(ctx)
@@ -31,12 +39,19 @@ def check(ctx: Context) -> None:
         _check_nodes(ctx)
 
 
+def _check_privileges(ctx: Context) -> None:
+    """Refuse now what would fail at the first statement that needs it. An owner of the tables lacks nothing."""
+    group = Group.API if ctx.settings.role is Role.API else Group.WORKER
+    lacking = _read(ctx, lambda session: granting.lacking(session, group))
+    if lacking:
+        raise MisconfiguredError(
+            f"DATABASE_URL: its user lacks {granting.said(lacking)}; make it a member of {group}, "
+            "and run `ctrip db upgrade` as the owner of the tables, which grants that group what it needs"
+        )
+
+
 def _check_schema(ctx: Context) -> None:
-    try:
-        with ctx.sessions.begin() as session:
-            stored = schema.stored_revision(session)
-    except Unavailable as error:
-        raise MisconfiguredError(unreachable.message(error, ctx.settings.database_place)) from error
+    stored = _read(ctx, schema.stored_revision)
     shipped = schema.shipped_revision()
     if stored != shipped:
         found = "has no tables" if stored is None else f"is at revision {stored}"
@@ -44,6 +59,15 @@ def _check_schema(ctx: Context) -> None:
             f"DATABASE_URL: the database {ctx.settings.database_place} {found}, this program needs {shipped}; "
             "run `ctrip db upgrade`, or the program that fits the database"
         )
+
+
+def _read(ctx: Context, question: Callable[[Connection], T]) -> T:
+    """Ask Postgres for the first time. Raises MisconfiguredError where it is away."""
+    try:
+        with ctx.sessions.begin() as session:
+            return question(session)
+    except Unavailable as error:
+        raise MisconfiguredError(unreachable.message(error, ctx.settings.database_place)) from error
 
 
 def _check_forgotten_chains(ctx: Context) -> None:

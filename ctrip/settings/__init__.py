@@ -184,6 +184,14 @@ def read_mnemonic(environment: Mapping[str, str] | None = None) -> str | None:
     return mnemonic
 
 
+def read_database_url(path: Path) -> str:
+    """Return what a file holds, as a process reads it that is given DATABASE_URL_FILE. Raises MisconfiguredError."""
+    read = Environment({"DATABASE_URL_FILE": str(path)})
+    url = read.value("DATABASE_URL", forms.DATABASE_URL, "")
+    read.raise_faults()
+    return url
+
+
 def _chains(read: Environment, mode: str) -> tuple[Chain, ...]:
     """Read the chains file; only where none exists, and in development alone, the local dev chain stands in."""
     named = read.text("CHAINS_FILE")

@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from ctrip.database import schema
 from ctrip.database.engine import make_engine
 from ctrip.database.models import metadata
+from ctrip.database.schema import Upgrade
 from ctrip.errors import MisconfiguredError, Unavailable
 from tests.waiting import wait_until
 
@@ -156,8 +157,8 @@ OLD_ROWS = [
 
 def test_an_upgrade_tells_where_it_came_from_and_does_nothing_twice(new_database: NewDatabase) -> None:
     empty = new_database()
-    assert schema.upgrade(empty) == (None, schema.shipped_revision())
-    assert schema.upgrade(empty) == (schema.shipped_revision(), schema.shipped_revision())
+    assert schema.upgrade(empty) == Upgrade(None, schema.shipped_revision())
+    assert schema.upgrade(empty) == Upgrade(schema.shipped_revision(), schema.shipped_revision())
     with empty.connect() as connection:
         assert schema.stored_revision(connection) == schema.shipped_revision()
         limits = [connection.scalar(sa.text(f"SHOW {name}")) for name in ("statement_timeout", "lock_timeout")]
@@ -171,7 +172,7 @@ def test_eight_upgrades_at_once_are_one(new_database: NewDatabase) -> None:
     engines = [make_engine(empty.url, process="tests") for _ in range(8)]  # type: ignore[arg-type]
     ready = threading.Barrier(8)
 
-    def upgrade(engine: sa.Engine) -> tuple[str | None, str | None]:
+    def upgrade(engine: sa.Engine) -> Upgrade:
         ready.wait()
         return schema.upgrade(engine)
 
@@ -180,7 +181,7 @@ def test_eight_upgrades_at_once_are_one(new_database: NewDatabase) -> None:
     for engine in engines:
         engine.dispose()
     head = schema.shipped_revision()
-    assert sorted(results, key=str) == [*[(head, head)] * 7, (None, head)]
+    assert sorted(results, key=str) == [*[Upgrade(head, head)] * 7, Upgrade(None, head)]
 
 
 def test_an_upgrade_behind_one_that_hangs_says_so(new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch) -> None:

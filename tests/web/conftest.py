@@ -1,6 +1,7 @@
 """The API in this process on a real Postgres: a merchant with every scope, another one, and an operator."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -17,21 +18,28 @@ from tests.factories import read_to
 
 @pytest.fixture
 def api_ctx(sessions: Sessions) -> Context:
+    """The API's, but of one who may prepare any row."""
     with sessions.begin() as session:
         read_to(session, READ_BLOCK)
     return make_context(sessions)
 
 
+@pytest.fixture
+def served(api_ctx: Context, api_engine: sa.Engine) -> Context:
+    """What the API runs on: `api_ctx` as a member of ctrip_api."""
+    return replace(api_ctx, sessions=Sessions(api_engine))
+
+
 @pytest.fixture(scope="session")
-def built_app(engine: sa.Engine) -> Flask:
+def built_app(api_engine: sa.Engine) -> Flask:
     """Building it takes longer than most tests. It holds nothing but its Context; tests take `app`."""
-    return create_app(make_context(Sessions(engine)))
+    return create_app(make_context(Sessions(api_engine)))
 
 
 @pytest.fixture
-def app(api_ctx: Context, built_app: Flask) -> Flask:
+def app(served: Context, built_app: Flask) -> Flask:
     """The API on this test's Context. Whoever changes anything else about an API builds one."""
-    built_app.extensions["ctrip"] = api_ctx
+    built_app.extensions["ctrip"] = served
     return built_app
 
 

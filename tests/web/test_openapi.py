@@ -153,12 +153,18 @@ def test_the_examples_of_the_document_work(contract: Contract, made: dict[str, s
 
 
 def test_every_routes_answers_are_what_the_document_says(
-    contract: Contract, made: dict[str, str], app: Flask, shop: Api, operator: Api, nobody: Api, api_ctx: Context
+    contract: Contract,
+    made: dict[str, str],
+    app: Flask,
+    shop: Api,
+    operator: Api,
+    nobody: Api,
+    served: Context,
 ) -> None:
     # Where quotas are counted, their headers are part of the answers.
     quotas = dict.fromkeys(QuotaOf, Quota(10_000, 60))
-    settings = replace(api_ctx.settings, quotas=quotas)
-    app.extensions["ctrip"] = replace(api_ctx, settings=settings, counters=Counters("redis://127.0.0.1:1/0"))
+    settings = replace(served.settings, quotas=quotas)
+    app.extensions["ctrip"] = replace(served, settings=settings, counters=Counters("redis://127.0.0.1:1/0"))
     deletions_last = sorted(contract.operations(), key=lambda each: each[0] == "DELETE")
     for method, template, operation in deletions_last:
         scope = contract.scope(operation)

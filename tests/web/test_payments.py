@@ -294,10 +294,10 @@ def test_answers_carry_a_request_id_of_their_own_and_what_browsers_obey(shop: Ap
         assert "Strict-Transport-Security" not in answer.headers
 
 
-def test_a_trusted_proxy_tells_that_the_client_came_by_https(api_ctx: Context) -> None:
-    settings = replace(api_ctx.settings, trusted_proxies=1)
-    behind: Flask = create_app(replace(api_ctx, settings=settings))
+def test_a_trusted_proxy_tells_that_the_client_came_by_https(served: Context) -> None:
+    settings = replace(served.settings, trusted_proxies=1)
+    behind: Flask = create_app(replace(served, settings=settings))
     headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
     assert "Strict-Transport-Security" in behind.test_client().get("/livez", headers=headers).headers
-    direct: Flask = create_app(api_ctx)
+    direct: Flask = create_app(served)
     assert "Strict-Transport-Security" not in direct.test_client().get("/livez", headers=headers).headers
