@@ -4,22 +4,31 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctrip.database.logins import Login
+from ctrip.database.roles import Group
 from ctrip.errors import MisconfiguredError
 from ctrip.local import devchain, postgres, redis
 from ctrip.local.children import Program
 from ctrip.local.console import Console
 from ctrip.local.options import ROOT, Options
 
+USERS = {Group.API: "api", Group.WORKER: "worker"}
+"""Who the processes of each group are to the embedded Postgres."""
 NPM_FOLDER = ROOT / ".data" / "npm"
 
 
 @dataclass(frozen=True)
 class Parts:
-    """How to run the embedded ones, where each is, and the folder that their data are in."""
+    """How to run the embedded ones, where each is, and the folder that their data are in.
+
+    `logins` are the users of the embedded Postgres that processes connect as, besides its owner, who is in
+    `database_url`. A Postgres of the caller's has none: all connect as the caller does.
+    """
 
     programs: tuple[Program, ...]
     folder: Path
     database_url: str
+    logins: tuple[Login, ...]
     redis_url: str
     chain_rpc: str
 
@@ -31,7 +40,8 @@ def choose_parts(options: Options, console: Console) -> Parts:
     database, database_url = _database(options, folder)
     broker, redis_url = _redis(options, folder)
     programs = tuple(program for program in (database, broker, chain) if program is not None)
-    return Parts(programs, folder, database_url, redis_url, chain_rpc)
+    logins = () if database is None else tuple(Login(user, group) for group, user in USERS.items())
+    return Parts(programs, folder, database_url, logins, redis_url, chain_rpc)
 
 
 def _chain(options: Options, console: Console) -> tuple[Program | None, str, Path]:

@@ -59,6 +59,11 @@ def embedded_postgres(folder: Path, *, durable: bool = True, namespaces: bool = 
     )
 
 
+def as_user(url: str, user: str) -> str:
+    """Return the URL under which another user connects: who can reach the embedded one's socket is believed."""
+    return url.replace("//ctrip@", f"//{user}@", 1)
+
+
 def answers(url: str) -> bool:
     """Say whether a Postgres takes connections there."""
     try:

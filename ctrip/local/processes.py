@@ -9,9 +9,12 @@ from pathlib import Path
 
 import requests
 
+from ctrip.database.logins import Login
+from ctrip.database.roles import Group
 from ctrip.local.children import Program, free_port
 from ctrip.local.keys import Keys
 from ctrip.local.options import ROOT, plain_environment
+from ctrip.local.postgres import as_user
 
 QUEUES = ("listener", "sweeper", "webhook", "email")
 LOOPBACK = "127.0.0.0/8,::1/128"
@@ -26,7 +29,10 @@ _NOISE = ("Worker process is ready", "Stopping worker process", "Shutting down..
 
 @dataclass(frozen=True)
 class Site:
-    """What all processes of one stack share. `passed_on` are further variables of cTrip from the caller."""
+    """What all processes of one stack share. `passed_on` are further variables of cTrip from the caller.
+
+    `database_url` is the owner's; a process of a group connects as the group's user, where `logins` has one.
+    """
 
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
@@ -35,6 +41,7 @@ class Site:
     keys: Keys
     api_urls: tuple[str, ...]
     metrics_urls: Mapping[str, str]
+    logins: tuple[Login, ...] = ()
     smtp_url: str | None = field(default=None, repr=False)
     coingecko_api_key: str | None = field(default=None, repr=False)
     passed_on: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -44,8 +51,9 @@ class Site:
         """Return where the first of the API's processes is."""
         return self.api_urls[0]
 
-    def environment(self, *secrets: str) -> dict[str, str]:
+    def environment(self, *secrets: str, group: Group = Group.MIGRATOR) -> dict[str, str]:
         """Return the whole environment of a process that may hold these of the secrets, and none other."""
+        user = next((login.user for login in self.logins if login.group is group), None)
         held = {
             "WALLET_XPUB": self.keys.xpub,
             "WALLET_MNEMONIC": self.keys.mnemonic,
@@ -56,7 +64,7 @@ class Site:
         }
         ours = {
             "ENV": "development",
-            "DATABASE_URL": self.database_url,
+            "DATABASE_URL": self.database_url if user is None else as_user(self.database_url, user),
             "REDIS_URL": self.redis_url,
             "CHAINS_FILE": str(self.chains_file),
             **_RATES,
@@ -102,7 +110,9 @@ def api(site: Site, number: int = 0) -> Program:
     name, url = _api_name(number), site.api_urls[number]
     host, port = url.removeprefix("http://").split(":")
     server = ("granian", "--interface", "wsgi", "--host", host, "--port", port, "--no-ws", "--log-level", "warning")
-    environment = _QUOTAS | site.environment("WALLET_XPUB", "SECRETS_KEY") | site.metrics_environment(name)
+    environment = (
+        _QUOTAS | site.environment("WALLET_XPUB", "SECRETS_KEY", group=Group.API) | site.metrics_environment(name)
+    )
     environment |= {"PUBLIC_URL": site.api_url, "WEBHOOK_ALLOW_CIDRS": LOOPBACK}
     argv = (sys.executable, "-m", *server, "--workers", "1", "--blocking-threads", "4", "wsgi:application")
     return _program(name, argv, environment, ready=url + "/readyz", where=url)
@@ -126,7 +136,7 @@ def workers(site: Site) -> list[Program]:
     programs = []
     for queue in QUEUES:
         name = f"worker.{queue}"
-        environment = site.environment(*secrets.get(queue, ())) | site.metrics_environment(name)
+        environment = site.environment(*secrets.get(queue, ()), group=Group.WORKER) | site.metrics_environment(name)
         environment |= {"PROMETHEUS_MULTIPROC_DIR": str(shared), "WORKER_STOP_SECONDS": "8"}
         if queue == "webhook":
             environment |= {"WEBHOOK_ALLOW_CIDRS": LOOPBACK}
@@ -137,7 +147,7 @@ def workers(site: Site) -> list[Program]:
 
 def scheduler(site: Site) -> Program:
     """Return the scheduler."""
-    environment = site.environment("COINGECKO_API_KEY") | site.metrics_environment("scheduler")
+    environment = site.environment("COINGECKO_API_KEY", group=Group.WORKER) | site.metrics_environment("scheduler")
     argv = (sys.executable, "-m", "actors.scheduler")
     return _program("scheduler", argv, environment, ready=site.metrics_urls["scheduler"])
 

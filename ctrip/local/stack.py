@@ -95,6 +95,7 @@ def _bring_up(options: Options, console: Console, supervisor: Supervisor) -> tup
         keys=keys,
         api_urls=processes.api_urls(options.api_port, options.api_processes),
         metrics_urls=processes.metrics_urls(options.metrics_port, apis=options.api_processes),
+        logins=parts.logins,
         smtp_url=options.smtp_url,
         coingecko_api_key=options.coingecko_api_key,
         passed_on=options.passed_on,
@@ -112,9 +113,10 @@ def _migrate(site: Site, console: Console, supervisor: Supervisor) -> None:
     _, engine = open_database(Role.CLI, _quietly(site))
     with engine.connect() as connection:
         is_current = schema.stored_revision(connection) == schema.shipped_revision()
-    engine.dispose()
     if not is_current and supervisor.run(processes.migration(site), within_s=_MIGRATION_WITHIN_S) != 0:
         raise StartFailed("the migration of the database failed; its lines are above")
+    schema.make_logins(engine, site.logins)
+    engine.dispose()
     console.step("migration", time.monotonic() - begun, f"schema {schema.shipped_revision()}")
 
 

@@ -8,13 +8,21 @@ from redis import Redis
 
 from actors.hardened import HardenedBroker
 from actors.queues import Queues
+from ctrip.database.roles import Group
 from ctrip.local.children import spawn, stop
 from ctrip.local.redis import embedded_redis
 from tests.actors.workers import OWN_PORTS
+from tests.conftest import url_of
 from tests.waiting import wait_until
 
 NAMESPACE = "test"
 MakeBroker = Callable[..., HardenedBroker]
+
+
+@pytest.fixture(scope="session")
+def environment(owners_environment: dict[str, str]) -> dict[str, str]:
+    """That of workers and the scheduler, which connect as members of ctrip_worker."""
+    return owners_environment | {"DATABASE_URL": url_of(Group.WORKER, owners_environment["DATABASE_URL"])}
 
 
 @pytest.fixture

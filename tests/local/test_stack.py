@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import sqlalchemy as sa
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -67,6 +68,16 @@ def test_keys_are_in_the_environment_of_the_sweeper_and_its_forks_alone(stack: R
             holders[pid] = command
     assert stack.pids()["worker.sweeper"] in holders
     assert all("actors.sweeper" in command for command in holders.values()), holders
+
+
+def test_each_process_connects_as_a_member_of_its_group(stack: RunningStack) -> None:
+    engine = sa.create_engine(stack["database_url"].replace("postgresql://", "postgresql+psycopg2://"))
+    with engine.connect() as connection:
+        query = "SELECT DISTINCT application_name, usename::text FROM pg_stat_activity WHERE usename IS NOT NULL"
+        users = {process: user for process, user in connection.execute(sa.text(query)) if process.startswith("ctrip-")}
+    engine.dispose()
+    workers = dict.fromkeys(("ctrip-listener", "ctrip-sweeper", "ctrip-webhook", "ctrip-scheduler"), "worker")
+    assert users.items() >= {"ctrip-api": "api", **workers}.items()
 
 
 def test_keys_are_on_no_command_line_and_in_no_line_of_the_log(stack: RunningStack) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import requests
+import sqlalchemy as sa
 from redis import Redis
 
 from actors import QUEUES
@@ -25,14 +26,17 @@ from tests.waiting import wait_until
 SCHEMA = Path(__file__).with_name("resources") / "compose-spec.json"
 OURS = ("api", *QUEUES, "scheduler")
 HOLDS = {
-    "api": {"database_url", "wallet_xpub", "secrets_key"},
-    "listener": {"database_url"},
-    "sweeper": {"database_url", "wallet_xpub", "wallet_mnemonic", "gas_key"},
-    "webhook": {"database_url", "secrets_key"},
-    "email": {"database_url", "smtp_url"},
-    "scheduler": {"database_url"},
-    "migrate": {"database_url"},
+    "logins": {"database_url", *(f"database_url_{user}" for user in ("migrator", "api", "worker", "scheduler"))},
+    "migrate": {"database_url_migrator"},
+    "api": {"database_url_api", "wallet_xpub", "secrets_key"},
+    "listener": {"database_url_worker"},
+    "sweeper": {"database_url_worker", "wallet_xpub", "wallet_mnemonic", "gas_key"},
+    "webhook": {"database_url_worker", "secrets_key"},
+    "email": {"database_url_worker", "smtp_url"},
+    "scheduler": {"database_url_scheduler"},
 }
+USERS = {"migrate": "migrator", "api": "api", "scheduler": "scheduler"}
+"""Who a service is to Postgres; all others are `worker`."""
 
 
 def faults(content: Any) -> list[str]:
@@ -107,6 +111,8 @@ def machine(environment: dict[str, str], ctx: Context, tmp_path: Path) -> Machin
         name: environment[name.upper()]
         for name in ("database_url", "wallet_xpub", "wallet_mnemonic", "gas_key", "secrets_key")
     }
+    for user in ("migrator", "api", "worker", "scheduler"):
+        secrets[f"database_url_{user}"] = secrets["database_url"].replace("//ctrip@", f"//{user}:of%20{user}@")
     places = {
         "redis://redis:6379/0": environment["REDIS_URL"],
         "/app/chains.yaml": environment["CHAINS_FILE"],
@@ -116,11 +122,13 @@ def machine(environment: dict[str, str], ctx: Context, tmp_path: Path) -> Machin
 
 
 @pytest.mark.infra
-def test_the_commands_run_as_they_are_written(machine: Machine, redis_client: Redis) -> None:
+def test_the_commands_run_as_they_are_written(machine: Machine, redis_client: Redis, ctx: Context) -> None:
     pages = {name: free_port(24_100 + PORTS + 10 * place) for place, name in enumerate(OURS)}
     api = free_port(24_000 + PORTS)
-    migrate = compose.container("migrate", machine, ports={})
-    assert subprocess.run(migrate.command, cwd=ROOT, env=migrate.environment, timeout=60, check=False).returncode == 0
+    for name in ("logins", "migrate"):
+        first = compose.container(name, machine, ports={})
+        ended = subprocess.run(first.command, cwd=ROOT, env=first.environment, timeout=60, check=False)
+        assert ended.returncode == 0, name
     with ExitStack() as running:
         containers = {name: compose.container(name, machine, ports={"9100": pages[name], "8000": api}) for name in OURS}
         children = {
@@ -139,6 +147,7 @@ def test_the_commands_run_as_they_are_written(machine: Machine, redis_client: Re
         for queue in QUEUES:
             assert f'ctrip_queue_workers{{queue="{queue}"}} 1.0\n' in shown
         assert 'ctrip_loop_enabled{loop="listener:31337"} 1.0\n' in shown
+        assert users(ctx) == {f"ctrip-{name}": USERS.get(name, "worker") for name in OURS}
         for name, port in pages.items():
             own = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
             assert "ctrip_build_info{" in own, name
@@ -149,6 +158,13 @@ def test_the_commands_run_as_they_are_written(machine: Machine, redis_client: Re
             child.terminate()
         codes = {name: child.wait(containers[name].stop_within_s) for name, child in children.items()}
     assert codes == dict.fromkeys(OURS, 0), said
+
+
+def users(ctx: Context) -> dict[str, str]:
+    """Who each process is to Postgres."""
+    query = sa.text("SELECT DISTINCT application_name, usename::text FROM pg_stat_activity WHERE usename <> 'ctrip'")
+    with ctx.sessions.begin() as session:
+        return {name: user for name, user in session.execute(query) if user in {"api", "worker", "scheduler"}}
 
 
 def ready(url: str) -> str | None:

@@ -38,13 +38,19 @@ def test_the_target_starts_every_service_and_each_belongs_to_it() -> None:
         assert units.single(unit, "Unit.PartOf") == units.single(unit, "Install.WantedBy") == "ctrip.target"
 
 
+def user_of(unit: str) -> str:
+    """Who a service is to Postgres."""
+    return "worker" if unit in WORKERS else unit.removeprefix("ctrip-").removesuffix(".service")
+
+
 @pytest.mark.parametrize("unit", SERVICES)
 def test_a_service_gets_the_credentials_of_its_role_as_files(unit: str) -> None:
     loaded = units.credentials(unit)
     assert set(loaded) == {"database_url", *HELD[unit]}
     told = units.environment(unit)
     for name, source in loaded.items():
-        assert source == f"/etc/ctrip/secrets/{name}"
+        of_user = f"_{user_of(unit)}" if name == "database_url" else ""
+        assert source == f"/etc/ctrip/secrets/{name}{of_user}"
         assert told[f"{name.upper()}_FILE"] == f"%d/{name}"
 
 
