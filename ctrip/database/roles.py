@@ -60,15 +60,10 @@ class Access:
     secret: tuple[str, ...] = ()
 
 
-# Of a payment these alone ever change: what was asked for, and where it is to be paid, stands for good. Where that was
-# a price, the API fills in what was chosen.
+# Of a payment these alone ever change: what was asked for, and where it is to be paid, stands for good.
 _STANDING = (
     "UPDATE (version, status, received, confirmed, amount_status, timing, settlement, completed_block,"
     " canceled_at, accepted_at, accepted_amount, detected_at, confirmed_at, settled_at)"
-)
-_CHOICE = (
-    "UPDATE (chain_id, chain, token, symbol, decimals, amount, required, finality, chosen_at, counts_after, quote,"
-    " expires_at)"
 )
 _DELIVERY = (
     "UPDATE (url, origin, status, next_attempt_at, kicked_at, lease_until, fence, attempts_before_schedule,"
@@ -92,7 +87,7 @@ TABLES: Mapping[str, Access] = {
     "api_keys": Access(
         "SELECT, INSERT, UPDATE (expires_at, revoked_at, last_used_at, replaced_by)", secret=("secret_hash",)
     ),
-    "payments": Access(f"SELECT, INSERT, {_STANDING}, {_CHOICE}", f"SELECT, {_STANDING}"),
+    "payments": Access(f"SELECT, INSERT, {_STANDING}", f"SELECT, {_STANDING}"),
     "deposit_addresses": Access("INSERT", "SELECT"),
     "transfers": Access("SELECT", _KEPT),
     "refused_transfers": Access("", "SELECT, INSERT, DELETE"),
@@ -138,6 +133,8 @@ SEQUENCES: Mapping[str, Access] = {
 FUNCTIONS: Mapping[str, Access] = {
     "refuse()": Access(),  # a trigger's
     "set_transfers_aside(text[])": Access("EXECUTE"),
+    "choose_asset(text,bigint,text,bytea,text,integer,numeric,integer,text,timestamp with time zone,"
+    "timestamp with time zone,jsonb,timestamp with time zone)": Access("EXECUTE"),
 }
 
 _OBJECTS = {Kind.TABLE: TABLES, Kind.SEQUENCE: SEQUENCES, Kind.FUNCTION: FUNCTIONS}

@@ -37,3 +37,19 @@ def upgrade() -> None:
     op.drop_constraint(op.f("ck_transfers_reason_known"), "transfers")
     reasons = ", ".join(f"'{reason}'" for reason in _REASONS)
     op.create_check_constraint(op.f("ck_transfers_reason_known"), "transfers", f"reason IN ({reasons})")
+    # The API may not change what a payment asks for: this it may, once. BEGIN ATOMIC binds each name here and now.
+    op.execute(
+        """
+        CREATE FUNCTION choose_asset(
+            text, bigint, text, bytea, text, integer, numeric, integer, text, timestamptz, timestamptz, jsonb, timestamptz
+        ) RETURNS text LANGUAGE sql SECURITY DEFINER
+        BEGIN ATOMIC
+            UPDATE payments
+            SET chain_id = $2, chain = $3, token = $4, symbol = $5, decimals = $6, amount = $7, required = $8,
+                finality = $9, chosen_at = $10, counts_after = $11, quote = $12, expires_at = least(expires_at, $13)
+            WHERE id = $1 AND chain_id IS NULL AND status = 'pending'
+            RETURNING id;
+        END
+        """
+    )
+    op.execute("REVOKE EXECUTE ON FUNCTION choose_asset FROM PUBLIC")

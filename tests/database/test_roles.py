@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import timedelta
 from itertools import product
 
 import psycopg2
@@ -9,14 +11,17 @@ import pytest
 import sqlalchemy as sa
 from psycopg2 import errorcodes
 
-from ctrip.database import granting
+from ctrip.database import granting, payments, prices
 from ctrip.database.engine import Sessions
 from ctrip.database.models import metadata
 from ctrip.database.roles import FUNCTIONS, SEQUENCES, TABLES, Group, privileges
+from ctrip.domain.payments import Standing, Status
+from ctrip.domain.prices import Choice
+from ctrip.errors import IllegalTransition
 from ctrip.services.audit import audit
 from tests.api import make_context
 from tests.conftest import engine_of
-from tests.factories import ids, store_payment, store_transfer
+from tests.factories import NOON, ids, make_payment, make_price, store_payment, store_transfer
 
 pytestmark = pytest.mark.infra
 
@@ -31,6 +36,8 @@ SECRETS = {
     "idempotency_keys": ("response", "request_hash"),
     "sweep_attempts": ("raw",),
 }
+A_CHOICE = f"SELECT choose_asset({', '.join(['NULL'] * 13)})"
+
 NEVER: dict[Group | None, tuple[str, ...]] = {
     None: (  # for all of them
         *(f"TRUNCATE {table}" for table in TABLES),
@@ -99,6 +106,7 @@ NEVER: dict[Group | None, tuple[str, ...]] = {
         "UPDATE idempotency_keys SET response = DEFAULT",
         "SELECT nextval('deposit_index')",
         "SELECT set_transfers_aside('{}')",
+        A_CHOICE,
     ),
     Group.READONLY: (
         *(f"INSERT INTO {table} DEFAULT VALUES" for table in TABLES),
@@ -108,6 +116,7 @@ NEVER: dict[Group | None, tuple[str, ...]] = {
         *(f"SELECT {column} FROM {table}" for table, columns in SECRETS.items() for column in columns),
         "SELECT nextval('deposit_index')",
         "SELECT set_transfers_aside('{}')",
+        A_CHOICE,
     ),
 }
 FORBIDDEN = [(group, said) for of, every in NEVER.items() for group, said in product((of,) if of else MEMBERS, every)]
@@ -216,6 +225,36 @@ def test_the_function_of_an_acceptance_changes_nothing_else(sessions: Sessions, 
         assert counts(), "that is final"
         session.execute(sa.text("UPDATE transfers SET status = 'seen'"))
         assert not counts()
+
+
+def test_the_function_of_a_choice_chooses_once_and_never_later_than_the_deadline(sessions: Sessions) -> None:
+    new_id = ids()
+    with sessions.begin() as session:
+        asked = store_payment(session, new_id=new_id, asked=None, price=make_price())
+        later = replace(
+            asked,
+            asked=make_payment().asked,
+            choice=Choice(NOON, NOON, {"rate": "1"}),
+            expires_at=asked.expires_at + timedelta(days=9),
+        )
+        prices.store_choice(session, later)
+        stored = payments.find(session, asked.id)
+        assert stored == replace(later, expires_at=asked.expires_at)
+        with pytest.raises(IllegalTransition):
+            prices.store_choice(session, later)
+        for made in (
+            store_payment(session, new_id=new_id, tolerance_bps=0),
+            store_payment(
+                session,
+                new_id=new_id,
+                asked=None,
+                price=make_price(),
+                standing=Standing(Status.CANCELED),
+                canceled_at=NOON,
+            ),
+        ):
+            with pytest.raises(IllegalTransition):
+                prices.store_choice(session, replace(later, id=made.id))
 
 
 def test_a_worker_may_audit(sessions: Sessions, engine: sa.Engine) -> None:

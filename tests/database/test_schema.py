@@ -86,7 +86,7 @@ def older_database(
         older = new_database()
         with monkeypatch.context() as patched:
             patched.setattr(schema, "FOLDER", tmp_path)
-            assert schema.upgrade(older) == (None, last)
+            assert schema.upgrade(older) == Upgrade(None, last)
         return older
 
     return make
@@ -105,7 +105,7 @@ def test_indexes_are_built_while_others_write(older_database: Callable[[str], sa
             )
             with older.begin() as another:
                 another.execute(writes)
-        assert upgraded.result(60) == ("0011", schema.shipped_revision())
+        assert upgraded.result(60) == Upgrade("0011", schema.shipped_revision())
 
 
 def test_an_index_that_a_crash_left_half_built_is_built_anew(
