@@ -243,7 +243,7 @@ def test_the_function_of_a_choice_chooses_once_and_never_later_than_the_deadline
         with pytest.raises(IllegalTransition):
             prices.store_choice(session, later)
         for made in (
-            store_payment(session, new_id=new_id, tolerance_bps=0),
+            store_payment(session, new_id=new_id),
             store_payment(
                 session,
                 new_id=new_id,
