@@ -7,6 +7,7 @@ import click
 from ctrip.bootstrap import Role, bootstrap
 from ctrip.cli import output
 from ctrip.domain.rates import plain, quoted_object
+from ctrip.domain.times import timestamp
 from ctrip.services import rates
 from ctrip.services.rates import Report
 
@@ -29,8 +30,9 @@ def command(as_json: bool) -> None:
     else:
         output.print_table("rates", _COLUMNS, _rows(report))
         for name, source in report.sources.items():
-            if source.last_error is not None:
-                click.echo(f"{name} fails since {source.failing_since}: {output.clean(source.last_error)}", err=True)
+            if source.failing_since is not None:
+                since = timestamp(source.failing_since)
+                click.echo(f"{name} fails since {since}: {output.clean(source.last_error)}", err=True)
         for quoted in report.quoted:
             if quoted.refusal is not None:
                 click.echo(output.clean(quoted.refusal), err=True)

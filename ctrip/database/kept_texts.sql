@@ -30,4 +30,6 @@ UNION ALL
 SELECT 'a job', id, true, kind <> 'custom-webhook',
        concat_ws(E'\n', params, progress, result::jsonb - 'evidence', error) FROM jobs
 UNION ALL
+SELECT 'a source of rates', source, false, true, last_error FROM rate_sources
+UNION ALL
 SELECT 'the audit log', id, true, true, concat_ws(E'\n', by, action, target, detail) FROM audit_log

@@ -89,18 +89,18 @@ def store(session: Connection, told: Mapping[Pair, Told], *, asked_at: datetime)
     )
 
 
-def note(session: Connection, source: str, *, error: str | None, wait: timedelta) -> None:
-    """Write down how a round ended: `error` is what the source did not tell, or why. It rests for `wait` at least."""
+def note(session: Connection, source: str, *, error: str | None, wait: timedelta) -> str | None:
+    """Write down how a round ended: `error` is what the source did not tell, or why. It rests for `wait` at least.
+
+    Returns the error of the round before.
+    """
+    this = _source.source == source
+    before: str | None = session.scalar(sa.select(_source.last_error).where(this).with_for_update())
     since = None if error is None else sa.func.coalesce(_source.failing_since, sa.func.now())
-    session.execute(
-        sa.update(rate_sources)
-        .where(_source.source == source)
-        .values(
-            failing_since=since,
-            last_error=error,
-            next_ask_at=sa.func.greatest(_source.next_ask_at, sa.func.now() + wait),
-        )
-    )
+    rest_until = sa.func.greatest(_source.next_ask_at, sa.func.now() + wait)
+    changed = sa.update(rate_sources).where(this)
+    session.execute(changed.values(failing_since=since, last_error=error, next_ask_at=rest_until))
+    return before
 
 
 def forget(session: Connection, asked: Mapping[str, Collection[Pair]]) -> int:

@@ -66,9 +66,12 @@ def _ask(ctx: Context, source: str, *, asked_at: datetime) -> None:
         metrics.RATE_REFUSALS.labels(source=source, reason=refusal.reason).inc()
     with ctx.sessions.begin() as session:
         rates.store(session, answer.told, asked_at=asked_at)
-        rates.note(session, source, error=error, wait=_wait(answer))
-    if error is not None:
+        before = rates.note(session, source, error=error, wait=_wait(answer))
+    # Once for each change: a pair that a source does not know is no news every minute.
+    if error is not None and error != before:
         log.warning("rates_refused", source=source, told=len(answer.told), error=error)
+    if error is None and before is not None:
+        log.info("rates_told_again", source=source)
 
 
 def _error(answer: Answer) -> str | None:

@@ -442,6 +442,7 @@ KEEPERS = [
     "UPDATE jobs SET error = 'it said ' || :secret WHERE error <> 'x'",
     "INSERT INTO audit_log (id, by, action, detail) VALUES ('aud_2', 'me', 'a', jsonb_build_object('a', :secret))",
     "INSERT INTO audit_log (id, by, action, target, detail) VALUES ('aud_2', 'me', 'a', :secret, '{}')",
+    "INSERT INTO rate_sources VALUES ('kraken', now(), now(), 'it said ' || :secret)",
 ]
 
 

@@ -192,6 +192,21 @@ def test_a_source_that_is_down_is_noted_and_hinders_no_other(ctx: Context) -> No
     assert (states(ctx)["kraken"].failing_since, states(ctx)["kraken"].last_error) == (None, None)
 
 
+def test_a_fault_is_told_to_the_log_when_it_changes_and_when_it_is_over(ctx: Context) -> None:
+    first, second = (Broken(RateRefused(words, reason=Refusal.ERROR)) for words in ("first", "second"))
+    with capture_logs() as lines:
+        for source in (first, first, second, Teller("kraken"), Teller("kraken"), second):
+            rates.refresh(asking(ctx, kraken=source))
+            make_due(ctx)
+    told = [(line["event"], line.get("error")) for line in lines]
+    assert told == [
+        ("rates_refused", "first"),
+        ("rates_refused", "second"),
+        ("rates_told_again", None),
+        ("rates_refused", "second"),
+    ]
+
+
 def test_one_that_is_left_alone_is_not_believed_where_two_must_agree(ctx: Context) -> None:
     down = Broken(RateRefused("the connection was refused", reason=Refusal.UNREACHABLE))
     ctx = asking(ctx, kraken=Teller("kraken"), coingecko=down)
