@@ -257,7 +257,7 @@ def test_a_rule_is_lifted_only_with_a_reason(path: Path) -> None:
 NOUNS = ("payments", "merchants", "webhooks", "webhook_endpoints", "emails", "jobs", "loops", "queues", "dead_letters")
 
 
-@pytest.mark.parametrize("noun", [*NOUNS, "evidence", "audit", "audit_log"])
+@pytest.mark.parametrize("noun", [*NOUNS, "rates", "evidence", "audit", "audit_log"])
 def test_the_same_noun_has_the_same_name_on_each_floor(noun: str) -> None:
     """`ls **/payments.py` shows a feature; one that fills a folder has its name."""
     for floor in ("services", "domain"):
