@@ -220,7 +220,7 @@ def make_one_of_each(shop: Api, operator: Api) -> dict[str, str]:
 def body_of(route: str, names: dict[str, str]) -> dict[str, Any]:
     url = "https://shop.example/hooks"
     bulk = {"filter": {}, "dry_run": False}
-    return {
+    known: dict[str, dict[str, Any]] = {
         "POST /api/v1/payments": GOOD,
         "POST /api/v1/webhook_endpoints": {"url": url, "events": ["*"]},
         "PATCH /api/v1/webhook_endpoints/<endpoint_id>": {"url": f"{url}/2"},
@@ -235,7 +235,8 @@ def body_of(route: str, names: dict[str, str]) -> dict[str, Any]:
         "POST /admin/custom-webhook": {"url": url, "payload": {"a": 1}},
         "POST /admin/dead-letters/replay": bulk,
         "POST /admin/dead-letters/purge": bulk,
-    }.get(route, {})
+    }
+    return known.get(route, {})
 
 
 def shop_payment(far: Far, shop: Api) -> str:

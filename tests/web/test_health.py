@@ -127,7 +127,8 @@ def test_with_postgres_away_requests_get_503_and_when_to_come_back(api_ctx: Cont
 def test_postgres_ending_the_connection_in_the_middle_of_a_creation_is_503_and_nothing_is_stored(
     shop: Api, api_ctx: Context, engine: sa.Engine
 ) -> None:
-    waiting = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INTO payments%'"
+    # On a connection that has not made a payment yet, it waits while the statement is prepared.
+    waiting = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ '^(PREPARE|EXECUTE)'"
     shop.ask()  # so that only the creation itself asks Postgres for anything
     with engine.connect() as other, ThreadPoolExecutor(1) as threads:
         other.exec_driver_sql("LOCK TABLE deposit_addresses IN EXCLUSIVE MODE")
