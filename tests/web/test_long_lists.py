@@ -69,9 +69,9 @@ def page(api: Api, engine: sa.Engine, path: str) -> tuple[list[str], Reading]:
     return [each["id"] for each in listed], cost(engine, run)
 
 
-# Whose buffers are counted: a look into an index is 3 or 4 of them at a million rows, a row of a page is one.
-PAGE = Reading(buffers=200, rows=60)
-WHOLE_PAGE = Reading(buffers=500, rows=230)
+# At a million rows a look into an index is four or five blocks, and a row is one at the most. Measured: 44 and 120.
+PAGE = Reading(buffers=60, rows=50)
+WHOLE_PAGE = Reading(buffers=200, rows=120)
 
 # @ and a number is the moment of the payment that has this place among a thousand.
 FILTERS = [
@@ -176,7 +176,7 @@ def test_a_page_of_events_or_deliveries_reads_a_page(
     paths += ["/api/v1/events", f"/api/v1/events?starting_after=evt_01{9:0>24}", f"/api/v1/events/evt_{first}"]
     for path in paths:
         found, read = page(shop, old_engine, path)
-        assert read.buffers <= PAGE.buffers and read.rows <= 2 * PAGE.rows, (path, read)
+        assert read.buffers <= PAGE.buffers and read.rows <= PAGE.rows, (path, read)
         if path.endswith("status=dead") and "event_id" not in path:
             assert len(found) == (
                 3 if shop.merchant_id == BIG and ("whe_" not in path or ENDPOINTS[BIG] in path) else 0
@@ -215,4 +215,5 @@ def test_a_page_of_what_operators_see_reads_a_page(
     for path, count in paths.items():
         found, read = page(operator, old_engine, path)
         assert count is None or len(found) == count, path
-        assert read.buffers <= PAGE.buffers and read.rows <= PAGE.rows, (path, read)
+        # Unfiltered jobs are those of each kind and status.
+        assert read.buffers <= 2 * PAGE.buffers and read.rows <= PAGE.rows, (path, read)
