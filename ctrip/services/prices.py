@@ -120,7 +120,7 @@ def _offer(ctx: Context, session: Connection, price: Price, asset: Accepted, now
         raise InvalidValue(f"{asset.symbol} on {asset.chain} is not served any more; choose another", param="token")
     told = rates.read(session, token, price.currency)
     pair = f"{token.symbol} of {chain.name} in {price.currency}"
-    rate = agree(told, ctx.settings.rates.policy, now, pair=pair)
+    rate = agree(told, ctx.settings.rates.policy.of(token), now, pair=pair)
     return Offer(chain, token, rate, amount_atomic(price.price, rate.rate, token.decimals))
 
 

@@ -43,8 +43,7 @@ class RateSettings:
 
     def currencies_of(self, asset: Token) -> tuple[str, ...]:
         """The currencies of prices that an asset may pay: none where it cannot be asked for, or no source knows it."""
-        is_priced = asset.is_payable and not asset.rate_names.keys().isdisjoint(self.sources)
-        return self.currencies if is_priced else ()
+        return self.currencies if asset.is_payable and self.policy.of(asset).sources else ()
 
     def secrets(self) -> tuple[str, ...]:
         """Tell what the logs have to strike out: the key, and paths of URLs, where a proxy's key may stand."""
