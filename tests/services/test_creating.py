@@ -36,7 +36,7 @@ from ctrip.errors import (
 from ctrip.recent import Recent
 from ctrip.services import payments as payment_service
 from ctrip.services import webhook_endpoints
-from ctrip.services.creating import AmountRequest, AssetRequest, PaymentRequest, create
+from ctrip.services.creating import AmountRequest, AssetRequest, PaymentRequest, PriceRequest, create
 from tests.api import READ_BLOCK, make_context
 from tests.factories import MERCHANT_ID, read_to, store_merchant
 
@@ -156,13 +156,22 @@ def test_a_replay_uses_no_index_up(ctx: Context) -> None:
     assert sorted(taken) == [0, 1]
 
 
-@pytest.mark.parametrize("change", [{"amount": "0"}, {"chain": "gone"}, {"chain": "fresh", "token": None}], ids=str)
+@pytest.mark.parametrize(
+    "now_refused",
+    [
+        AmountRequest(AssetRequest("anvil", "USDC"), "0"),
+        AmountRequest(AssetRequest("gone", "USDC"), "12.50"),
+        AmountRequest(AssetRequest("fresh"), "12.50"),
+        PriceRequest("12.50", "CHF", (AssetRequest("anvil"),)),
+    ],
+    ids=str,
+)
 def test_what_was_answered_once_is_answered_so_again_whatever_is_configured_now(
-    ctx: Context, change: dict[str, Any]
+    ctx: Context, now_refused: AmountRequest | PriceRequest
 ) -> None:
     first = create(ctx, MERCHANT_ID, request=REQUEST, once=ONCE)
     # The same body, which today would be refused.
-    today = dataclasses.replace(REQUEST, **change)
+    today = PaymentRequest(now_refused)
     assert create(ctx, MERCHANT_ID, request=today, once=ONCE).body == first.body
     other = dataclasses.replace(ONCE, body_hash=b"2" * 32)
     with pytest.raises(IdempotencyMismatch):
