@@ -13,7 +13,7 @@ from ctrip.context import Context
 from ctrip.database import payments as rows
 from ctrip.database import transfers
 from ctrip.database.engine import Sessions, make_engine
-from ctrip.database.models import deposit_addresses, events, merchants, sweep_intents
+from ctrip.database.models import deposit_addresses, emails, events, merchants, sweep_intents
 from ctrip.database.models import payments as payment_table
 from ctrip.domain.ids import Prefix
 from ctrip.domain.payments import Payment, Status
@@ -256,10 +256,12 @@ def _waiting(ctx: Context) -> bool:
 
 
 def test_late_money_that_is_final_can_be_accepted(ctx: Context, served: Context) -> None:
-    payment = expired(ctx)
+    payment = expired(ctx, customer_email="buyer@example.com")
     pay(ctx, payment)
     shown = payments.accept(served, MERCHANT_ID, payment.id)
     assert (shown["status"], shown["timing"], shown["settlement"]) == ("confirmed", "late", "waiting")
+    with ctx.sessions.begin() as session:
+        assert session.scalars(sa.select(emails.c.recipient)).all() == ["buyer@example.com"]
     assert types(ctx, payment.id) == ["created", "expired", "late", "accepted"]
     accepted = stored(ctx, payment.id)
     assert (accepted.accepted_amount, accepted.version) == (1000, 4)
