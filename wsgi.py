@@ -33,3 +33,4 @@ except MisconfiguredError as error:
     # SystemExit with a text prints the text alone and exits with 1: a traceback would bury what is to be done.
     sys.exit(error.detail)
 application = create_app(_ctx)
+application.extensions["bodies"].watch()

@@ -9,6 +9,7 @@ from ctrip.context import Context
 from ctrip.web import access, cors, docs, errors, health
 from ctrip.web.admin import audit_log, dead_letters, jobs, loops, merchants, queues
 from ctrip.web.api import chains, events, payments, webhook_deliveries, webhook_endpoints
+from ctrip.web.bodies import Bodies
 from ctrip.web.limits import READ_AT_MOST_BYTES, BoundedRequest
 from ctrip.web.schemas import Problem
 
@@ -30,6 +31,7 @@ def create_app(ctx: Context) -> OpenAPI:
         doc_ui=False,
     )
     app.extensions["ctrip"] = ctx
+    app.extensions["bodies"] = Bodies()
     app.request_class = BoundedRequest
     app.config.update(MAX_CONTENT_LENGTH=READ_AT_MOST_BYTES, PROVIDE_AUTOMATIC_OPTIONS=False)
     app.json.sort_keys = False  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from ctrip.errors import (
     InvalidAmount,
     InvalidValue,
     NotFound,
+    RateLimited,
     RateUnavailableError,
     TooManyOpen,
     Unauthorized,
@@ -28,7 +29,14 @@ from ctrip.web.refusals import PROBLEM_TYPE
 
 log = get_logger()
 
-_RETRY_AFTER_S = {Unavailable: 5, ChainNotReady: 5, IdempotencyInFlight: 1, RateUnavailableError: 10, TooManyOpen: 60}
+_RETRY_AFTER_S = {
+    Unavailable: 5,
+    ChainNotReady: 5,
+    IdempotencyInFlight: 1,
+    RateUnavailableError: 10,
+    RateLimited: 1,
+    TooManyOpen: 60,
+}
 
 _HTTP_PROBLEMS = {
     400: ("malformed_request", "the request could not be read"),

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from flask import Request
+from flask import Request, current_app, g
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from ctrip.errors import MalformedRequest
+from ctrip.web.connections import Place
 from ctrip.web.schemas import parse_object
 
 MAX_BODY_BYTES = 65_536
@@ -21,8 +22,8 @@ class BoundedRequest(Request):
     def get_json(self, *_: Any, **__: Any) -> dict[str, Any]:
         """Return the body, strictly read: `silent` and `force` are not honoured.
 
-        Raises UnsupportedMediaType (415), RequestEntityTooLarge (413, chunked bodies too) and MalformedRequest (400),
-        for a body too that ends before its declared length: it was cut off on its way.
+        Raises UnsupportedMediaType (415), RequestEntityTooLarge (413, chunked bodies too), MalformedRequest (400, for a
+        body too that ends before its declared length: it was cut off on its way), and RateLimited, as `Bodies` says.
         """
         if self._parsed is None:
             self._parsed = parse_object(self._body())
@@ -37,9 +38,17 @@ class BoundedRequest(Request):
         charset = self.mimetype_params.get("charset", "utf-8").lower()
         if self.mimetype != "application/json" or charset != "utf-8" or self.headers.get("Content-Encoding"):
             raise UnsupportedMediaType
-        body = self.get_data(cache=False)
+        with current_app.extensions["bodies"].reading(key_id=g.identity.key_id, place=self._place()):
+            body = self.get_data(cache=False)
         if len(body) > MAX_BODY_BYTES:
             raise RequestEntityTooLarge
         if len(body) < (self.content_length or 0):
             raise MalformedRequest("the body is shorter than its Content-Length")
         return body
+
+    def _place(self) -> Place:
+        # What a trusted proxy tells is whom it asks for; its connection has its own address.
+        told = dict(self.environ)
+        told |= told.get("werkzeug.proxy_fix.orig", {})
+        port = told.get("SERVER_PORT") or ""
+        return Place(told.get("REMOTE_ADDR") or "", int(port) if port.isdecimal() else 0)

@@ -3,7 +3,7 @@
 Routes, parameters and scopes are read from the OpenAPI document, so a new route is in here as soon as it is in there.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -22,6 +22,7 @@ from tests.web.objects import PREFIXES, fill, fit, make_merchants_objects, make_
 pytestmark = pytest.mark.infra
 
 Operation = tuple[str, str, dict[str, Any]]
+Rows = Callable[[], dict[str, Sequence[Any]]]
 SUBSETS = [
     tuple(subset)
     for size in range(1, 1 + len(MERCHANT_SCOPES))
@@ -46,10 +47,10 @@ def ours(shop: Api, api_ctx: Context) -> dict[str, str]:
 
 
 @pytest.fixture
-def rows(api_ctx: Context) -> Callable[[], dict[str, list[Any]]]:
+def rows(api_ctx: Context) -> Rows:
     """Return every row of every table. When a key was last used is no part of it."""
 
-    def read() -> dict[str, list[Any]]:
+    def read() -> dict[str, Sequence[Any]]:
         with api_ctx.sessions.begin() as session:
             return {
                 table.name: session.execute(sa.select(*_lasting(table)).order_by(*table.primary_key)).all()
@@ -70,7 +71,7 @@ def test_a_key_opens_a_route_where_it_has_the_scope_that_the_document_names_and_
     operator: Api,
     ours: dict[str, str],
     theirs: dict[str, str],
-    rows: Callable[[], dict[str, list[Any]]],
+    rows: Rows,
 ) -> None:
     keys = [(scopes, _with_scopes(api_ctx, shop, scopes)) for scopes in SUBSETS] + [(("admin",), operator)]
     before, opened, refused = rows(), 0, 0
@@ -97,7 +98,7 @@ def test_what_another_merchant_has_is_as_if_it_were_not_there(
     shop: Api,
     ours: dict[str, str],
     theirs: dict[str, str],
-    rows: Callable[[], dict[str, list[Any]]],
+    rows: Rows,
 ) -> None:
     before, asked = rows(), 0
     for method, template, operation in _with_an_id(contract):
@@ -116,7 +117,7 @@ def test_what_bodies_and_queries_name_of_another_merchants_is_as_if_it_were_not_
     shop: Api,
     ours: dict[str, str],
     theirs: dict[str, str],
-    rows: Callable[[], dict[str, list[Any]]],
+    rows: Rows,
 ) -> None:
     before, asked = rows(), 0
     for method, template, operation in _of_merchants(contract):

@@ -25,7 +25,7 @@ from tests.web.rubbish import JSON_TYPE, Request, nearly, requests, texts, value
 pytestmark = pytest.mark.infra
 
 FEW, MANY = 2_000, 20_000
-SEEDS = [int(each) for each in os.environ.get("SEEDS", "").split(",") if each] or [None]
+SEEDS: list[int | None] = [*(int(each) for each in os.environ.get("SEEDS", "").split(",") if each)] or [None]
 A_BODY: dict[str, Any] = {
     "chain": "anvil",
     "token": "USDC",
