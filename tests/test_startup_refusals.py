@@ -218,6 +218,23 @@ def test_a_schema_of_another_version(whole: Environment, sessions: Sessions) -> 
         set_revision(head)
 
 
+def test_a_postgres_that_may_forget_what_it_acknowledged_in_production(whole: Environment, sessions: Sessions) -> None:
+    def configure(change: str) -> None:
+        with sessions.begin() as session:
+            session.execute(sa.text(f"ALTER DATABASE postgres {change}"))
+
+    production = whole | {"ENV": "production", "WEBHOOK_ALLOW_CIDRS": ""}
+    for role in SERVERS:
+        assert "with synchronous_commit off" in refused(role, production)
+    bootstrap(Role.CLI, production).sessions.engine.dispose()
+    configure("SET synchronous_commit = on")
+    try:
+        for role in SERVERS:
+            bootstrap(role, production).sessions.engine.dispose()
+    finally:
+        configure("RESET synchronous_commit")
+
+
 # --- the chain ------------------------------------------------------------------------------------------------------
 
 

@@ -9,13 +9,14 @@ from sqlalchemy import Connection
 from ctrip.blockchain.client import ChainClient
 from ctrip.blockchain.tokens import confirm, unconfirmed
 from ctrip.context import Context
-from ctrip.database import granting, limits, schema, unreachable, wallet
+from ctrip.database import durability, granting, limits, schema, unreachable, wallet
 from ctrip.database.roles import Group
 from ctrip.domain.addresses import hex_text
 from ctrip.domain.chains import Token
 from ctrip.errors import MisconfiguredError, NodeRefused, NodeUnavailable, Unavailable
 from ctrip.log import get_logger
 from ctrip.settings import Role
+from ctrip.settings.forms import PRODUCTION
 
 T = TypeVar("T")
 log = get_logger()
@@ -32,6 +33,7 @@ def check(ctx: Context) -> None:
     _check_schema(ctx)
     if role is not Role.CLI:  # The operator's tools are what one finds out with.
         _check_forgotten_chains(ctx)
+        _check_durability(ctx)
     if role is Role.SWEEPER:
         _check_wallet(ctx)
     if role in (Role.LISTENER, Role.SWEEPER):
@@ -79,6 +81,19 @@ def _check_forgotten_chains(ctx: Context) -> None:
         raise MisconfiguredError(
             f"CHAINS_FILE: has no row for {listed}, but deposit addresses hold money there; "
             "put the row back, with `enabled: false` if the chain should rest"
+        )
+
+
+def _check_durability(ctx: Context) -> None:
+    """Refuse, in production, a Postgres of which a crash loses payments whose addresses are out already."""
+    if ctx.settings.env != PRODUCTION:
+        return
+    with ctx.sessions.begin() as session:
+        may_forget = durability.may_forget(session)
+    if may_forget:
+        raise MisconfiguredError(
+            f"DATABASE_URL: the database {ctx.settings.database_place} runs with synchronous_commit off: a crash of it "
+            "would lose what was acknowledged a moment before; set it to on (ALTER DATABASE … SET synchronous_commit)"
         )
 
 
