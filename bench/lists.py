@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from bench.api_world import World, running_world
 from ctrip.database import schema
+from ctrip.database.engine import make_engine
 from ctrip.services.merchants import create_key
 from tests.long_lists import BIG, fill
 
@@ -93,18 +94,18 @@ def _shop(world: World, *, payments: int) -> Iterator[Shop]:
     with world.ctx.sessions.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text(f"CREATE DATABASE {name}"))
     url = world.url.replace("/postgres?", f"/{name}?")
-    ctx = world.context(url)
-    schema.upgrade(ctx.sessions.engine)
+    engine = make_engine(url.replace("postgresql://", "postgresql+psycopg2://"), process="bench")
+    schema.upgrade(engine)
     began = time.monotonic()
-    fill(ctx.sessions.engine, payments=payments)
-    with ctx.sessions.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    fill(engine, payments=payments)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("SET statement_timeout = 0"))
         connection.execute(sa.text("VACUUM"))  # or it comes by itself, in the middle of what is measured
         spread = sa.text("SELECT id FROM payments WHERE merchant_id = :big ORDER BY random() LIMIT 500")
         ids = list(connection.scalars(spread, {"big": BIG}))
+    engine.dispose()
     print(f"{payments:,} payments were made in {time.monotonic() - began:.0f} s", flush=True)
-    _, key = create_key(ctx, by="bench", merchant_id=BIG, scopes=["payments:read"])
-    ctx.sessions.engine.dispose()
+    _, key = create_key(world.context(url), by="bench", merchant_id=BIG, scopes=["payments:read"])
     with world.api_of(url) as address:
         yield Shop(http.client.HTTPConnection(urlsplit(address).netloc), key, itertools.cycle(ids))
 
