@@ -31,11 +31,11 @@ def matching(
 ) -> list[Deed]:
     """Return what was done, newest first: by one, and of actions that begin so; what follows the deed `after`."""
     of = audit_log.c
-    query = sa.select(audit_log) if by is None else sa.select(audit_log).where(of.by == by)
+    wanted = [] if by is None else [of.by == by]
+    done = pages.values(session, of.action, *wanted)
     if after is not None:
-        query = query.where(pages.after(session, audit_log, after, time="at"))
-    done = pages.values(session, of.action, *([] if by is None else [of.by == by]))
-    queries = [query.where(of.action == each) for each in done if each.startswith(action or "")]
-    if not queries:
+        wanted.append(pages.after(session, audit_log, after, time="at"))
+    lists = [[*wanted, of.action == each] for each in done if each.startswith(action or "")]
+    if not lists:
         return []
-    return [Deed(**row._mapping) for row in session.execute(pages.newest(queries, limit=limit, time="at"))]
+    return [Deed(**row._mapping) for row in session.execute(pages.newest(audit_log, lists, limit=limit, time="at"))]

@@ -51,13 +51,14 @@ def matching(session: Connection, wanted: Filter, *, limit: int, after: str | No
 
     States, queues and actors are found by an index. Of letters that match nothing else of the filter all are read.
     """
-    query = sa.select(dead_letters).where(*_conditions(wanted))
+    conditions = _conditions(wanted)
     if after is not None:
-        query = query.where(pages.after(session, dead_letters, after, time="died_at"))
-    queries = [query.where(*kind) for kind in _kinds(session, wanted)]
-    if not queries:
+        conditions.append(pages.after(session, dead_letters, after, time="died_at"))
+    lists = [[*conditions, *kind] for kind in _kinds(session, wanted)]
+    if not lists:
         return []
-    return [_letter(row) for row in session.execute(pages.newest(queries, limit=limit, time="died_at"))]
+    query = pages.newest(dead_letters, lists, limit=limit, time="died_at")
+    return [_letter(row) for row in session.execute(query)]
 
 
 def count(session: Connection, wanted: Filter) -> tuple[int, int]:

@@ -94,10 +94,10 @@ def newest_of_each_type(session: Connection, payment_id: str) -> dict[str, str]:
 
 def of_merchant(session: Connection, merchant_id: str, *, limit: int, after: str | None = None) -> list[Event]:
     """Return a merchant's events, newest first, those after the event `after` where one is given."""
-    query = sa.select(events).where(events.c.merchant_id == merchant_id)
+    wanted = [events.c.merchant_id == merchant_id]
     if after is not None:
-        query = query.where(pages.after(session, events, after))
-    return [_event(row) for row in session.execute(pages.newest([query], limit=limit))]
+        wanted.append(pages.after(session, events, after))
+    return [_event(row) for row in session.execute(pages.newest(events, [wanted], limit=limit))]
 
 
 def find(session: Connection, event_id: str) -> Event | None:

@@ -155,12 +155,10 @@ def matching(
     session: Connection, *, kind: str | None, status: str | None, limit: int, after: str | None = None
 ) -> list[Job]:
     """Return jobs, newest first, those after the job `after` where one is given."""
-    query = sa.select(jobs)
-    if after is not None:
-        query = query.where(pages.after(session, jobs, after))
+    wanted = [] if after is None else [pages.after(session, jobs, after)]
     kinds, statuses = [kind] if kind else list(JobKind), [status] if status else list(JobStatus)
-    queries = [query.where(_of.kind == each, _of.status == its) for each in kinds for its in statuses]
-    return [_job(row) for row in session.execute(pages.newest(queries, limit=limit))]
+    lists = [[*wanted, _of.kind == each, _of.status == its] for each in kinds for its in statuses]
+    return [_job(row) for row in session.execute(pages.newest(jobs, lists, limit=limit))]
 
 
 def forget(session: Connection, *, older_than: timedelta, limit: int) -> int:

@@ -79,12 +79,11 @@ def note_use(session: Connection, key_id: str) -> None:
 
 def keys(session: Connection, *, merchant_id: str | None, limit: int, after: str | None) -> list[ApiKey]:
     """Return keys, newest first, one merchant's where one is given, those after the key `after` likewise."""
-    query = sa.select(api_keys, _IS_EXPIRED)
-    if merchant_id is not None:
-        query = query.where(api_keys.c.merchant_id == merchant_id)
+    wanted = [] if merchant_id is None else [_of.merchant_id == merchant_id]
     if after is not None:
-        query = query.where(pages.after(session, api_keys, after))
-    return [_key(row) for row in session.execute(pages.newest([query], limit=limit))]
+        wanted.append(pages.after(session, api_keys, after))
+    query = pages.newest(api_keys, [wanted], limit=limit).add_columns(_IS_EXPIRED)
+    return [_key(row) for row in session.execute(query)]
 
 
 def find_key(session: Connection, key_id: str) -> ApiKey | None:

@@ -3,7 +3,7 @@
 A list is in the order of time, and its index begins with the columns that a filter pins, then the time, then the id.
 Not by id alone: the primary key is in that order too, and the planner, who cannot know that somebody's rows are all old
 ones, would go back through those of everybody else. Where a filter leaves one of the columns open, the list is looked
-at as several, one for each value, and Postgres merges them: it reads the page, and one row more of each.
+at as several, one for each value, and Postgres merges them: it finds the page, and one row more of each.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,21 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 
-def newest(queries: Sequence[sa.Select[Any]], *, limit: int, time: str = "created_at") -> sa.Select[Any]:
-    """Return what reads the newest rows of queries that have the same columns and no row in common; one at least."""
-    pages = [query.order_by(*_newest_first(query, time)).limit(limit) for query in queries]
-    if len(pages) == 1:
-        return pages[0]
+def newest(
+    table: sa.Table, lists: Sequence[Sequence[sa.ColumnElement[bool]]], *, limit: int, time: str = "created_at"
+) -> sa.Select[Any]:
+    """Return what reads the newest rows of a table that meet all conditions of one of `lists`, and no row those of two.
+
+    There is one list at least.
+    """
+    if len(lists) == 1:
+        return sa.select(table).where(*lists[0]).order_by(*_newest_first(table, time)).limit(limit)
     # A limit for each: only so the planner looks for an index in this order. It reads no further than the merge needs.
-    merged = sa.select(sa.union_all(*(page.subquery().select() for page in pages)).subquery("merged"))
-    return merged.order_by(*_newest_first(merged, time)).limit(limit)
+    ids = sa.select(table.c[time], table.c.id).order_by(*_newest_first(table, time)).limit(limit)
+    # The ids alone: SQLAlchemy takes 14 ms to build six times all columns of a payment.
+    merged = sa.union_all(*(ids.where(*conditions).subquery().select() for conditions in lists)).subquery("merged")
+    page = sa.select(merged.c.id).order_by(*_newest_first(merged, time)).limit(limit).subquery("page")
+    return sa.select(table).join(page, page.c.id == table.c.id).order_by(*_newest_first(table, time))
 
 
 def after(
@@ -52,5 +59,5 @@ def values(session: Connection, column: sa.Column[Any], *where: sa.ColumnElement
     return list(session.scalars(sa.select(found.c.value).where(found.c.value.is_not(None))))
 
 
-def _newest_first(query: sa.Select[Any], time: str) -> list[sa.ColumnElement[Any]]:
-    return [query.selected_columns[name].desc() for name in (time, "id")]
+def _newest_first(of: sa.FromClause, time: str) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:
+    return of.c[time].desc(), of.c.id.desc()

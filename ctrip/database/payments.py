@@ -74,11 +74,10 @@ def matching(
         wanted.append(pages.after(session, payments, after, before=before))
     elif before is not None:
         wanted.append(of.created_at < before)
-    queries = [
-        sa.select(payments).where(*wanted, *(of[name] == value for name, value in kind.items()))
-        for kind in _kinds(session, merchant_id, asked)
+    lists = [
+        [*wanted, *(of[name] == value for name, value in kind.items())] for kind in _kinds(session, merchant_id, asked)
     ]
-    return [payment_of(row) for row in session.execute(pages.newest(queries, limit=limit))]
+    return [payment_of(row) for row in session.execute(pages.newest(payments, lists, limit=limit))]
 
 
 def lock(session: Connection, payment_ids: Iterable[str], *, keeps_transfers_out: bool = False) -> list[Payment]:

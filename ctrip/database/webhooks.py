@@ -204,9 +204,8 @@ def of_merchant(
     if event_id is not None:
         wanted.append(_of.event_id == event_id)
     # An index is in the list's order for one status.
-    of_status = [_of.status == status for status in statuses or DeliveryStatus]
-    queries = [sa.select(webhook_deliveries).where(*wanted, is_such) for is_such in of_status]
-    return _told(session, pages.newest(queries, limit=limit))
+    lists = [[*wanted, _of.status == status] for status in statuses or DeliveryStatus]
+    return _told(session, pages.newest(webhook_deliveries, lists, limit=limit))
 
 
 def of_payment(session: Connection, payment_id: str, *, limit: int, after: str | None = None) -> list[Told]:

