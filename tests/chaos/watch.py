@@ -24,7 +24,7 @@ CREATE TABLE watching.changes (
     is_leased boolean NOT NULL,
     has_ticked boolean NOT NULL
 );
-CREATE FUNCTION watching.note() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION watching.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     INSERT INTO watching.changes (name, fence_before, fence, lease_before, is_leased, has_ticked) VALUES
         (NEW.name, OLD.fence, NEW.fence, OLD.lease_until, NEW.lease_until IS NOT NULL,
@@ -37,7 +37,7 @@ OVERLAPS = "SELECT name, fence, at FROM watching.changes WHERE fence > fence_bef
 _GAPS = """
 SELECT name, count(*), extract(epoch FROM max(gap))::float8 FROM (
     SELECT name, at - lag(at) OVER (PARTITION BY name ORDER BY id) AS gap FROM watching.changes WHERE has_ticked
-) AS gaps GROUP BY name ORDER BY name
+) AS gaps GROUP BY name HAVING count(gap) > 0 ORDER BY name
 """
 _SILENT = "SELECT name FROM loops WHERE enabled AND (last_tick_at IS NULL OR last_tick_at <= %s)"
 
