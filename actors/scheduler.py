@@ -45,7 +45,7 @@ from ctrip.domain.loops import LoopKind
 from ctrip.domain.queues import QueueSnapshot
 from ctrip.errors import MisconfiguredError, Unavailable
 from ctrip.log import get_logger
-from ctrip.services import dead_letters, emails, housekeeping, loops, rates, relay, rereading
+from ctrip.services import dead_letters, emails, housekeeping, loops, prices, rates, relay, rereading
 from ctrip.services import queues as snapshots
 from ctrip.settings import Role
 
@@ -154,6 +154,10 @@ class Tasks:
         """Ask the sources of rates that are due. It takes as long as the slowest of them, 20 s at the most."""
         rates.refresh(self._ctx)
 
+    def watch_served(self) -> None:
+        """Let nobody wait for a chain that was taken out of service."""
+        prices.watch_served(self._ctx)
+
     def write_digest(self) -> None:
         """Write to the operator of dead letters that are new."""
         emails.digest(self._ctx)
@@ -238,6 +242,7 @@ def _make(ctx: Context) -> tuple[BackgroundScheduler, Doorbell]:
         Patient("snapshots", tasks.take_snapshots): 3,
         Patient("dead", tasks.collect_dead): 10,
         Patient("rates", tasks.refresh_rates): 5,
+        Patient("served", tasks.watch_served): 60,
         Patient("digest", tasks.write_digest): 60,
         Patient("backfills", tasks.schedule_backfills): 60,
         Patient("forget", tasks.forget): 600,

@@ -9,7 +9,7 @@ import pytest
 from ctrip.context import Context
 from ctrip.database import payments as payment_rows
 from ctrip.domain.addresses import NATIVE
-from ctrip.domain.payments import Payment, Status
+from ctrip.domain.payments import Payment, Settlement, Status
 from ctrip.domain.rates import RatePolicy
 from ctrip.domain.transfers import Reason
 from ctrip.services import creating, prices
@@ -87,6 +87,21 @@ def test_money_before_the_choice_is_told_swept_and_does_not_count(world: World, 
     assert world.payment(asked).standing.status is Status.SETTLED
     assert world.treasury(usdc) == 100 * USDC
     assert audit(world.ctx) == []
+
+
+def test_it_is_settled_when_what_counts_is_swept_and_not_by_what_came_before(world: World, usdc: bytes) -> None:
+    asked = ask(world)
+    world.anvil.pay_token(usdc, asked.address, 50 * USDC)
+    world.live(LIFE)
+    choose(world, asked, "USDC")
+    world.anvil.pay_token(usdc, asked.address, 50 * USDC)
+    world.anvil.mine(world.chain.confirmations)
+    world.scan()
+    standing = world.payment(asked).standing
+    assert (standing.status, standing.settlement) == (Status.CONFIRMED, Settlement.WAITING), "nothing has moved since"
+    world.live(LIFE)
+    assert world.payment(asked).standing.status is Status.SETTLED
+    assert world.treasury(usdc) == 100 * USDC
 
 
 def test_a_block_that_was_not_read_yet_may_hold_money_from_before_the_choice(world: World) -> None:

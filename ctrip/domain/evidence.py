@@ -131,6 +131,9 @@ def _reading_unchosen(evidence: Evidence) -> Iterator[str]:
     choices = ", ".join(f"{asset.symbol} on {asset.chain}" for asset in assets)
     yield f"it asks for {asked_in_words(evidence.payment)}; nobody has chosen an asset yet, of {choices}"
     for chain_id, name in {asset.chain_id: asset.chain for asset in assets}.items():
+        if not any(known == chain_id for known, _ in evidence.assets):
+            yield f"{name} is not in CHAINS_FILE any more: nothing on it is read"
+            continue
         if chain_id not in evidence.cursors:
             yield f"no block of {name} was ever read"
             continue

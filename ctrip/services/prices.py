@@ -79,6 +79,13 @@ def choose(ctx: Context, merchant_id: str, payment_id: str, *, chain: str, token
     return shown
 
 
+def watch_served(ctx: Context) -> int:
+    """Let payments without an asset wait for chains that are served alone. Returns how many waited for another one."""
+    served = [chain.chain_id for chain in ctx.settings.chains if chain.enabled]
+    with ctx.sessions.begin() as session:
+        return payments.watch_served(session, served)
+
+
 def _find(session: Connection, merchant_id: str, payment_id: str) -> Payment:
     payment = payments.find(session, payment_id, merchant_id=merchant_id)
     if payment is None:

@@ -8,9 +8,9 @@ from flask import Flask
 
 from tests.api import Api
 from tests.clients.line import Line, served
-from tests.web.conftest import api_ctx, app, as_merchant, built_app, shop
+from tests.web.conftest import api_ctx, app, as_merchant, built_app, serving, shop
 
-__all__ = ["api_ctx", "app", "as_merchant", "built_app", "shop"]
+__all__ = ["api_ctx", "app", "as_merchant", "built_app", "serving", "shop"]
 
 
 @pytest.fixture

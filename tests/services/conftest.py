@@ -12,7 +12,7 @@ from ctrip.database.roles import Group
 from tests.services.office import Office, open_office
 from tests.sink import Sink
 
-AS_OWNER = {"test_creating", "test_payments", "test_merchants", "test_dead_letters_in_bulk"}
+AS_OWNER = {"test_creating", "test_payments", "test_prices", "test_merchants", "test_dead_letters_in_bulk"}
 """Tests of what the API does, and of what only an owner can prepare. All others run as workers do."""
 PREPARES = (
     "GRANT INSERT ON merchants, api_keys, payments, deposit_addresses, idempotency_keys, webhook_endpoints TO {}",

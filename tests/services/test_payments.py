@@ -56,7 +56,7 @@ def ctx(sessions: Sessions) -> Context:
 
 
 @pytest.fixture
-def served(ctx: Context, api_engine: sa.Engine) -> Context:
+def serving(ctx: Context, api_engine: sa.Engine) -> Context:
     """`ctx` as the API holds it: what a merchant asks for is done by a member of ctrip_api."""
     return dataclasses.replace(ctx, sessions=Sessions(api_engine))
 
@@ -166,43 +166,43 @@ def test_a_full_pool_is_unavailable(ctx: Context, postgres_url: str) -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"token": OTHER_TOKEN}, {"amount": 1}], ids=["whole", "other asset", "part"])
 def test_a_payment_that_a_transfer_reached_cannot_be_canceled(
-    ctx: Context, served: Context, changes: dict[str, object]
+    ctx: Context, serving: Context, changes: dict[str, object]
 ) -> None:
     with ctx.sessions.begin() as session:
         payment = store_payment(session, new_id=ctx.new_id)
         store_transfer(session, payment, **{"amount": 1000} | changes)  # type: ignore[arg-type]
     with pytest.raises(Conflict):
-        payments.cancel(served, MERCHANT_ID, payment.id)
+        payments.cancel(serving, MERCHANT_ID, payment.id)
     assert stored(ctx, payment.id).standing.status is Status.PENDING
 
 
 def test_a_transfer_that_a_reorg_took_does_not_keep_a_payment_from_being_canceled(
-    ctx: Context, served: Context
+    ctx: Context, serving: Context
 ) -> None:
     with ctx.sessions.begin() as session:
         payment = store_payment(session, new_id=ctx.new_id)
         store_transfer(session, payment, status=TransferStatus.ORPHANED)
-    assert payments.cancel(served, MERCHANT_ID, payment.id)["status"] == "canceled"
+    assert payments.cancel(serving, MERCHANT_ID, payment.id)["status"] == "canceled"
 
 
 @pytest.mark.parametrize("status", [Status.DETECTED, Status.CONFIRMED, Status.SETTLED, Status.EXPIRED, Status.CANCELED])
-def test_only_a_pending_payment_can_be_canceled(ctx: Context, served: Context, status: Status) -> None:
+def test_only_a_pending_payment_can_be_canceled(ctx: Context, serving: Context, status: Status) -> None:
     with ctx.sessions.begin() as session:
         payment = store_payment(session, new_id=ctx.new_id)
         session.execute(sa.update(payment_table).values(status=status))
     with pytest.raises(Conflict):
-        payments.cancel(served, MERCHANT_ID, payment.id)
+        payments.cancel(serving, MERCHANT_ID, payment.id)
 
 
 def test_a_payment_canceled_while_the_listener_stores_its_transfer_sees_it_and_stays(
-    ctx: Context, served: Context
+    ctx: Context, serving: Context
 ) -> None:
     with ctx.sessions.begin() as session:
         payment = store_payment(session, new_id=ctx.new_id)
     with ThreadPoolExecutor(1) as pool:
         with ctx.sessions.begin() as listener:
             store_transfer(listener, payment)
-            canceling = pool.submit(payments.cancel, served, MERCHANT_ID, payment.id)
+            canceling = pool.submit(payments.cancel, serving, MERCHANT_ID, payment.id)
             wait_until(lambda: _waiting(ctx), within_s=10, what="the cancellation waits for the listener's lock")
             rows.reassess(listener, [payment.id], chains=CHAINS, new_id=ctx.new_id)
         with pytest.raises(Conflict):
@@ -210,12 +210,12 @@ def test_a_payment_canceled_while_the_listener_stores_its_transfer_sees_it_and_s
     assert stored(ctx, payment.id).standing.status is not Status.CANCELED
 
 
-def test_a_cancellation_racing_a_transfer_ends_in_one_of_two_lawful_states(ctx: Context, served: Context) -> None:
-    outcomes = [_race(ctx, served) for _ in range(20)]
+def test_a_cancellation_racing_a_transfer_ends_in_one_of_two_lawful_states(ctx: Context, serving: Context) -> None:
+    outcomes = [_race(ctx, serving) for _ in range(20)]
     assert set(outcomes) <= {"canceled", "refused"}
 
 
-def _race(ctx: Context, served: Context) -> str:
+def _race(ctx: Context, serving: Context) -> str:
     with ctx.sessions.begin() as session:
         payment = store_payment(session, new_id=ctx.new_id)
     start = threading.Barrier(2)
@@ -229,7 +229,7 @@ def _race(ctx: Context, served: Context) -> str:
     def cancel() -> str:
         start.wait()
         try:
-            payments.cancel(served, MERCHANT_ID, payment.id)
+            payments.cancel(serving, MERCHANT_ID, payment.id)
         except Conflict:
             return "refused"
         return "canceled"
@@ -255,10 +255,10 @@ def _waiting(ctx: Context) -> bool:
 # --- accept ---------------------------------------------------------------------------------------------------------
 
 
-def test_late_money_that_is_final_can_be_accepted(ctx: Context, served: Context) -> None:
+def test_late_money_that_is_final_can_be_accepted(ctx: Context, serving: Context) -> None:
     payment = expired(ctx, customer_email="buyer@example.com")
     pay(ctx, payment)
-    shown = payments.accept(served, MERCHANT_ID, payment.id)
+    shown = payments.accept(serving, MERCHANT_ID, payment.id)
     assert (shown["status"], shown["timing"], shown["settlement"]) == ("confirmed", "late", "waiting")
     with ctx.sessions.begin() as session:
         assert session.scalars(sa.select(emails.c.recipient)).all() == ["buyer@example.com"]
@@ -267,20 +267,20 @@ def test_late_money_that_is_final_can_be_accepted(ctx: Context, served: Context)
     assert (accepted.accepted_amount, accepted.version) == (1000, 4)
 
 
-def test_too_little_money_can_be_accepted(ctx: Context, served: Context) -> None:
+def test_too_little_money_can_be_accepted(ctx: Context, serving: Context) -> None:
     payment = expired(ctx)
     pay(ctx, payment, 400)
-    shown = payments.accept(served, MERCHANT_ID, payment.id)
+    shown = payments.accept(serving, MERCHANT_ID, payment.id)
     assert (shown["status"], shown["amount_status"], shown["confirmed_atomic"]) == ("confirmed", "partial", "400")
     assert stored(ctx, payment.id).accepted_amount == 400
 
 
-def test_what_comes_after_the_amount_that_was_accepted_does_not_count_at_once(ctx: Context, served: Context) -> None:
+def test_what_comes_after_the_amount_that_was_accepted_does_not_count_at_once(ctx: Context, serving: Context) -> None:
     payment = expired(ctx)
     pay(ctx, payment, 400)
     pay(ctx, payment, 300, READ_BLOCK)
     assert counted(ctx, payment) == {400: True, 300: True}
-    shown = payments.accept(served, MERCHANT_ID, payment.id)
+    shown = payments.accept(serving, MERCHANT_ID, payment.id)
     assert (shown["status"], shown["received_atomic"], shown["confirmed_atomic"]) == ("confirmed", "700", "400")
     assert counted(ctx, payment) == {400: True, 300: False}
     assert audit(ctx) == []
@@ -292,22 +292,22 @@ def counted(ctx: Context, payment: Payment) -> dict[int, bool]:
         return {each.amount: each.counts for each in transfers.of_payments(session, [payment.id])[payment.id]}
 
 
-def test_money_at_a_canceled_payment_can_be_accepted(ctx: Context, served: Context) -> None:
+def test_money_at_a_canceled_payment_can_be_accepted(ctx: Context, serving: Context) -> None:
     with ctx.sessions.begin() as session:
         payment = store_payment(session, new_id=ctx.new_id)
-    payments.cancel(served, MERCHANT_ID, payment.id)
+    payments.cancel(serving, MERCHANT_ID, payment.id)
     pay(ctx, payment)
-    assert payments.accept(served, MERCHANT_ID, payment.id)["status"] == "confirmed"
+    assert payments.accept(serving, MERCHANT_ID, payment.id)["status"] == "confirmed"
     assert types(ctx, payment.id) == ["created", "canceled", "late", "accepted"]
 
 
-def test_an_accepted_payment_whose_money_is_in_the_treasury_is_settled_at_once(ctx: Context, served: Context) -> None:
+def test_an_accepted_payment_whose_money_is_in_the_treasury_is_settled_at_once(ctx: Context, serving: Context) -> None:
     payment = expired(ctx)
     pay(ctx, payment)
     with ctx.sessions.begin() as session:
         _sweep(session, ctx, payment, amount=1000)
         rows.reassess(session, [payment.id], chains=CHAINS, new_id=ctx.new_id)
-    shown = payments.accept(served, MERCHANT_ID, payment.id)
+    shown = payments.accept(serving, MERCHANT_ID, payment.id)
     assert (shown["status"], shown["settlement"]) == ("settled", "done")
     assert types(ctx, payment.id)[-2:] == ["accepted", "settled"]
 
@@ -340,28 +340,28 @@ def _sweep(session: Connection, ctx: Context, payment: Payment, *, amount: int) 
     ids=["nothing", "not final", "another asset", "orphaned"],
 )
 def test_without_final_money_in_the_asset_there_is_nothing_to_accept(
-    ctx: Context, served: Context, changes: dict[str, object] | None
+    ctx: Context, serving: Context, changes: dict[str, object] | None
 ) -> None:
     payment = expired(ctx)
     if changes is not None:
         pay(ctx, payment, **changes)  # type: ignore[arg-type]
     before = stored(ctx, payment.id)
     with pytest.raises(Conflict):
-        payments.accept(served, MERCHANT_ID, payment.id)
+        payments.accept(serving, MERCHANT_ID, payment.id)
     assert stored(ctx, payment.id) == before, "nothing of the attempt was stored"
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.DETECTED, Status.CONFIRMED, Status.SETTLED])
-def test_only_an_expired_or_canceled_payment_can_be_accepted(ctx: Context, served: Context, status: Status) -> None:
+def test_only_an_expired_or_canceled_payment_can_be_accepted(ctx: Context, serving: Context, status: Status) -> None:
     payment = expired(ctx)
     pay(ctx, payment)
     with ctx.sessions.begin() as session:
         session.execute(sa.update(payment_table).values(status=status))
     with pytest.raises(Conflict):
-        payments.accept(served, MERCHANT_ID, payment.id)
+        payments.accept(serving, MERCHANT_ID, payment.id)
 
 
-def test_a_payment_is_accepted_once(ctx: Context, served: Context) -> None:
+def test_a_payment_is_accepted_once(ctx: Context, serving: Context) -> None:
     payment = expired(ctx)
     pay(ctx, payment)
     start = threading.Barrier(4)
@@ -369,7 +369,7 @@ def test_a_payment_is_accepted_once(ctx: Context, served: Context) -> None:
     def accept() -> bool:
         start.wait()
         try:
-            payments.accept(served, MERCHANT_ID, payment.id)
+            payments.accept(serving, MERCHANT_ID, payment.id)
         except CtripError as error:
             assert isinstance(error, Conflict)
             return False

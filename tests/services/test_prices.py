@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from ctrip.context import Context
-from ctrip.database import cursors, deadlines
+from ctrip.database import cursors, deadlines, evidence
 from ctrip.database import payments as rows
 from ctrip.database.engine import Sessions
 from ctrip.database.models import chain_cursors, events
+from ctrip.domain.addresses import NATIVE
 from ctrip.domain.chains import Chain
+from ctrip.domain.evidence import evidence_object, explain
 from ctrip.domain.finality import Finality, FinalityRule, Tier
 from ctrip.domain.ids import Prefix
 from ctrip.domain.payments import Payment, Status
@@ -358,6 +361,11 @@ def due(ctx: Context, chain: Chain) -> list[str]:
         return list(session.scalars(deadlines.DUE, {"of_chain": chain.chain_id, "most": 10}))
 
 
+def _as_text(statement: Any) -> str:
+    """SQL with named parameters, as `text` reads them."""
+    return str(statement.compile(dialect=postgresql.dialect(paramstyle="named")))
+
+
 def settle(ctx: Context, payment: Payment) -> Status:
     with ctx.sessions.begin() as session:
         rows.reassess(session, [payment.id], chains=CHAINS, new_id=ctx.new_id)
@@ -372,11 +380,12 @@ def reads(ctx: Context, chain: Chain, to: int, **changes: Any) -> None:
 def test_it_expires_when_all_accepted_chains_are_read_past_its_deadline(ctx: Context, two_chains: Payment) -> None:
     anvil = make_chain()
     # anvil is at block 20; the other one was never read, then not far enough: block 5 is the deadline itself.
-    assert (due(ctx, anvil), settle(ctx, two_chains)) == ([], Status.PENDING)
+    assert (due(ctx, anvil), settle(ctx, two_chains)) == ([two_chains.id], Status.PENDING)
+    assert due(ctx, anvil) == [], "it waits for the other one now, and keeps nobody busy here"
     reads(ctx, OTHER, 7)
     assert (due(ctx, anvil), due(ctx, OTHER), settle(ctx, two_chains)) == ([], [], Status.PENDING)
     reads(ctx, OTHER, 8, after=7)
-    assert (due(ctx, anvil), due(ctx, OTHER)) == ([two_chains.id], [two_chains.id])
+    assert (due(ctx, anvil), due(ctx, OTHER)) == ([], [two_chains.id])
     assert settle(ctx, two_chains) is Status.EXPIRED
     assert told(ctx, two_chains) == ["created", "expired"]
     assert (due(ctx, anvil), due(ctx, OTHER)) == ([], [])
@@ -399,12 +408,16 @@ def test_each_chain_has_its_own_rule(ctx: Context, two_chains: Payment) -> None:
             session, new_id=ctx.new_id, asked=None, price=strict, created_at=NOON, expires_at=block_time(5)
         )
     reads(ctx, OTHER, 20)
-    assert due(ctx, OTHER) == [two_chains.id], "the other waits for the chain's own word"
+    for payment in (two_chains, patient):
+        settle(ctx, payment)
+    assert stored(ctx, two_chains.id).standing.status is Status.EXPIRED
+    assert due(ctx, OTHER) == [], "the other waits for the chain's own word"
     with ctx.sessions.begin() as session:
         of = chain_cursors.c
         final = {"finalized_block": 6, "finalized_time": block_time(6)}
         session.execute(sa.update(chain_cursors).where(of.chain_id == OTHER_CHAIN_ID).values(final))
-    assert sorted(due(ctx, OTHER)) == sorted([two_chains.id, patient.id])
+    assert due(ctx, OTHER) == [patient.id]
+    assert settle(ctx, patient) is Status.EXPIRED
 
 
 def test_a_chain_that_it_does_not_accept_has_no_say(ctx: Context) -> None:
@@ -425,22 +438,93 @@ def test_what_is_chosen_ends_by_its_own_chain_alone(ctx: Context) -> None:
     assert settle(ctx, payment) is Status.EXPIRED
 
 
-@pytest.mark.parametrize(("clock", "near"), [(None, True), (4, True), (5, True), (6, False)])
-def test_a_deadline_is_near_until_the_chains_clock_has_passed_it(
-    ctx: Context, two_chains: Payment, clock: int | None, near: bool
+def test_its_deadline_is_near_on_the_chain_that_it_waits_for(ctx: Context, two_chains: Payment) -> None:
+    def near(chain: Chain) -> tuple[object, object]:
+        with ctx.sessions.begin() as session:
+            position = cursors.position(session, chain.chain_id)
+            assert position is not None
+            return deadlines.in_reach(session, chain.chain_id, before=block_time(20)), position.deadline
+
+    reads(ctx, OTHER, 7)
+    assert near(make_chain()) == ((two_chains.expires_at, 3), two_chains.expires_at)
+    assert near(OTHER) == (None, None)
+    settle(ctx, two_chains)
+    assert near(make_chain()) == (None, None)
+    assert near(OTHER) == ((two_chains.expires_at, 3), two_chains.expires_at)
+
+
+@pytest.mark.parametrize("gone", [{}, {"enabled": False}])
+def test_a_chain_that_is_not_served_any_more_has_no_say(
+    ctx: Context, two_chains: Payment, gone: dict[str, bool]
 ) -> None:
-    told_time = None if clock is None else block_time(clock)
+    anvil, other = make_chain(), dataclasses.replace(OTHER, **gone) if gone else None
     with ctx.sessions.begin() as session:
-        session.execute(sa.update(chain_cursors).values(clock=told_time))
-        found = deadlines.in_reach(session, CHAIN_ID, before=block_time(20))
-        position = cursors.position(session, CHAIN_ID)
-    assert found == ((two_chains.expires_at, 3) if near else None)
-    assert position is not None
-    assert position.deadline == (two_chains.expires_at if near else None)
+        # It was waited for when it went.
+        session.execute(sa.text("UPDATE payments SET waits_for = :chain"), {"chain": OTHER_CHAIN_ID})
+    assert due(ctx, anvil) == []
+    chains = (anvil,) if other is None else (anvil, other)
+    served = dataclasses.replace(ctx, settings=dataclasses.replace(ctx.settings, chains=chains))
+    assert (prices.watch_served(served), prices.watch_served(served)) == (1, 0)
+    assert due(ctx, anvil) == [two_chains.id]
+    with ctx.sessions.begin() as session:
+        rows.reassess(session, [two_chains.id], chains=served.settings.chains_by_id, new_id=ctx.new_id)
+    assert stored(ctx, two_chains.id).standing.status is Status.EXPIRED
+    assert audit(served) == []
+
+
+def test_what_is_waited_for_elsewhere_costs_a_head_nothing(ctx: Context, two_chains: Payment) -> None:
+    settle(ctx, two_chains)
+    with ctx.sessions.begin() as session:
+        copy = (
+            "INSERT INTO payments SELECT (jsonb_populate_record(p, jsonb_build_object("
+            "'id', p.id || n, 'address', '\\x' || lpad(to_hex(n), 40, '0')))).* FROM payments p, generate_series(1, 5000) n"
+        )
+        session.execute(sa.text(copy))
+        session.execute(sa.text("ANALYZE payments"))
+        explained = sa.text("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + _as_text(deadlines.DUE))
+        (plan,) = session.execute(explained, {"of_chain": CHAIN_ID, "most": 250}).scalar_one()
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 200
+
+
+def test_evidence_says_what_nobody_chose_and_how_far_each_chain_was_read(ctx: Context, two_chains: Payment) -> None:
+    _arrives(ctx, two_chains, 5, 10)
+    with ctx.sessions.begin() as session:
+        found = evidence.gather(session, two_chains.id, chains=[make_chain()], most=10)
+    told = explain(found)
+    assert told[0] == (
+        "it asks for 49.90 EUR; nobody has chosen an asset yet, of ETH on anvil, USDC on anvil, ETH on other, USDC on other"
+    )
+    assert "anvil was read up to block 20" in told
+    assert "other is not in CHAINS_FILE any more: nothing on it is read" in told
+    assert any("came before an asset was chosen" in each for each in told)
+    assert evidence_object(found)["payment"]
+
+
+def test_what_another_asset_or_one_endpoint_says_of_time_does_not_shut_out_what_is_paid(ctx: Context) -> None:
+    payment = ask(ctx, "45")
+    late = ctx.now() + timedelta(minutes=20)
+    _arrives(ctx, payment, 1, 10, block_time=late, token=NATIVE)
+    _arrives(ctx, payment, 1, 11, block_time=late, chain_id=OTHER_CHAIN_ID)
+    _arrives(ctx, payment, 1, 12, block_time=late, is_verified=False)
+    choose(ctx, payment)
+    choice = stored(ctx, payment.id).choice
+    assert choice is not None
+    assert choice.counts_after <= choice.chosen_at
+    _arrives(ctx, payment, 50_000_000, 13, block_time=ctx.now() + timedelta(seconds=1))
+    assert stored(ctx, payment.id).standing.status is Status.DETECTED
 
 
 def test_the_rows_forbid_half_a_choice(ctx: Context) -> None:
     payment = ask(ctx)
-    for change in ("chain_id = 31337", "quote = '{}'", "price = NULL", "price = 'NaN'", "price = 0", "assets = NULL"):
+    for change in (
+        "chain_id = 31337",
+        "quote = '{}'",
+        "price = NULL",
+        "price = 'NaN'",
+        "price = 0",
+        "assets = NULL",
+        "assets = '[]'",
+        "waits_for = NULL",
+    ):
         with pytest.raises(sa.exc.IntegrityError), ctx.sessions.begin() as session:
             session.execute(sa.text(f"UPDATE payments SET {change} WHERE id = '{payment.id}'"))

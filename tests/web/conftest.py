@@ -25,7 +25,7 @@ def api_ctx(sessions: Sessions) -> Context:
 
 
 @pytest.fixture
-def served(api_ctx: Context, api_engine: sa.Engine) -> Context:
+def serving(api_ctx: Context, api_engine: sa.Engine) -> Context:
     """What the API runs on: `api_ctx` as a member of ctrip_api."""
     return replace(api_ctx, sessions=Sessions(api_engine))
 
@@ -37,9 +37,9 @@ def built_app(api_engine: sa.Engine) -> Flask:
 
 
 @pytest.fixture
-def app(served: Context, built_app: Flask) -> Flask:
+def app(serving: Context, built_app: Flask) -> Flask:
     """The API on this test's Context. Whoever changes anything else about an API builds one."""
-    built_app.extensions["ctrip"] = served
+    built_app.extensions["ctrip"] = serving
     return built_app
 
 

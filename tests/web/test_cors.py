@@ -14,9 +14,9 @@ PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-He
 
 
 @pytest.fixture
-def opened(app: Flask, served: Context, shop: Api) -> Api:
+def opened(app: Flask, serving: Context, shop: Api) -> Api:
     """The API with one origin."""
-    app.extensions["ctrip"] = replace(served, settings=replace(served.settings, cors_origins=(SHOP,)))
+    app.extensions["ctrip"] = replace(serving, settings=replace(serving.settings, cors_origins=(SHOP,)))
     return shop
 
 

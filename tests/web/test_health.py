@@ -43,16 +43,16 @@ def well(api_ctx: Context, redis_url: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/health"])
-def test_where_all_is_well_it_says_so(served: Context, well: dict[str, Any], path: str) -> None:
-    answer = serve(served, **well).get(path)
+def test_where_all_is_well_it_says_so(serving: Context, well: dict[str, Any], path: str) -> None:
+    answer = serve(serving, **well).get(path)
     checks = {"postgres": "ok", "migrations": "ok", "redis": "ok", "chains": {"anvil": "ok"}}
     assert (answer.status_code, answer.json["status"], answer.json["checks"]) == (200, "ok", checks)
 
 
 def test_redis_away_is_degraded_and_payments_are_created_all_the_same(
-    served: Context, well: dict[str, Any], shop: Api
+    serving: Context, well: dict[str, Any], shop: Api
 ) -> None:
-    answer = serve(served, **well | {"redis_url": "redis://127.0.0.1:1/0"}).get("/readyz")
+    answer = serve(serving, **well | {"redis_url": "redis://127.0.0.1:1/0"}).get("/readyz")
     assert (answer.status_code, answer.json["status"]) == (200, "degraded")
     assert answer.json["checks"]["redis"] == "unavailable"
     assert shop.ask()["status"] == "pending"
@@ -72,24 +72,24 @@ CHAIN_STATES: list[tuple[str, sa.Update, str]] = [
     ("fault", "state"), [case[1:] for case in CHAIN_STATES], ids=[case[0] for case in CHAIN_STATES]
 )
 def test_a_chain_that_is_amiss_is_degraded(
-    api_ctx: Context, served: Context, well: dict[str, Any], fault: sa.Update, state: str
+    api_ctx: Context, serving: Context, well: dict[str, Any], fault: sa.Update, state: str
 ) -> None:
     with api_ctx.sessions.begin() as session:
         session.execute(fault)
-    answer = serve(served, **well).get("/readyz")
+    answer = serve(serving, **well).get("/readyz")
     assert (answer.status_code, answer.json["status"]) == (200, "degraded")
     assert answer.json["checks"]["chains"] == {"anvil": state}
 
 
 def test_a_chain_that_was_never_read_is_not_ready_and_a_disabled_one_is_not_looked_at(
-    api_ctx: Context, served: Context, well: dict[str, Any]
+    api_ctx: Context, serving: Context, well: dict[str, Any]
 ) -> None:
-    answer = serve(served, **well | {"chains": api_ctx.settings.chains}).get("/readyz")
+    answer = serve(serving, **well | {"chains": api_ctx.settings.chains}).get("/readyz")
     assert answer.json["checks"]["chains"] == {"anvil": "ok", "fresh": "not_ready"}
 
 
-def test_with_postgres_away_it_is_alive_but_not_ready(served: Context, well: dict[str, Any], away: Sessions) -> None:
-    api = serve(served, **well, sessions=away)
+def test_with_postgres_away_it_is_alive_but_not_ready(serving: Context, well: dict[str, Any], away: Sessions) -> None:
+    api = serve(serving, **well, sessions=away)
     answer = api.get("/readyz")
     assert (answer.status_code, answer.json["status"]) == (503, "unavailable")
     assert (answer.json["checks"]["postgres"], answer.json["checks"]["migrations"]) == ("unavailable", "unknown")
@@ -98,12 +98,12 @@ def test_with_postgres_away_it_is_alive_but_not_ready(served: Context, well: dic
     assert api.get("/openapi.json").status_code == 200
 
 
-def test_a_database_of_another_revision_is_not_ready(api_ctx: Context, served: Context, well: dict[str, Any]) -> None:
+def test_a_database_of_another_revision_is_not_ready(api_ctx: Context, serving: Context, well: dict[str, Any]) -> None:
     with api_ctx.sessions.begin() as session:
         revision = session.scalar(sa.text("SELECT version_num FROM alembic_version"))
         session.execute(sa.text("UPDATE alembic_version SET version_num = 'older'"))
     try:
-        answer = serve(served, **well).get("/readyz")
+        answer = serve(serving, **well).get("/readyz")
     finally:
         with api_ctx.sessions.begin() as session:
             session.execute(sa.text("UPDATE alembic_version SET version_num = :old"), {"old": revision})

@@ -102,14 +102,14 @@ def test_a_refusal_is_not_kept(shop: Api, api_ctx: Context) -> None:
     assert create(shop, "k").status_code == 201
 
 
-def test_a_key_is_kept_for_72_hours_and_then_free_again(shop: Api, served: Context) -> None:
+def test_a_key_is_kept_for_72_hours_and_then_free_again(shop: Api, serving: Context) -> None:
     assert shop.key is not None
     first = create(shop, "k")
     hour = timedelta(hours=1)
-    assert create(at(served, shop.key, later=KEPT_FOR - hour), "k").data == first.data
-    second = create(at(served, shop.key, later=KEPT_FOR + hour), "k", amount="1")
+    assert create(at(serving, shop.key, later=KEPT_FOR - hour), "k").data == first.data
+    second = create(at(serving, shop.key, later=KEPT_FOR + hour), "k", amount="1")
     assert second.status_code == 201 and second.json["id"] != first.json["id"]
-    assert create(at(served, shop.key, later=KEPT_FOR + 2 * hour), "k", amount="1").data == second.data
+    assert create(at(serving, shop.key, later=KEPT_FOR + 2 * hour), "k", amount="1").data == second.data
 
 
 def test_keys_that_are_out_of_date_are_forgotten(shop: Api, api_ctx: Context) -> None:

@@ -159,12 +159,12 @@ def test_every_routes_answers_are_what_the_document_says(
     shop: Api,
     operator: Api,
     nobody: Api,
-    served: Context,
+    serving: Context,
 ) -> None:
     # Where quotas are counted, their headers are part of the answers.
     quotas = dict.fromkeys(QuotaOf, Quota(10_000, 60))
-    settings = replace(served.settings, quotas=quotas)
-    app.extensions["ctrip"] = replace(served, settings=settings, counters=Counters("redis://127.0.0.1:1/0"))
+    settings = replace(serving.settings, quotas=quotas)
+    app.extensions["ctrip"] = replace(serving, settings=settings, counters=Counters("redis://127.0.0.1:1/0"))
     deletions_last = sorted(contract.operations(), key=lambda each: each[0] == "DELETE")
     for method, template, operation in deletions_last:
         scope = contract.scope(operation)

@@ -294,10 +294,10 @@ def test_answers_carry_a_request_id_of_their_own_and_what_browsers_obey(shop: Ap
         assert "Strict-Transport-Security" not in answer.headers
 
 
-def test_a_trusted_proxy_tells_that_the_client_came_by_https(served: Context) -> None:
-    settings = replace(served.settings, trusted_proxies=1)
-    behind: Flask = create_app(replace(served, settings=settings))
+def test_a_trusted_proxy_tells_that_the_client_came_by_https(serving: Context) -> None:
+    settings = replace(serving.settings, trusted_proxies=1)
+    behind: Flask = create_app(replace(serving, settings=settings))
     headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
     assert "Strict-Transport-Security" in behind.test_client().get("/livez", headers=headers).headers
-    direct: Flask = create_app(served)
+    direct: Flask = create_app(serving)
     assert "Strict-Transport-Security" not in direct.test_client().get("/livez", headers=headers).headers

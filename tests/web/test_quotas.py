@@ -22,15 +22,15 @@ Limited = Callable[..., Api]
 
 
 @pytest.fixture
-def limited(served: Context, shop: Api, redis_client: Redis, redis_url: str) -> Iterator[Limited]:
+def limited(serving: Context, shop: Api, redis_client: Redis, redis_url: str) -> Iterator[Limited]:
     """Make the shop's client of one more API process, whose keys have 3 requests in a minute, and addresses 2."""
     counters: list[Counters] = []
 
     def make(url: str = redis_url, *, now: datetime = NOON, key: str | None = shop.key, **changes: Any) -> Api:
         counters.append(Counters(url))
         quotas = {QuotaOf.KEY: Quota(3, 60), QuotaOf.ADDRESS: Quota(2, 60)}
-        settings = replace(served.settings, quotas=quotas, **changes)
-        ctx = replace(served, settings=settings, counters=counters[-1], now=lambda: now)
+        settings = replace(serving.settings, quotas=quotas, **changes)
+        ctx = replace(serving, settings=settings, counters=counters[-1], now=lambda: now)
         return Api(create_app(ctx).test_client(), key, shop.merchant_id)
 
     yield make

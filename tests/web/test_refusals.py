@@ -303,12 +303,12 @@ def test_a_chain_that_was_never_read_answers_503(shop: Api) -> None:
     assert int(answer.headers["Retry-After"]) > 0
 
 
-def test_what_nobody_expected_is_a_500_that_tells_nothing(shop: Api, served: Context) -> None:
+def test_what_nobody_expected_is_a_500_that_tells_nothing(shop: Api, serving: Context) -> None:
     @needs(Scope.PAYMENTS_READ)
     def fault() -> NoReturn:
         raise RuntimeError("sk_secret of the house")
 
-    app = create_app(served)
+    app = create_app(serving)
     app.view_functions["payments.list_payments"] = fault
     answer = Api(app.test_client(), shop.key).get("/api/v1/payments")
     assert problem(answer)[:2] == (500, "internal_error")

@@ -168,10 +168,10 @@ def test_deliveries_are_filtered_and_asked_for_once_more(shop: Api, rival: Api, 
 
 
 def test_no_hostile_url_is_taken_for_a_payment_an_endpoint_or_a_custom_webhook_and_none_is_looked_up(
-    shop: Api, operator: Api, served: Context, app: Flask
+    shop: Api, operator: Api, serving: Context, app: Flask
 ) -> None:
     recorder = Recorder([PUBLIC])
-    app.extensions["ctrip"] = replace(served, poster=recorder.poster())
+    app.extensions["ctrip"] = replace(serving, poster=recorder.poster())
     path = f"{PATH}/{make(shop)['id']}"
     payment = {"chain": "anvil", "token": "USDC", "amount": "1"}
     for url in (*CLOSED_URLS, *map(literal_url, CLOSED_ADDRESSES)):
