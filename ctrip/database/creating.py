@@ -84,6 +84,7 @@ def values_of(
 ) -> dict[str, Any]:
     """Return what the statement is given: `ADD_ONCE`, or without `kept` the one that knows no key."""
     values = payment_values(payment)
+    values["waits_for"] = None if payment.price is None or payment.asked else payment.price.accepted[0].chain_id
     body = {"payment": payment_object(payment, read_block=0), "previous_status": None}
     values |= {
         "wallet_fingerprint": wallet_fingerprint,

@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
 from ctrip.database.batches import Given
-from ctrip.database.deadlines import waits_for
 from ctrip.database.models import chain_cursors, chain_headers, payments, transfers
 from ctrip.database.prepared import Prepared
 from ctrip.domain.finality import Finality
@@ -185,7 +184,9 @@ def _position() -> sa.Select[Any]:
     # Written out, for the index is of two statuses alone, and no plan for any status could go by it.
     is_pending = payments.c.status == sa.literal_column(f"'{Status.PENDING}'")
     first = sa.select(sa.func.min(payments.c.expires_at)).where(payments.c.chain_id == _OF_CHAIN, is_pending)
-    unchosen = sa.select(sa.func.min(payments.c.expires_at)).where(waits_for(_OF_CHAIN), is_pending)
+    # Written out as well: see `ix_payments_waits_for`.
+    waits = sa.and_(payments.c.waits_for == _OF_CHAIN, payments.c.chain_id.is_(None))
+    unchosen = sa.select(sa.func.min(payments.c.expires_at)).where(waits, is_pending)
     return (
         sa.select(
             chain_cursors,

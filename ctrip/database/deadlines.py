@@ -29,17 +29,6 @@ def passed_time() -> Time:
     return _final_time(payments.c, is_bounded=True)
 
 
-def passed_time_everywhere(*, is_bounded: bool = True) -> Time:
-    """Return, as SQL over payments without an asset, `passed_time` of the accepted chain that is farthest behind.
-
-    NULL where that of one of them is not known.
-    """
-    accepted = _accepted()
-    times = sa.select(_final_time(accepted.c, is_bounded=is_bounded).label("time")).select_from(accepted).subquery()
-    earliest = sa.case((sa.func.bool_and(times.c.time.is_not(None)), sa.func.min(times.c.time)))
-    return sa.select(earliest).scalar_subquery()
-
-
 def _accepted() -> sa.TableValuedAlias:
     """Return, as rows of SQL over payments, the assets that may be chosen."""
     of = payments.c
@@ -47,11 +36,27 @@ def _accepted() -> sa.TableValuedAlias:
     return sa.func.jsonb_to_recordset(of.assets).table_valued(*columns, name="accepted").render_derived(with_types=True)
 
 
-def accepts(chain_id: sa.ColumnElement[int]) -> Condition:
+def _accepts(chain_id: sa.ColumnElement[int]) -> Condition:
     """Return, as SQL over payments, whether one has no asset yet, and may get one of this chain."""
     of = payments.c
     one = sa.func.jsonb_build_array(sa.func.jsonb_build_object("chain_id", chain_id))
     return sa.and_(of.chain_id.is_(None), of.assets.contains(one))
+
+
+def times_of_unchosen(*, is_bounded: bool = True) -> sa.Select[Any]:
+    """Select, of payments without an asset, the id, each accepted chain, and the time of the final block there."""
+    of, accepted = payments.c, _accepted()
+    time = _final_time(accepted.c, is_bounded=is_bounded)
+    query = sa.select(of.id, accepted.c.chain_id, time.label("time")).select_from(payments.join(accepted, sa.true()))
+    return query.where(of.chain_id.is_(None)).distinct()
+
+
+def _time_on(chain_id: sa.ColumnElement[int]) -> Time:
+    """Return, as SQL over payments without an asset, the time of the final block on one of the accepted chains."""
+    accepted = _accepted()
+    # All assets of a chain have its own rule there.
+    rule = sa.select(accepted).where(accepted.c.chain_id == chain_id).limit(1).subquery()
+    return sa.select(_final_time(rule.c, is_bounded=True)).select_from(rule).scalar_subquery()
 
 
 def _final_time(of: ReadOnlyColumnCollection[str, Any], *, is_bounded: bool) -> Time:
@@ -87,11 +92,15 @@ def _earlier(
 
 def final_time_of(session: Connection, payment_id: str) -> datetime | None:
     """Return the time of a payment's final block; None where it was not read."""
-    of = payments.c
-    ours, everywhere = _final_time(of, is_bounded=False), passed_time_everywhere(is_bounded=False)
-    return session.scalar(
-        sa.select(sa.case((of.chain_id.is_(None), everywhere), else_=ours)).where(of.id == payment_id)
+    of, unchosen = payments.c, times_of_unchosen(is_bounded=False).where(payments.c.id == payment_id).subquery()
+    # Of one without an asset that of the accepted chain that is farthest behind.
+    times = sa.select(sa.case((sa.func.bool_and(unchosen.c.time.is_not(None)), sa.func.min(unchosen.c.time))))
+    ours = _final_time(of, is_bounded=False)
+    asked = sa.select(ours).where(of.id == payment_id, of.chain_id.is_not(None))
+    found: datetime | None = session.scalar(
+        sa.select(sa.func.coalesce(asked.scalar_subquery(), times.scalar_subquery()))
     )
+    return found
 
 
 def in_reach(session: Connection, chain_id: int, *, before: datetime) -> tuple[datetime, int] | None:
@@ -108,7 +117,7 @@ def in_reach(session: Connection, chain_id: int, *, before: datetime) -> tuple[d
     unchosen = (
         sa.select(of.expires_at, accepted.c.required)
         .select_from(payments.join(accepted, sa.true()))
-        .where(*near, waits_for(sa.literal(chain_id, sa.BigInteger)), accepted.c.chain_id == chain_id)
+        .where(*near, of.chain_id.is_(None), of.waits_for == chain_id, accepted.c.chain_id == chain_id)
         .where(accepted.c.finality == Finality.CONFIRMATIONS)
     )
     found = asked.union_all(unchosen).subquery()
@@ -117,16 +126,6 @@ def in_reach(session: Connection, chain_id: int, *, before: datetime) -> tuple[d
     )
     row = session.execute(query).one()
     return None if row.deadline is None else (row.deadline, row.required)
-
-
-def waits_for(chain_id: sa.ColumnElement[int]) -> Condition:
-    """Return, as SQL over payments, whether the deadline of one without an asset has not passed on this chain yet.
-
-    It may wait for another one for long: that keeps nobody busy here.
-    """
-    of, chain = payments.c, chain_cursors.alias()
-    clock = sa.select(chain.c.clock).where(chain.c.chain_id == chain_id).scalar_subquery()
-    return sa.and_(accepts(chain_id), of.expires_at >= sa.func.coalesce(clock, sa.text("'-infinity'::timestamptz")))
 
 
 def of_addresses(
@@ -171,12 +170,18 @@ def _of_headers(value: sa.ColumnElement[datetime]) -> Time:
 def _with_status(whose: Condition, status: Status, *conditions: Condition) -> sa.Select[Any]:
     of = payments.c
     query = sa.select(of.id).where(whose, of.status == status, *conditions)
-    return query.order_by(of.expires_at).limit(sa.bindparam("most"))
+    return query.order_by(of.expires_at).limit(sa.bindparam("most", type_=sa.Integer))
 
 
 _OF_CHAIN: sa.BindParameter[int] = sa.bindparam("of_chain", type_=sa.BigInteger)
 _ASKED = (payments.c.chain_id == _OF_CHAIN, passed_time())
-_UNCHOSEN = (accepts(_OF_CHAIN), passed_time_everywhere())
-DUE = sa.union_all(_passed(*_ASKED), _brought_back(*_ASKED), _passed(*_UNCHOSEN), _brought_back(*_UNCHOSEN))
-"""The payments of chain `of_chain`, or that accept it, whose deadline a final block has passed, or that a reorg brought
-back before it: `most` of each kind."""
+_WAITING = sa.and_(payments.c.chain_id.is_(None), payments.c.waits_for == _OF_CHAIN)
+DUE = sa.union_all(
+    _passed(*_ASKED),
+    _brought_back(*_ASKED),
+    # One without an asset waits for one of its chains at a time, so that one which is stuck keeps no other one busy.
+    _passed(_WAITING, _time_on(_OF_CHAIN)),
+    _brought_back(_accepts(_OF_CHAIN), _time_on(_OF_CHAIN)),
+)
+"""The payments of chain `of_chain`, or without an asset, whose deadline a final block of it has passed, or that a reorg
+brought back before it: `most` of each kind."""

@@ -58,6 +58,25 @@ LEFT JOIN transfers t ON t.payment_id = p.id AND t.status = 'final' AND (t.count
 GROUP BY p.id
 HAVING p.confirmed <> least(coalesce(sum(t.amount), 0), 2::numeric ^ 256 - 1);
 
+-- invariant: 1 money_counts_from_the_choice_on
+SELECT ARRAY[t.id, p.id] AS ids,
+       format('transfer %s of block time %s counts towards payment %s, whose money counts after %s', t.id, t.block_time,
+              p.id, coalesce(p.counts_after::text, 'an asset is chosen')) AS sentence
+FROM transfers t
+JOIN payments p ON p.id = t.payment_id
+WHERE t.counts AND t.status <> 'orphaned' AND p.price IS NOT NULL
+  AND (p.counts_after IS NULL OR t.block_time <= p.counts_after);
+
+-- invariant: 1 amount_is_worth_the_price
+-- The fewest base units that are worth no less. Products are exact, a quotient need not be.
+SELECT ARRAY[p.id] AS ids,
+       format('payment %s asks for %s base units of %s decimals for %s %s at the rate %s', p.id, p.amount, p.decimals,
+              p.price, p.currency, p.quote ->> 'rate') AS sentence
+FROM payments p
+WHERE p.quote IS NOT NULL
+  AND NOT (p.amount * (p.quote ->> 'rate')::numeric >= p.price * 10::numeric ^ p.decimals
+           AND (p.amount - 1) * (p.quote ->> 'rate')::numeric < p.price * 10::numeric ^ p.decimals);
+
 -- invariant: 2 versions_have_no_gaps
 SELECT ARRAY[p.id] AS ids,
        format('payment %s is at version %s and has %s events, up to version %s',

@@ -100,6 +100,8 @@ payments = sa.Table(
     sa.Column("price", sa.Numeric),
     sa.Column("currency", sa.Text),
     sa.Column("assets", pg.JSONB(none_as_null=True), comment="those that may be chosen"),
+    # Of the chains of these, the one whose blocks have not passed the deadline yet: it is looked at there alone.
+    sa.Column("waits_for", sa.BigInteger),
     columns.moment("chosen_at"),
     columns.moment("counts_after"),
     sa.Column("quote", pg.JSONB(none_as_null=True), comment="the rate of the choice, and who told it"),
@@ -121,6 +123,8 @@ payments = sa.Table(
     sa.CheckConstraint("chain_id IS NOT NULL OR price IS NOT NULL", name="asks_for_something"),
     sa.CheckConstraint("(chosen_at IS NOT NULL) = (chain_id IS NOT NULL AND price IS NOT NULL)", name="chosen_once"),
     sa.CheckConstraint("price > 0 AND price < 'Infinity'", name="price_range"),
+    sa.CheckConstraint("jsonb_array_length(assets) > 0", name="some_assets"),
+    sa.CheckConstraint("(waits_for IS NULL) = (chain_id IS NOT NULL)", name="waits_until_chosen"),
     sa.CheckConstraint("(accepted_at IS NULL) = (accepted_amount IS NULL)", name="acceptance_has_an_amount"),
     # Each list is read from an index that has it in order of time: see database/pages.py.
     columns.listed("payments", "created", "merchant_id"),
@@ -132,6 +136,11 @@ payments = sa.Table(
         "ix_payments_deadline",
         *("chain_id", "status", "expires_at"),
         postgresql_where=sa.text("status IN ('pending', 'expired')"),
+    ),
+    sa.Index(
+        "ix_payments_waits_for",
+        *("waits_for", "expires_at"),
+        postgresql_where=sa.text("chain_id IS NULL AND status = 'pending'"),
     ),
     # Whose balances are looked at.
     sa.Index(

@@ -1,6 +1,7 @@
 """Payments: added, found, locked, and assessed by the rows of one transaction; `standings` stores what follows."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,16 +9,17 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql as pg
 
 from ctrip.database import cursors, pages, sweeps, transfers
-from ctrip.database.batches import array, is_in
-from ctrip.database.deadlines import passed_time, passed_time_everywhere
+from ctrip.database.batches import Given, array, is_among, is_in
+from ctrip.database.deadlines import passed_time, times_of_unchosen
 from ctrip.database.models import chain_cursors, payments
+from ctrip.database.models import transfers as all_transfers
 from ctrip.database.prepared import Prepared
 from ctrip.database.standings import Assessed, payment_of, store
 from ctrip.domain.chains import Chain
 from ctrip.domain.ids import Prefix
 from ctrip.domain.payments import Facts, Payment, Status, assess
 from ctrip.domain.prices import Asked
-from ctrip.domain.transfers import Transfer
+from ctrip.domain.transfers import Reason, Transfer, TransferStatus
 
 NewId = Callable[[Prefix], str]
 _WANTED = is_in(payments.c.id, sa.bindparam("payment_ids", type_=sa.Text))
@@ -34,8 +36,12 @@ _PASSED_TIMES = Prepared(
     .where(_WANTED)
     .distinct()
 )
-_PASSED_EVERYWHERE = Prepared(
-    sa.select(payments.c.id, passed_time_everywhere()).where(_WANTED, payments.c.chain_id.is_(None))
+_TIMES_OF_UNCHOSEN = Prepared(times_of_unchosen().where(_WANTED))
+_watch = Given("watch", payments.c.id, payments.c.waits_for)
+_WATCH = Prepared(
+    sa.update(payments)
+    .where(payments.c.id == _watch.c.id, payments.c.waits_for != _watch.c.waits_for)
+    .values(waits_for=_watch.c.waits_for)
 )
 AT_ONCE = 250
 """How many payments are assessed and stored together."""
@@ -111,10 +117,12 @@ def facts_of(session: Connection, of: Sequence[Payment], *, chains: Mapping[int,
     ids = [payment.id for payment, _ in asked]
     swept = dict.fromkeys(ids, sweeps.SweepFacts()) | sweeps.facts_of(session, ids)
     passed_times = {tuple(rule): time for *rule, time in _PASSED_TIMES.rows(session, {"payment_ids": array(ids)})}
-    return _unchosen_facts(session, of) | {
+    early = _early_amounts(session, [payment.id for payment, _ in asked if payment.choice is not None])
+    return _unchosen_facts(session, of, chains=chains) | {
         payment.id: Facts(
             passed_time=passed_times[rule],
-            covered=swept[payment.id].covered,
+            # What came before the choice is swept like the rest, and covers nothing that was credited.
+            covered=max(0, swept[payment.id].covered - early.get(payment.id, 0)),
             is_sweep_held=swept[payment.id].is_held,
             threshold=_threshold(asks, chains),
         )
@@ -155,6 +163,7 @@ def _reassess(
         for payment in locked
         if payment.id in facts
     ]
+    _watch_another(session, locked, chains=chains)
     return store(session, assessed, read_blocks=read_blocks, new_id=new_id)
 
 
@@ -174,11 +183,78 @@ def _kinds(session: Connection, merchant_id: str, asked: Mapping[str, Any]) -> l
     return [{"status": asked["status"], "chain": chain} for chain in chains]
 
 
-def _unchosen_facts(session: Connection, of: Sequence[Payment]) -> dict[str, Facts]:
-    ids = [payment.id for payment in of if payment.asked is None]
-    if not ids:
+def watch_served(session: Connection, served: Collection[int]) -> int:
+    """Let payments without an asset wait for a chain that is served, where they accept one. Returns how many do now.
+
+    Nobody reads the others: they would wait for ever.
+    """
+    of, each = payments.c, sa.func.jsonb_array_elements(payments.c.assets).table_valued("value", name="each")
+    chain_id = sa.cast(each.c.value.op("->>")("chain_id"), sa.BigInteger)
+    first = sa.select(chain_id).select_from(each).where(chain_id.in_(served)).limit(1).scalar_subquery()
+    waiting = sa.and_(of.chain_id.is_(None), of.status == Status.PENDING, of.waits_for.not_in(served))
+    return session.execute(sa.update(payments).where(waiting, first.is_not(None)).values(waits_for=first)).rowcount
+
+
+def _unchosen_facts(session: Connection, of: Sequence[Payment], *, chains: Mapping[int, Chain]) -> dict[str, Facts]:
+    """Return the facts of payments without an asset: what has passed on the accepted chain that is farthest behind.
+
+    A chain that is not served has no say: nobody can choose it any more.
+    """
+    times = _times(session, of, chains=chains)
+    return {
+        payment_id: Facts(None if None in told.values() else min(filter(None, told.values()), default=None))
+        for payment_id, told in times.items()
+    }
+
+
+def _watch_another(session: Connection, of: Sequence[Payment], *, chains: Mapping[int, Chain]) -> None:
+    """Let payments without an asset wait for the first accepted chain that has not passed their deadline."""
+    expires_at = {payment.id: payment.expires_at for payment in of}
+    waiting = {
+        payment_id: chain_id
+        for payment_id, told in _times(session, of, chains=chains).items()
+        for chain_id, time in reversed(told.items())
+        if time is None or time <= expires_at[payment_id]
+    }
+    if waiting:
+        _WATCH.run(session, _watch.rows(waiting.items()))
+
+
+def _times(
+    session: Connection, of: Sequence[Payment], *, chains: Mapping[int, Chain]
+) -> dict[str, dict[int, datetime | None]]:
+    """Return the time of the final block on each served chain that a payment without an asset accepts."""
+    served = {
+        payment.id: [asset.chain_id for asset in payment.price.accepted if _is_served(asset.chain_id, chains)]
+        for payment in of
+        if payment.asked is None and payment.price is not None
+    }
+    if not served:
         return {}
-    return {id_: Facts(time) for id_, time in _PASSED_EVERYWHERE.rows(session, {"payment_ids": array(ids)})}
+    rows = _TIMES_OF_UNCHOSEN.rows(session, {"payment_ids": array(served)})
+    known = {(payment_id, chain_id): time for payment_id, chain_id, time in rows}
+    return {
+        payment_id: {chain_id: known[payment_id, chain_id] for chain_id in chain_ids}
+        for payment_id, chain_ids in served.items()
+    }
+
+
+def _is_served(chain_id: int, chains: Mapping[int, Chain]) -> bool:
+    return chain_id in chains and chains[chain_id].enabled
+
+
+def _early_amounts(session: Connection, payment_ids: Sequence[str]) -> dict[str, int]:
+    """Return how much of the asset that was asked for is final, and came before it was chosen."""
+    of, at = payments.c, all_transfers.c
+    if not payment_ids:
+        return {}
+    query = (
+        sa.select(at.payment_id, sa.func.sum(at.amount))
+        .join(payments, sa.and_(of.id == at.payment_id, of.chain_id == at.chain_id, of.token == at.token))
+        .where(is_among(at.payment_id, payment_ids))
+        .where(at.status == TransferStatus.FINAL, at.reason == Reason.BEFORE_CHOICE)
+    )
+    return {payment_id: int(amount) for payment_id, amount in session.execute(query.group_by(at.payment_id))}
 
 
 def _threshold(asked: Asked, chains: Mapping[int, Chain]) -> int:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from ctrip.database.models import payments, transfers
 from ctrip.database.standings import payment_values
 from ctrip.domain.payments import Payment
-from ctrip.domain.prices import Asked, Choice
+from ctrip.domain.prices import Accepted, Asked, Choice
 from ctrip.domain.transfers import TransferStatus
 from ctrip.errors import IllegalTransition
 
@@ -17,11 +17,21 @@ _CHOSEN = ("id", *(field.name for kind in (Asked, Choice) for field in fields(ki
 """What `choose_asset` takes, in its order."""
 
 
-def newest_transfer_time(session: Connection, payment_id: str) -> datetime | None:
-    """Return the block time of the newest canonical transfer of a payment; None where there is none."""
+def newest_transfer_time(session: Connection, payment_id: str, asset: Accepted, *, now: datetime) -> datetime | None:
+    """Return the block time of the newest canonical transfer of an asset to a payment; None where there is none.
+
+    A time that one endpoint alone has told is not believed to be later than `now`.
+    """
     of = transfers.c
-    of_payment = sa.and_(of.payment_id == payment_id, of.status != TransferStatus.ORPHANED)
-    newest: datetime | None = session.scalar(sa.select(sa.func.max(of.block_time)).where(of_payment))
+    time = sa.case((of.is_verified, of.block_time), else_=sa.func.least(of.block_time, now))
+    query = sa.select(sa.func.max(time)).where(
+        of.payment_id == payment_id,
+        of.chain_id == asset.chain_id,
+        of.token == asset.token,
+        of.status != TransferStatus.ORPHANED,
+        ~of.is_own,
+    )
+    newest: datetime | None = session.scalar(query)
     return newest
 
 

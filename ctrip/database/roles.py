@@ -87,7 +87,7 @@ TABLES: Mapping[str, Access] = {
     "api_keys": Access(
         "SELECT, INSERT, UPDATE (expires_at, revoked_at, last_used_at, replaced_by)", secret=("secret_hash",)
     ),
-    "payments": Access(f"SELECT, INSERT, {_STANDING}", f"SELECT, {_STANDING}"),
+    "payments": Access(f"SELECT, INSERT, {_STANDING}", f"SELECT, {_STANDING}, UPDATE (waits_for)"),
     "deposit_addresses": Access("INSERT", "SELECT"),
     "transfers": Access("SELECT", _KEPT),
     "refused_transfers": Access("", "SELECT, INSERT, DELETE"),

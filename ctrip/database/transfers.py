@@ -220,9 +220,10 @@ def most_telling(session: Connection, payment: Payment, *, limit: int) -> tuple[
     """
     of = transfers.c
     of_payment = of.payment_id == payment.id
-    asked = payment.asked
-    is_asked_for = sa.false() if asked is None else sa.and_(of.chain_id == asked.chain_id, of.token == asked.token)
-    query = sa.select(transfers).where(of_payment).order_by(is_asked_for.desc(), of.block_number.desc(), of.id.desc())
+    order, asked = [of.block_number.desc(), of.id.desc()], payment.asked
+    if asked is not None:
+        order.insert(0, sa.and_(of.chain_id == asked.chain_id, of.token == asked.token).desc())
+    query = sa.select(transfers).where(of_payment).order_by(*order)
     found = [transfer_of(row) for row in session.execute(query.limit(limit))]
     count = session.scalar(sa.select(sa.func.count()).where(of_payment)) or 0
     return sorted(found, key=lambda transfer: (transfer.block_number, transfer.log_index, transfer.id)), count

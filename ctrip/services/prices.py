@@ -62,7 +62,7 @@ def choose(ctx: Context, merchant_id: str, payment_id: str, *, chain: str, token
         price = _open_price(payment, now)
         asset = _accepted(ctx, price, chain=chain, token=token)
         offer = _offer(ctx, session, price, asset, now)
-        newest = price_rows.newest_transfer_time(session, payment_id)
+        newest = price_rows.newest_transfer_time(session, payment_id, asset, now=now)
         chosen = replace(
             payment,
             asked=_asked(asset, offer),

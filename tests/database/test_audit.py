@@ -302,6 +302,10 @@ def _forgotten(died_before: str) -> Plant:
     )
 
 
+CHOSEN = (
+    "price = {}, currency = 'EUR', assets = '[{{}}]', chosen_at = now(), counts_after = '{}',"
+    ' quote = \'{{"rate": "1"}}\''
+)
 PLANTS: list[tuple[str, Plant]] = [
     ("1 transfer_is_final_once", _same_transfer_in_another_block),
     ("1 credit_stands_on_a_canonical_block", _on_unexpected("block_hash = decode(repeat('ab', 32), 'hex')")),
@@ -313,6 +317,9 @@ PLANTS: list[tuple[str, Plant]] = [
     ("1 received_is_the_sum_of_the_transfers", _on("over", "received = received + 1")),
     ("1 received_is_the_sum_of_the_transfers", _a_transfer_that_nobody_assessed),
     ("1 confirmed_is_the_sum_of_the_final_transfers", _on("over", "confirmed = confirmed - 1")),
+    ("1 money_counts_from_the_choice_on", _on("over", CHOSEN.format("0.001", "infinity"))),
+    ("1 amount_is_worth_the_price", _on("over", CHOSEN.format("0.001001", "epoch"))),
+    ("1 amount_is_worth_the_price", _on("over", CHOSEN.format("0.000999", "epoch"))),
     ("2 versions_have_no_gaps", _on("over", "version = version + 1")),
     ("2 versions_have_no_gaps", _event("partial", 2, "DELETE FROM events")),
     ("2 versions_have_no_gaps", _event("partial", 3, "DELETE FROM events")),

@@ -246,9 +246,11 @@ class Transfer(Outgoing):
     token_address: str | None = Field(description="The token's contract; null for the chain's own coin.")
     amount: str = Field(description="In the asset's units.")
     amount_atomic: str = Field(description="In base units.")
-    sender: str = Field(alias="from", description="Who sent it.")
+    sender: str | None = Field(
+        alias="from", description="Who sent it; null of coin that a contract sent, where no node tells."
+    )
     to: str = Field(description="The payment's address.")
-    tx_hash: str = Field(description="The transaction.")
+    tx_hash: str | None = Field(description="The transaction; null of coin that a contract sent, where no node tells.")
     log_index: int = Field(description="Its log's index in the block; -1 for a transfer of coin, which has no log.")
     block_number: int = Field(description="The block.")
     block_hash: str = Field(description="The block's hash.")
