@@ -223,7 +223,7 @@ def test_a_postgres_that_may_forget_what_it_acknowledged_in_production(whole: En
         with sessions.begin() as session:
             session.execute(sa.text(f"ALTER DATABASE postgres {change}"))
 
-    production = whole | {"ENV": "production", "WEBHOOK_ALLOW_CIDRS": ""}
+    production = whole | {"ENV": "production", "WEBHOOK_ALLOW_CIDRS": "", "RATE_SOURCES": ""}
     for role in SERVERS:
         assert "with synchronous_commit off" in refused(role, production)
     bootstrap(Role.CLI, production).sessions.engine.dispose()

@@ -137,6 +137,7 @@ def _asked_for(ctx: Context, merchant_id: str, request: PaymentRequest) -> tuple
         _check_destination(ctx, request.webhook_url)
     if ctx.wallet is None:
         raise MisconfiguredError("WALLET_XPUB: this process derives no addresses")
+    _check_begun(ctx, asked, price)
     tolerance = request.tolerance_bps
     tolerance_bps = _tolerance_bps(ctx, merchant_id) if tolerance is None else tolerance
     index, now = ctx.indexes.take(ctx.sessions), ctx.now() + _clock_ahead(ctx)
@@ -222,6 +223,14 @@ def _open_payments(ctx: Context, merchant_id: str) -> list[int]:
     return counted
 
 
+def _check_begun(ctx: Context, asked: Asked | None, price: Price | None) -> None:
+    """Raise ChainNotReady where a chain on which it may be paid was never read."""
+    param, places = ("chain", [asked]) if asked is not None else ("assets", [] if price is None else price.accepted)
+    for place in places:
+        if not _is_begun(ctx, place.chain_id):
+            raise ChainNotReady(f"chain {place.chain} has no start block yet; try again in a moment", param=param)
+
+
 def _is_begun(ctx: Context, chain_id: int) -> bool:
     def read() -> Cursor | None:
         with ctx.sessions.at_once() as session:
@@ -255,7 +264,7 @@ def _replay(ctx: Context, merchant_id: str, once: Once) -> Answer | None:
 
 
 def _asset(ctx: Context, request: AssetRequest, *, within: str | None = None) -> tuple[Chain, Token]:
-    """Return a chain that was read, and its asset. `within` is the field of the body that it stands in."""
+    """Return a chain and its asset. `within` is the field of the body that it stands in."""
     chain = ctx.settings.chain_named(request.chain)
     if chain is None or not chain.enabled:
         known = ", ".join(chain.name for chain in ctx.settings.chains if chain.enabled)
@@ -265,10 +274,6 @@ def _asset(ctx: Context, request: AssetRequest, *, within: str | None = None) ->
         known = ", ".join(token.symbol for token in chain.tokens if token.is_payable)
         raise InvalidValue(
             f"this cannot be asked for on {chain.name}; the assets are: {known}", param=within or "token"
-        )
-    if not _is_begun(ctx, chain.chain_id):
-        raise ChainNotReady(
-            f"chain {chain.name} has no start block yet; try again in a moment", param=within or "chain"
         )
     return chain, token
 

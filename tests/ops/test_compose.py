@@ -129,6 +129,10 @@ def test_the_commands_run_as_they_are_written(machine: Machine, redis_client: Re
         first = compose.container(name, machine, ports={})
         ended = subprocess.run(first.command, cwd=ROOT, env=first.environment, timeout=60, check=False)
         assert ended.returncode == 0, name
+    with ctx.sessions.begin() as session:
+        # The tests' Postgres does not wait for its disk, and production asks for one that does.
+        for user in ("api", "worker", "scheduler"):
+            session.execute(sa.text(f"ALTER ROLE {user} SET synchronous_commit = on"))
     with ExitStack() as running:
         containers = {name: compose.container(name, machine, ports={"9100": pages[name], "8000": api}) for name in OURS}
         children = {
