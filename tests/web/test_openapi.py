@@ -188,6 +188,39 @@ def test_every_routes_answers_are_what_the_document_says(
     assert contract.seen == {(method, path) for method, path, _ in contract.operations()}
 
 
+def test_every_link_of_an_answer_leads_to_what_is_there(
+    contract: Contract, made: dict[str, str], shop: Api, operator: Api
+) -> None:
+    operations = {op["operationId"]: (method, path, op) for method, path, op in contract.operations()}
+    followed = set()
+    for method, template, operation in sorted(contract.operations(), key=lambda each: each[0] == "DELETE"):
+        links = [link for status, answer in operation["responses"].items() for link in answer.get("links", {}).values()]
+        example = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+        for link in links:
+            answer = (operator if template.startswith("/admin/") else shop).send(
+                method, fill(template, made), json=example and fit(example, made)
+            )
+            to_method, to, target = operations[link["operationId"]]
+            ((name, expression),) = link["parameters"].items()
+            # What was deleted is found no more, and what is deleted here would be missed below.
+            if answer.status_code >= 300 or "DELETE" in (method, to_method):
+                continue
+            found = resolve_pointer(answer.json, expression.removeprefix("$response.body#"))
+            body = target.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+            caller = operator if contract.scope(target) == "admin" else shop
+            led = caller.send(to_method, to.replace(f"{{{name}}}", found), json=body and fit(body, made))
+            assert led.status_code not in (404, 405, 422), f"{template} -> {link['operationId']}: {led.text}"
+            followed.add((operation["operationId"], link["operationId"]))
+    assert len(followed) >= 60, followed
+
+
+def resolve_pointer(value: Any, pointer: str) -> Any:
+    """What a JSON pointer (RFC 6901) leads to in a value."""
+    for part in pointer.split("/")[1:]:
+        value = value[int(part)] if isinstance(value, list) else value[part]
+    return value
+
+
 def _sender(contract: Contract, method: str, template: str) -> Callable[..., Any]:
     def send(caller: Api, path: str, **kwargs: Any) -> Any:
         return contract.holds(caller.send(method, path, **kwargs), method, template)
