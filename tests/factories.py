@@ -19,7 +19,7 @@ from ctrip.domain.chains import Chain, SweepRules, Token
 from ctrip.domain.finality import Finality
 from ctrip.domain.ids import Prefix, make_id
 from ctrip.domain.payments import Payment
-from ctrip.domain.prices import Accepted, Asked, Price
+from ctrip.domain.prices import Asked, Price, asset_of
 from ctrip.domain.rates import Pair, Told
 from ctrip.domain.scanning import BlockRange, Header, Move
 from ctrip.domain.sweeps import IntentKind, IntentState
@@ -118,13 +118,7 @@ def make_payment(**changes: Any) -> Payment:
 
 def make_price(*chains: Chain, price: str = "49.90") -> Price:
     """A price in EUR that the coin or the first token of any of these chains may pay."""
-    assets = [
-        Accepted(
-            chain.chain_id, chain.name, each.address, each.symbol, each.decimals, chain.confirmations, chain.finality
-        )
-        for chain in chains or (make_chain(),)
-        for each in chain.tokens[:2]
-    ]
+    assets = [asset_of(chain, each, chain.rule) for chain in chains or (make_chain(),) for each in chain.tokens[:2]]
     return Price(Decimal(price), "EUR", [asset.stored() for asset in assets])
 
 

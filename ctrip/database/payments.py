@@ -22,6 +22,8 @@ from ctrip.domain.prices import Asked
 from ctrip.domain.transfers import Reason, Transfer, TransferStatus
 
 NewId = Callable[[Prefix], str]
+Times = Mapping[str, dict[int, datetime | None]]
+"""By payment without an asset and by accepted chain: the time of the final block there; None where it is not known."""
 _WANTED = is_in(payments.c.id, sa.bindparam("payment_ids", type_=sa.Text))
 _LOCK = {
     keeps_transfers_out: Prepared(
@@ -113,12 +115,16 @@ def reassess(
 
 def facts_of(session: Connection, of: Sequence[Payment], *, chains: Mapping[int, Chain]) -> dict[str, Facts]:
     """Return what is known of each payment's chain; a payment whose chain was never read is left out."""
+    return _unchosen_facts(_times(session, of, chains=chains)) | _asked_facts(session, of, chains=chains)
+
+
+def _asked_facts(session: Connection, of: Sequence[Payment], *, chains: Mapping[int, Chain]) -> dict[str, Facts]:
     asked = [(payment, payment.asked) for payment in of if payment.asked is not None]
     ids = [payment.id for payment, _ in asked]
     swept = dict.fromkeys(ids, sweeps.SweepFacts()) | sweeps.facts_of(session, ids)
     passed_times = {tuple(rule): time for *rule, time in _PASSED_TIMES.rows(session, {"payment_ids": array(ids)})}
     early = _early_amounts(session, [payment.id for payment, _ in asked if payment.choice is not None])
-    return _unchosen_facts(session, of, chains=chains) | {
+    return {
         payment.id: Facts(
             passed_time=passed_times[rule],
             # What came before the choice is swept like the rest, and covers nothing that was credited.
@@ -156,14 +162,15 @@ def _reassess(
     if not locked:
         return []
     arrived = transfers.to_judge(session, [payment.id for payment in locked])
-    facts = facts_of(session, locked, chains=chains)
+    times = _times(session, locked, chains=chains)
+    facts = _unchosen_facts(times) | _asked_facts(session, locked, chains=chains)
     read_blocks = {chain_id: cursor.read_block for chain_id, cursor in cursors.find_all(session).items()}
     assessed = [
         Assessed(payment, assess(payment, tuple(arrived[payment.id]), facts[payment.id]))
         for payment in locked
         if payment.id in facts
     ]
-    _watch_another(session, locked, chains=chains)
+    _watch_another(session, locked, times)
     return store(session, assessed, read_blocks=read_blocks, new_id=new_id)
 
 
@@ -195,24 +202,23 @@ def watch_served(session: Connection, served: Collection[int]) -> int:
     return session.execute(sa.update(payments).where(waiting, first.is_not(None)).values(waits_for=first)).rowcount
 
 
-def _unchosen_facts(session: Connection, of: Sequence[Payment], *, chains: Mapping[int, Chain]) -> dict[str, Facts]:
+def _unchosen_facts(times: Times) -> dict[str, Facts]:
     """Return the facts of payments without an asset: what has passed on the accepted chain that is farthest behind.
 
     A chain that is not served has no say: nobody can choose it any more.
     """
-    times = _times(session, of, chains=chains)
     return {
         payment_id: Facts(None if None in told.values() else min(filter(None, told.values()), default=None))
         for payment_id, told in times.items()
     }
 
 
-def _watch_another(session: Connection, of: Sequence[Payment], *, chains: Mapping[int, Chain]) -> None:
+def _watch_another(session: Connection, of: Sequence[Payment], times: Times) -> None:
     """Let payments without an asset wait for the first accepted chain that has not passed their deadline."""
     expires_at = {payment.id: payment.expires_at for payment in of}
     waiting = {
         payment_id: chain_id
-        for payment_id, told in _times(session, of, chains=chains).items()
+        for payment_id, told in times.items()
         for chain_id, time in reversed(told.items())
         if time is None or time <= expires_at[payment_id]
     }
@@ -220,9 +226,7 @@ def _watch_another(session: Connection, of: Sequence[Payment], *, chains: Mappin
         _WATCH.run(session, _watch.rows(waiting.items()))
 
 
-def _times(
-    session: Connection, of: Sequence[Payment], *, chains: Mapping[int, Chain]
-) -> dict[str, dict[int, datetime | None]]:
+def _times(session: Connection, of: Sequence[Payment], *, chains: Mapping[int, Chain]) -> Times:
     """Return the time of the final block on each served chain that a payment without an asset accepts."""
     served = {
         payment.id: [asset.chain_id for asset in payment.price.accepted if _is_served(asset.chain_id, chains)]

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from ctrip.domain.addresses import NATIVE, checksum_address
+from ctrip.domain.chains import Chain, Token
 from ctrip.domain.finality import Finality, FinalityRule
 from ctrip.domain.rates import Rate, plain
 from ctrip.domain.times import timestamp
@@ -51,9 +52,26 @@ class Accepted:
     required: int
     finality: Finality
 
+    def asking(self, amount: int) -> Asked:
+        """Return what asks for an amount of it, in base units."""
+        return Asked(amount=amount, **vars(self))
+
     def stored(self) -> dict[str, Any]:
         """Return it as JSON that `accepted` reads."""
         return vars(self) | {"token": self.token.hex()}
+
+
+def asset_of(chain: Chain, token: Token, rule: FinalityRule) -> Accepted:
+    """Return an asset as it is configured, to be final by a rule."""
+    return Accepted(
+        chain_id=chain.chain_id,
+        chain=chain.name,
+        token=token.address,
+        symbol=token.symbol,
+        decimals=token.decimals,
+        required=rule.confirmations,
+        finality=rule.finality,
+    )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ctrip.domain.idempotency import Answer, Once
 from ctrip.domain.ids import Prefix
 from ctrip.domain.money import parse_amount
 from ctrip.domain.payments import Payment, payment_object
-from ctrip.domain.prices import Accepted, Asked, Price
+from ctrip.domain.prices import Accepted, Asked, Price, asset_of
 from ctrip.domain.rates import parse_price
 from ctrip.domain.scanning import Cursor
 from ctrip.errors import (
@@ -162,16 +162,7 @@ def _asked(ctx: Context, request: AmountRequest, *, confirmations: int | None) -
     chain, token = _asset(ctx, request.asset)
     amount = parse_amount(request.amount, token.decimals)
     rule = _rule(chain, chain.rule_for(token, amount), confirmations)
-    return Asked(
-        chain_id=chain.chain_id,
-        chain=chain.name,
-        token=token.address,
-        symbol=token.symbol,
-        decimals=token.decimals,
-        amount=amount,
-        required=rule.confirmations,
-        finality=rule.finality,
-    )
+    return asset_of(chain, token, rule).asking(amount)
 
 
 def _price(ctx: Context, request: PriceRequest, *, confirmations: int | None) -> Price:
@@ -189,15 +180,7 @@ def _price(ctx: Context, request: PriceRequest, *, confirmations: int | None) ->
         if (chain.chain_id, token.address) in accepted:
             raise InvalidValue(f"{token.symbol} on {chain.name} stands here twice", param="assets")
         rule = _rule(chain, chain.rule, confirmations)
-        accepted[chain.chain_id, token.address] = Accepted(
-            chain_id=chain.chain_id,
-            chain=chain.name,
-            token=token.address,
-            symbol=token.symbol,
-            decimals=token.decimals,
-            required=rule.confirmations,
-            finality=rule.finality,
-        )
+        accepted[chain.chain_id, token.address] = asset_of(chain, token, rule)
     return Price(price, request.currency, tuple(asset.stored() for asset in accepted.values()))
 
 

@@ -19,7 +19,7 @@ from ctrip.domain.events import EventType
 from ctrip.domain.money import format_amount
 from ctrip.domain.pages import whole_list
 from ctrip.domain.payments import Payment, Status, Step, payment_object
-from ctrip.domain.prices import Accepted, Asked, Choice, Price, asset_object, counts_after, quote_of
+from ctrip.domain.prices import Accepted, Asked, Choice, Price, asset_object, asset_of, counts_after, quote_of
 from ctrip.domain.rates import Rate, agree, amount_atomic
 from ctrip.errors import Conflict, InvalidAmount, InvalidValue, NotFound, RateUnavailableError
 from ctrip.log import get_logger
@@ -122,8 +122,7 @@ def _offer(ctx: Context, session: Connection, price: Price, asset: Accepted, now
     """Raises InvalidValue where the asset is not served any more, InvalidAmount, RateUnavailableError."""
     chain = ctx.settings.chain(asset.chain_id)
     token = None if chain is None else chain.token_at(asset.token)
-    is_served = chain is not None and chain.enabled and token is not None and token.is_payable
-    if chain is None or token is None or not is_served:
+    if chain is None or token is None or not (chain.enabled and token.is_payable):
         raise InvalidValue(f"{asset.symbol} on {asset.chain} is not served any more; choose another", param="token")
     told = rates.read(session, token, price.currency)
     pair = f"{token.symbol} of {chain.name} in {price.currency}"
@@ -133,17 +132,9 @@ def _offer(ctx: Context, session: Connection, price: Price, asset: Accepted, now
 
 def _asked(asset: Accepted, offer: Offer) -> Asked:
     rule = offer.chain.rule_for(offer.token, offer.amount)
-    return Asked(
-        chain_id=offer.chain.chain_id,
-        chain=offer.chain.name,
-        token=offer.token.address,
-        symbol=offer.token.symbol,
-        decimals=offer.token.decimals,
-        amount=offer.amount,
-        # More may have been asked for than the amount needs.
-        required=max(rule.confirmations, asset.required),
-        finality=rule.finality,
-    )
+    # More may have been asked for than the amount needs.
+    rule = replace(rule, confirmations=max(rule.confirmations, asset.required))
+    return asset_of(offer.chain, offer.token, rule).asking(offer.amount)
 
 
 def _quote(ctx: Context, session: Connection, price: Price, asset: Accepted, now: datetime) -> dict[str, object]:
